@@ -1,0 +1,233 @@
+"""Bytes -> float32 at the rate the choice asks for, cut into clips, or a reason. By content, never by name.
+
+libsndfile (soundfile) reads what it can open; FFmpeg (PyAV) what it cannot: AAC, m4a, mp4, webm. A file that
+libsndfile opens and then fails to read is rejected, not tried again: half a FLAC is no sound.
+"""
+
+import io
+import math
+import os
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.choice import Choice
+from pipeline.errors import Reject
+
+CONTEXT_S = 2  # decoded around a part of a longer sound, and dropped after extraction
+BLOCK_FRAMES = 1 << 18
+RATES_HZ = range(1_000, 768_001)
+SEEK_EXACTLY = {"WAV", "WAVEX", "FLAC", "AIFF", "RF64", "W64", "AU", "CAF"}  # others are read from the start
+
+
+class Clip(Choice):
+    """What a clip is: its shortest and longest length, and which channel of the sound it takes.
+
+    A sound longer than ``max_s`` is cut into parts of that many whole seconds; a rest shorter than ``min_s``
+    stays with the part before it. ``channel`` is the mean of all, or the number of one, from 0.
+    """
+
+    min_s: float = Field(0.1, ge=0)
+    max_s: int = Field(30, ge=1, le=3600)
+    channel: Literal["mean"] | int = "mean"
+
+
+class Part(NamedTuple):
+    """One clip's sound, or why it cannot be used."""
+
+    start_s: float  # of the kept samples, in the object
+    whole: bool  # the sound is one clip
+    audio: np.ndarray  # (N,) float32 at the rate asked for, with the context around the kept samples
+    lead_samples: int
+    kept_samples: int
+    reject: Reject | None = None
+
+
+def parts_of(
+    file: BinaryIO, clip: Clip, rate_hz: int, start_s: float = 0.0, end_s: float = math.inf, lo: int = 0, hi: int = -1
+) -> Iterator[Part]:
+    """Decode [start_s, end_s) of a sound and cut it into clips at whole seconds.
+
+    ``lo`` and ``hi`` (-1 = to the end) say which seconds of a long sound this worker takes, in multiples of
+    ``clip.max_s``. Raises Reject when decoding cannot go on; what was yielded before stays good.
+    """
+    with Sound(file, clip.channel) as sound:
+        hz = sound.rate_hz
+        first, limit = round(start_s * hz), end_s * hz
+        shortest = max(1, round(clip.min_s * hz))
+        at = lo
+        while hi < 0 or at < hi:
+            lead_s = min(CONTEXT_S, at)
+            begin = first + (at - lead_s) * hz
+            stop = first + (at + clip.max_s) * hz + max(CONTEXT_S * hz, shortest)
+            audio = sound.read(begin, int(min(stop, limit)))
+            rest = len(audio) - lead_s * hz  # from where the part starts
+            if rest < shortest:
+                raise Reject("too_short", f"{max(0, rest) / hz:.3f} s from {at} s on; clip.min_s is {clip.min_s:g}")
+            last = rest < clip.max_s * hz + shortest
+            if not last:
+                audio = audio[: (lead_s + clip.max_s + CONTEXT_S) * hz]
+            lead_samples = lead_s * rate_hz
+            wave = resampled(audio, hz, rate_hz)
+            kept_samples = len(wave) - lead_samples if last else clip.max_s * rate_hz
+            finite = np.isfinite(audio).all()
+            reject = None if finite else Reject("non_finite", "the sound holds NaN or infinity")
+            yield Part(first / hz + at, last and not at, wave, lead_samples, kept_samples, reject)
+            if last:
+                return
+            at += clip.max_s
+
+
+def resampled(audio: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """(N,) -> (ceil(N * to / from),) float32 by soxr's high quality; untouched when the rates agree."""
+    if from_hz == to_hz:
+        return audio
+    import soxr
+
+    made = soxr.resample(audio, from_hz, to_hz, quality="HQ")
+    want = -(-len(audio) * to_hz // from_hz)
+    return np.pad(made[:want], (0, max(0, want - len(made)))).astype(np.float32, copy=False)
+
+
+class Sound:
+    """One channel of a sound as a stream: ``read(start, stop)`` at its own rate, in rising order.
+
+    Reading only ever goes forward, whole blocks at a time, so what is read never depends on where it was cut.
+    """
+
+    def __init__(self, file: BinaryIO, channel: Literal["mean"] | int) -> None:
+        self.channel = channel
+        if not _size(file):
+            raise Reject("empty", "zero bytes")
+        self.source: Any = _Libsndfile.opened(file) or _Ffmpeg.opened(file)
+        if self.source is None:
+            raise Reject("not_audio", "neither libsndfile nor FFmpeg finds a sound in it")
+        self.rate_hz: int = self.source.rate_hz
+        if self.rate_hz not in RATES_HZ:
+            raise Reject("bad_rate", f"{self.rate_hz} Hz; from {RATES_HZ[0]} to {RATES_HZ[-1]} can be resampled")
+        if channel != "mean" and not 0 <= channel < self.source.channels:
+            raise Reject("no_channel", f"channel {channel} of a sound with {self.source.channels}")
+        self.at, self.held = 0, np.zeros(0, np.float32)  # held: samples [at, at + len(held))
+        self.blocks: Iterator[np.ndarray] | None = None
+
+    def __enter__(self) -> "Sound":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.source.close()
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Samples [start, stop) as (N,) float32; fewer when the sound ends before."""
+        if self.blocks is None:
+            self.at = self.source.skip(start)
+            self.blocks = self.source.blocks()
+        pieces, end = [self.held], self.at + len(self.held)
+        while end < stop and (block := next(self.blocks, None)) is not None:
+            mono = block[:, 0] if block.shape[1] == 1 else self._mono(block)
+            if end + len(mono) > start:
+                pieces.append(mono)
+            else:
+                pieces, self.at = [], end + len(mono)
+            end += len(mono)
+        held = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+        drop = min(max(start - self.at, 0), len(held))
+        self.held, self.at = held[drop:], self.at + drop
+        return self.held[: max(0, stop - self.at)]
+
+    def _mono(self, block: np.ndarray) -> np.ndarray:
+        return block.mean(axis=1) if self.channel == "mean" else block[:, self.channel]
+
+
+class _Libsndfile:
+    """WAV, FLAC, Ogg, MP3 and the rest of libsndfile."""
+
+    def __init__(self, sound: Any) -> None:
+        self.sound, self.rate_hz, self.channels = sound, sound.samplerate, sound.channels
+
+    @classmethod
+    def opened(cls, file: BinaryIO) -> "_Libsndfile | None":
+        import soundfile
+
+        try:
+            handle = file.fileno()  # libsndfile reads a real file by itself, which is faster
+        except io.UnsupportedOperation:
+            handle = file
+        try:
+            return cls(soundfile.SoundFile(handle, closefd=False))
+        except (soundfile.LibsndfileError, TypeError):
+            return None
+
+    def skip(self, start: int) -> int:
+        if start and self.sound.format in SEEK_EXACTLY:
+            return self._tried(lambda: self.sound.seek(min(start, self.sound.frames)))
+        return 0
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        while len(block := self._tried(lambda: self.sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True))):
+            yield block
+
+    def _tried(self, work: Any) -> Any:
+        import soundfile
+
+        try:
+            return work()
+        except soundfile.LibsndfileError as error:
+            raise Reject("corrupt", f"libsndfile: {error.error_string}") from error
+
+    def close(self) -> None:
+        self.sound.close()
+
+
+class _Ffmpeg:
+    """The first audio stream of anything FFmpeg opens."""
+
+    def __init__(self, container: Any) -> None:
+        self.container, stream = container, container.streams.audio[0]
+        self.rate_hz, self.channels = stream.codec_context.sample_rate, stream.codec_context.channels
+        if not self.rate_hz or not self.channels:
+            raise Reject("corrupt", "FFmpeg finds a sound without a sampling rate")
+
+    @classmethod
+    def opened(cls, file: BinaryIO) -> "_Ffmpeg | None":
+        import av
+
+        av.logging.set_level(av.logging.PANIC)  # what is wrong is said by the reject, once
+        file.seek(0)
+        try:
+            container = av.open(file, mode="r", metadata_errors="ignore")
+        except (av.FFmpegError, ValueError):
+            return None
+        return cls(container) if container.streams.audio else None
+
+    def skip(self, start: int) -> int:
+        return 0
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        import av
+
+        to_float = av.AudioResampler(format="fltp")
+        try:
+            for frame in self.container.decode(audio=0):
+                for plain in to_float.resample(frame):
+                    yield plain.to_ndarray().T  # (N, channels)
+        except (av.FFmpegError, ValueError) as error:
+            raise Reject("corrupt", f"FFmpeg: {error}") from error
+
+    def close(self) -> None:
+        self.container.close()
+
+
+def _size(file: BinaryIO) -> int:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
+
+
+def length_s(file: BinaryIO) -> float:
+    """How long the header says a sound is; 0 when it does not say. Raises Reject as decoding would."""
+    with Sound(file, "mean") as sound:
+        if isinstance(sound.source, _Libsndfile):
+            return sound.source.sound.frames / sound.rate_hz
+        return (sound.source.container.duration or 0) / 1e6  # FFmpeg counts microseconds

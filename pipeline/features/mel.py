@@ -1,0 +1,58 @@
+"""Log-mel frames, 50 a second."""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from model.blockwise import blockwise
+from model.clock import Clock
+from pipeline.choice import Choice
+from pipeline.errors import Reject
+from pipeline.rows import ragged
+
+WINDOW_SAMPLES = 800  # 50 ms
+FLOOR = 1e-5  # of the magnitude: -100 dB, where HiFi-GAN (Kong et al. 2020) puts it
+
+
+class Mel(Choice):
+    """Log-mel frames: the natural logarithm of mel-weighted STFT magnitudes (librosa's filters, Slaney's scale).
+
+    audio (N,) float32 in [-1, 1] at 16 kHz  ->  feature (T, 1, bands) float32, 50 Hz, T = 1 + N // 320
+
+    Frame t is centred on sample 320*t (Hann, 800 samples, zeros beyond the ends). The floor is a constant and not
+    the clip's own maximum, so a frame depends on nothing but the 50 ms around it.
+    """
+
+    kind: Literal["mel"] = "mel"
+    bands: int = Field(80, ge=8, le=256)
+    reads: ClassVar[str] = "audio"
+    writes: ClassVar[str] = "feature"
+    clock: ClassVar[Clock] = Clock(rate_hz=16_000, hop_samples=320, window_samples=WINDOW_SAMPLES, centred=True)
+    gpu: ClassVar[bool] = False
+
+    @property
+    def type(self) -> pa.DataType:
+        return ragged(np.float32, 1, self.bands)
+
+    def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:
+        import librosa
+        from scipy.fft import rfft
+
+        filters = librosa.filters.mel(sr=self.clock.rate_hz, n_fft=WINDOW_SAMPLES, n_mels=self.bands)  # (bands, 401)
+        window = librosa.filters.get_window("hann", WINDOW_SAMPLES).astype(np.float32)
+
+        def mel(block: np.ndarray) -> np.ndarray:  # (256, 800) -> (256, bands)
+            return np.log(np.maximum(np.abs(rfft(block * window)) @ filters.T, FLOOR))
+
+        return lambda waves: [self._one(wave, mel) for wave in waves]
+
+    def _one(self, wave: np.ndarray, mel: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | Reject:
+        frames = self.clock.frames(len(wave))
+        if not frames:
+            return Reject("too_short", "no samples")
+        padded = np.pad(wave, WINDOW_SAMPLES // 2)
+        views = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[:: self.clock.hop_samples]
+        return blockwise(views[:frames], mel)[:, None]  # (T, 1, bands)

@@ -1,0 +1,217 @@
+"""The store on any S3-compatible server, through boto3 with the SDK's own chain of endpoint and credentials."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeline.errors import JobError, NotAllowed, Reject, Stopped
+from pipeline.store import Entry
+
+MULTIPART_BYTES = 64 << 20  # one PUT below, parts of this size above
+WINDOW_BYTES = 4 << 20  # what one ranged GET fetches of an object that is read in pieces
+READ_TRIES = 4  # boto3 repeats requests but not bodies that end early
+MISSING = {"NoSuchKey", "404", "NotFound"}
+REFUSED = {
+    "AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken",
+    "InvalidToken", "RequestTimeTooSkewed", "TokenRefreshRequired", "AllAccessDisabled", "401",
+}  # fmt: skip
+
+
+@lru_cache
+def client() -> Any:
+    """One client per process. Its retries cover refused connections, 5xx and throttling."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        config=Config(
+            retries={"max_attempts": 6, "mode": "standard"},
+            connect_timeout=5,
+            read_timeout=60,
+            max_pool_connections=64,
+        ),
+    )
+
+
+def code_of(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def faults_of(where: str) -> Iterator[None]:
+    """Turn what S3 says into the errors people see; a missing key is a FileNotFoundError as it is in a folder."""
+    from botocore import exceptions as sdk
+
+    try:
+        yield
+    except sdk.ClientError as error:
+        code, action = code_of(error), error.operation_name
+        if code in MISSING:
+            raise FileNotFoundError(where) from error
+        if code in REFUSED:
+            message = error.response["Error"].get("Message", "")
+            raise NotAllowed(f"{where}: {action} was refused: {code}: {message}") from error
+        if code in {"NoSuchBucket", "InvalidBucketName"}:
+            raise JobError(f"{where}: the bucket does not exist") from error
+        if code in {"PreconditionFailed", "412"}:
+            raise Reject("changed", "the object was replaced after it was listed") from error
+        raise Stopped(f"{where}: {action}: {code}: {error}; run the same command again to go on") from error
+    except (sdk.NoCredentialsError, sdk.PartialCredentialsError, sdk.CredentialRetrievalError) as error:
+        raise NotAllowed(f"{where}: {error}; set AWS_PROFILE, AWS_ACCESS_KEY_ID or a role") from error
+    except sdk.ParamValidationError as error:
+        raise JobError(f"{where}: {error}") from error
+    except (sdk.BotoCoreError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise Stopped(f"{where}: {error}; run the same command again to go on") from error
+
+
+class Bucket:
+    """A store below s3://bucket/prefix."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self.bucket, _, prefix = self.url.removeprefix("s3://").partition("/")
+        if not self.bucket:
+            raise JobError(f"{url}: an S3 address is s3://bucket/prefix")
+        self.prefix = f"{prefix}/" if prefix else ""
+
+    def _at(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self.prefix + key}
+
+    def _where(self, key: str) -> str:
+        return f"s3://{self.bucket}/{self.prefix}{key}"
+
+    def read(self, key: str, stamp: str = "") -> bytes:
+        """The whole object; boto3 checks it against its stored checksum."""
+        return self._get(key, stamp)
+
+    def _get(self, key: str, stamp: str, bytes_range: str = "") -> bytes:
+        from botocore.exceptions import (
+            FlexibleChecksumError,
+            IncompleteReadError,
+            ReadTimeoutError,
+            ResponseStreamingError,
+        )
+
+        asked = self._at(key)
+        if stamp:
+            asked["IfMatch"] = f'"{stamp}"'
+        if bytes_range:
+            asked["Range"] = bytes_range
+        damaged = (ResponseStreamingError, IncompleteReadError, FlexibleChecksumError, ReadTimeoutError)
+        for left in reversed(range(READ_TRIES)):
+            with faults_of(self._where(key)):
+                try:
+                    answer = client().get_object(**asked)
+                    data: bytes = answer["Body"].read()
+                    if len(data) != answer["ContentLength"]:
+                        raise IncompleteReadError(actual_bytes=len(data), expected_bytes=answer["ContentLength"])
+                    return data
+                except damaged:
+                    if not left:
+                        raise
+        raise AssertionError("the last try returns or raises")
+
+    def open(self, key: str, stamp: str = "") -> BinaryIO:
+        """The object as a file that is fetched window by window as it is read."""
+        entry = self.stat(key)
+        if entry is None:
+            raise FileNotFoundError(self._where(key))
+        if stamp and entry.stamp != stamp:
+            raise Reject("changed", "the object was replaced after it was listed")
+        return io.BufferedReader(Ranged(self, key, entry.stamp, entry.size), WINDOW_BYTES)
+
+    def put(self, key: str, data: bytes) -> None:
+        with faults_of(self._where(key)):
+            if len(data) <= MULTIPART_BYTES:
+                client().put_object(**self._at(key), Body=data)
+            else:
+                self._upload(io.BytesIO(data), key)
+
+    def put_file(self, key: str, path: Path) -> None:
+        with faults_of(self._where(key)), path.open("rb") as file:
+            self._upload(file, key)
+
+    def _upload(self, file: BinaryIO, key: str) -> None:
+        from boto3.s3.transfer import TransferConfig
+
+        sizes = TransferConfig(multipart_threshold=MULTIPART_BYTES, multipart_chunksize=MULTIPART_BYTES)
+        client().upload_fileobj(file, **self._at(key), Config=sizes)
+
+    def create_once(self, key: str, data: bytes) -> bytes:
+        """Create the object unless it exists; return what is there now: ours, or the winner's.
+
+        A lost answer comes back as 412 on our own object, so what counts is what is read afterwards.
+        """
+        from botocore.exceptions import ClientError
+
+        with faults_of(self._where(key)):
+            for _ in range(READ_TRIES):
+                try:
+                    client().put_object(**self._at(key), Body=data, IfNoneMatch="*")
+                    break
+                except ClientError as error:
+                    if code_of(error) in {"PreconditionFailed", "412"}:
+                        break
+                    if code_of(error) not in {"ConditionalRequestConflict", "409"}:
+                        raise
+        return self.read(key)
+
+    def copy(self, key: str, to: str) -> None:
+        with faults_of(self._where(key)):
+            client().copy(self._at(key), **self._at(to))  # by the server, in parts where it is large
+
+    def stat(self, key: str) -> Entry | None:
+        try:
+            with faults_of(self._where(key)):
+                facts = client().head_object(**self._at(key))
+        except FileNotFoundError:
+            return None
+        return Entry(key, facts["ContentLength"], facts["ETag"].strip('"'))
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        with faults_of(self._where(prefix)):
+            pages = client().get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix):
+                for found in page.get("Contents", []):
+                    key = found["Key"][len(self.prefix) :]
+                    if key and not key.endswith("/"):
+                        yield Entry(key, found["Size"], found["ETag"].strip('"'))
+
+    def remove(self, key: str) -> None:
+        with faults_of(self._where(key)):
+            client().delete_object(**self._at(key))
+
+
+class Ranged(io.RawIOBase):
+    """An object of a Bucket as a seekable file; every read is one ranged GET that names the etag."""
+
+    def __init__(self, bucket: Bucket, key: str, stamp: str, size: int) -> None:
+        self.bucket, self.key, self.stamp, self.size, self.at = bucket, key, stamp, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
+        return self.at
+
+    def readinto(self, into: Any) -> int:
+        end = min(self.at + len(into), self.size)
+        if end <= self.at:
+            return 0
+        data = self.bucket._get(self.key, self.stamp, f"bytes={self.at}-{end - 1}")
+        into[: len(data)] = data
+        self.at += len(data)
+        return len(data)

@@ -1,0 +1,208 @@
+"""A folder or an s3:// prefix: read, put, create_once, list, remove. Every write is all or nothing.
+
+``put`` is idempotent and may be repeated; ``create_once`` lets the first of several writers win, for ever.
+Keys are texts as in ``names``, relative to the store's root, with '/' between their parts.
+"""
+
+import errno
+import hashlib
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+from pipeline.errors import JobError, NotAllowed, Reject, Stopped
+from pipeline.names import bytes_of, text_of
+
+
+class Entry(NamedTuple):
+    """One listed object. ``stamp`` is the etag, or the modification time in ns: it changes when the content does."""
+
+    key: str
+    size: int
+    stamp: str
+
+
+class Store(Protocol):
+    url: str
+
+    def read(self, key: str, stamp: str = "") -> bytes: ...
+    def open(self, key: str, stamp: str = "") -> BinaryIO: ...
+    def put(self, key: str, data: bytes) -> None: ...
+    def create_once(self, key: str, data: bytes) -> bytes: ...
+    def copy(self, key: str, to: str) -> None: ...
+    def list(self, prefix: str = "") -> Iterator[Entry]: ...
+    def stat(self, key: str) -> Entry | None: ...
+    def remove(self, key: str) -> None: ...
+    def put_file(self, key: str, path: Path) -> None: ...
+
+
+def open_store(url: str) -> Store:
+    """The store at a folder's path or an s3://bucket/prefix address."""
+    if url.startswith("s3://"):
+        from pipeline.s3 import Bucket
+
+        return Bucket(url)
+    if "://" in url:
+        raise JobError(f"{url}: a store is a folder or s3://bucket/prefix")
+    return Folder(url)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def join(url: str, *keys: str) -> str:
+    return "/".join([url.rstrip("/"), *keys])
+
+
+def split(url: str) -> tuple[str, str]:
+    """The folder or prefix of an address, and its last part."""
+    head, _, tail = url.rstrip("/").rpartition("/")
+    return (head or ("/" if url.startswith("/") else "."), tail)
+
+
+@contextmanager
+def faults_of(where: str) -> Iterator[None]:
+    """Turn what the operating system says of a store into the errors people see."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except PermissionError as error:
+        raise NotAllowed(f"{where}: {error.strerror}: {error.filename or where}") from error
+    except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+        raise JobError(f"{where}: {error.strerror}: {error.filename}") from error
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            raise NotAllowed(f"{where}: {error.strerror}") from error
+        raise Stopped(f"{where}: {error.strerror or error}; run the same command again to go on") from error
+
+
+class Folder:
+    """A store in a local (or network) folder. Durable: fsync of the file, a link or rename, fsync of the folder."""
+
+    def __init__(self, url: str) -> None:
+        self.url = str(Path(url).expanduser().absolute())
+        self._made: set[bytes] = set()
+
+    def path(self, key: str) -> bytes:
+        return os.path.join(os.fsencode(self.url), bytes_of(key)) if key else os.fsencode(self.url)
+
+    def open(self, key: str, stamp: str = "") -> BinaryIO:
+        """The object as a binary file. FileNotFoundError if it is gone, Reject if it is not the one of the stamp."""
+        with faults_of(self.url):
+            # O_NONBLOCK: opening a FIFO somebody put in the corpus must not wait for a writer
+            file = os.fdopen(os.open(self.path(key), os.O_RDONLY | os.O_NONBLOCK), "rb")
+        if stamp and str(os.fstat(file.fileno()).st_mtime_ns) != stamp:
+            file.close()
+            raise Reject("changed", "the file was modified after it was listed")
+        return file
+
+    def read(self, key: str, stamp: str = "") -> bytes:
+        with self.open(key, stamp) as file, faults_of(self.url):
+            return file.read()
+
+    def put(self, key: str, data: bytes) -> None:
+        self._write(key, io.BytesIO(data), os.replace)
+
+    def put_file(self, key: str, path: Path) -> None:
+        with path.open("rb") as file:
+            self._write(key, file, os.replace)
+
+    def create_once(self, key: str, data: bytes) -> bytes:
+        """Create the object unless it exists; return what is there now: ours, or the winner's."""
+        self._write(key, io.BytesIO(data), _link_first)
+        return self.read(key)
+
+    def copy(self, key: str, to: str) -> None:
+        """Make ``to`` the same object: a hard link, which costs nothing, or a copy where there are none."""
+        tmp = self._tmp(to)
+        with faults_of(self.url):
+            try:
+                os.link(self.path(key), tmp)
+            except OSError:
+                shutil.copyfile(self.path(key), tmp)
+            os.replace(tmp, self.path(to))
+            self._sync_folder(to)
+
+    def stat(self, key: str) -> Entry | None:
+        with faults_of(self.url):
+            try:
+                facts = os.stat(self.path(key))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return Entry(key, facts.st_size, str(facts.st_mtime_ns))
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Every regular file below the prefix (a folder), in no order; links to folders are not followed."""
+        stack = [(self.path(prefix.rstrip("/")), prefix.rstrip("/"))]
+        while stack:
+            folder, key = stack.pop()
+            with faults_of(self.url):
+                try:
+                    with os.scandir(folder) as found:
+                        entries = list(found)
+                except FileNotFoundError:
+                    continue
+            for entry in entries:
+                name = f"{key}/{text_of(entry.name)}" if key else text_of(entry.name)
+                try:
+                    if entry.is_dir(follow_symlinks=False):
+                        stack.append((entry.path, name))
+                    elif entry.is_file() and not entry.name.startswith(b".tmp-"):
+                        facts = entry.stat()
+                        yield Entry(name, facts.st_size, str(facts.st_mtime_ns))
+                except FileNotFoundError:
+                    continue  # gone between the listing and the look
+
+    def remove(self, key: str) -> None:
+        with faults_of(self.url):
+            try:
+                os.unlink(self.path(key))
+            except FileNotFoundError:
+                pass
+
+    def _tmp(self, key: str) -> bytes:
+        folder = os.path.dirname(self.path(key))
+        if folder not in self._made:
+            with faults_of(self.url):
+                os.makedirs(folder, exist_ok=True)
+            self._made.add(folder)
+        return os.path.join(folder, f".tmp-{uuid.uuid4().hex}".encode())
+
+    def _write(self, key: str, data: BinaryIO, publish: Callable[[bytes, bytes], None]) -> None:
+        """Write beside the final name, make it durable, then ``publish``: os.replace or _link_first."""
+        final, tmp = self.path(key), self._tmp(key)
+        try:
+            with faults_of(self.url):
+                with open(tmp, "xb") as file:
+                    shutil.copyfileobj(data, file, 1 << 20)
+                    file.flush()
+                    os.fsync(file.fileno())
+                publish(tmp, final)
+                self._sync_folder(key)
+        finally:
+            try:
+                os.unlink(tmp)
+            except FileNotFoundError:
+                pass
+
+    def _sync_folder(self, key: str) -> None:
+        handle = os.open(os.path.dirname(self.path(key)), os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _link_first(tmp: bytes, final: bytes) -> None:
+    """Publish unless the name is taken: unlike a rename, a link never replaces anything."""
+    try:
+        os.link(tmp, final)
+    except FileExistsError:
+        pass

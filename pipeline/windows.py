@@ -1,0 +1,53 @@
+"""Window rules: from the length of a clip to rows of positions. Pure index arithmetic, no sound."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from pipeline.choice import Choice
+from pipeline.errors import Reject
+from pipeline.rows import ragged
+
+
+class Fixed(Choice):
+    """Windows of one length, every ``stride_frames``.
+
+    T frames or tokens  ->  window (W, length_frames) int32: positions in that column, -1 = nothing there.
+
+    ``tail: drop`` leaves out what does not fill a window, W = max(0, (T - length) // stride + 1);
+    ``tail: pad`` fills the last one up with -1, so that every frame is in a window (when stride <= length).
+    """
+
+    kind: Literal["fixed"] = "fixed"
+    over: Literal["auto", "token", "feature"] = "auto"
+    length_frames: int = Field(ge=1, le=1_000_000)
+    stride_frames: int = Field(ge=1, le=1_000_000)
+    tail: Literal["drop", "pad"] = "drop"
+    writes: ClassVar[str] = "window"
+
+    @property
+    def reads(self) -> str:
+        return self.over
+
+    @property
+    def type(self) -> pa.DataType:
+        return ragged(np.int32, self.length_frames)
+
+    def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:
+        return lambda clips: [self.positions(len(clip)) for clip in clips]
+
+    def positions(self, frames: int) -> np.ndarray:
+        """The windows over ``frames`` frames, (W, length_frames) int32."""
+        length, stride = self.length_frames, self.stride_frames
+        if self.tail == "drop":
+            count = max(0, (frames - length) // stride + 1)
+        else:
+            count = -(-max(frames - length, 0) // stride) + 1 if frames else 0
+        made = np.arange(count, dtype=np.int32)[:, None] * stride + np.arange(length, dtype=np.int32)
+        return np.where(made < frames, made, -1).astype(np.int32)
+
+
+WINDOWS: dict[str, type[Any]] = {"fixed": Fixed}
