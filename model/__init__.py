@@ -1,0 +1,1 @@
+"""Nets and arithmetic: no Ray, no store, no decoding."""

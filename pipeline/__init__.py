@@ -1,0 +1,3 @@
+"""What happens to a clip."""
+
+VERSION = "0.1.0"

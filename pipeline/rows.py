@@ -31,15 +31,17 @@ FACTS = [
     pa.field("rms_db", pa.float64()),
 ]
 ERROR = [pa.field(name, pa.string()) for name in ("error", "stage", "message")]
-CONTEXT = [pa.field("lead_samples", pa.int64()), pa.field("kept_samples", pa.int64())]
+CONTEXT = ("lead_samples", "kept_samples")
 IDS = [pa.field(name, pa.string()) for name in ("clip", "source", "label")]
+NOTHING = "nothing"  # the error of a row that stands for no clip
 PRODUCTS = ("feature", "token", "window")
 
 
 def decoded(carry: Sequence[str]) -> pa.Schema:
     """The columns of a shard after decoding."""
     carried = [pa.field(name, pa.string()) for name in carry]
-    return pa.schema([*IDS, *carried, *FACTS, *CONTEXT, pa.field("audio", AUDIO), *ERROR])
+    context = [pa.field(name, pa.int64()) for name in CONTEXT]
+    return pa.schema([*IDS, *carried, *FACTS, *context, pa.field("audio", AUDIO), *ERROR])
 
 
 def rejects(carry: Sequence[str]) -> pa.Schema:
@@ -47,6 +49,20 @@ def rejects(carry: Sequence[str]) -> pa.Schema:
     carried = [pa.field(name, pa.string()) for name in carry]
     return pa.schema([*IDS, *carried, *FACTS[:2], pa.field("stage", pa.string()), pa.field("reason", pa.string()),
                       pa.field("message", pa.string())])  # fmt: skip
+
+
+def nothing(schema: pa.Schema) -> pa.Table:
+    """A table of one row that stands for no clip."""
+    empty = {"clip": "", "error": NOTHING, "stage": "", "message": "", "lead_samples": 0, "kept_samples": 0}
+    columns = [
+        pa.array([[]], field.type) if _is_list(field.type) else pa.array([empty.get(field.name)], field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
 
 
 def ragged(dtype: Any, *inner: int) -> pa.DataType:

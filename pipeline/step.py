@@ -1,4 +1,4 @@
-"""Apply: the one class that Ray Data constructs. It opens choices once per worker and turns columns into columns."""
+"""Apply: the one class that Ray Data runs between reading and commit. Choices turn columns into columns."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,40 +10,56 @@ from pipeline.errors import Reject
 from pipeline.rows import arrays_of, column_of, marked, replace
 
 EMPTY = np.zeros(0, np.int8)  # column_of gives it the column's own type
+_open: dict[Any, Any] = {}  # what this worker has opened
 
 
 class Apply:
     """Run choices one after another over a shard; rows whose ``error`` is set pass through with an empty array.
 
     A choice names the column it ``reads`` and the one it ``writes``, gives that column's Arrow ``type``, and its
-    ``open()`` returns a function from a list of arrays to a list with, per clip, an array or a Reject. A choice
-    with a ``clock`` reads sound: the frames of the context around a part are dropped here, for all of them.
+    ``open()``, called once per worker, returns a function from a list of arrays to a list with, per clip, an array
+    or a Reject. A choice with a ``clock`` reads sound: its frame counts are checked here, and the frames of the
+    context around a part are dropped, for all of them alike.
     """
 
     def __init__(self, choices: Sequence[Any], drop: Sequence[str] = ()) -> None:
         self.choices, self.drop = choices, drop
-        self.work = [choice.open() for choice in choices]
 
     def __call__(self, shard: pa.Table) -> pa.Table:
-        for choice, work in zip(self.choices, self.work, strict=True):
-            shard = self._one(choice, work, shard)
+        for choice in self.choices:
+            shard = self._one(choice, shard)
         return shard.drop_columns([name for name in self.drop if name in shard.column_names])
 
-    def _one(self, choice: Any, work: Any, shard: pa.Table) -> pa.Table:
-        good = np.flatnonzero(np.asarray(shard["error"].to_pylist(), object) == "")
+    def _one(self, choice: Any, shard: pa.Table) -> pa.Table:
+        good = [i for i, error in enumerate(shard["error"].to_pylist()) if not error]
         arrays = arrays_of(shard[choice.reads])
-        made = work([arrays[i] for i in good])
+        made = opened(choice)([arrays[i] for i in good])
         column, rejected = [EMPTY] * len(arrays), {}
         for i, result in zip(good, made, strict=True):
+            if not isinstance(result, Reject) and np.issubdtype(result.dtype, np.floating) and not np.isfinite(result).all():
+                result = Reject("nan_features", f"{choice.kind} gave NaN or infinity")
             if isinstance(result, Reject):
-                rejected[int(i)] = result
+                rejected[i] = result
             else:
                 column[i] = result
         if hasattr(choice, "clock"):
-            leads, kepts = shard["lead_samples"].to_numpy(), shard["kept_samples"].to_numpy()
-            for i in good:
-                first, last = choice.clock.part(int(leads[i]), int(kepts[i]), len(arrays[i]))
-                column[i] = column[i][first:last]
+            self._keep_part(choice, shard, arrays, column, [i for i in good if i not in rejected])
         shard = replace(shard, choice.writes, column_of(column, choice.type))
         return marked(shard, choice.writes, rejected)
 
+    def _keep_part(self, choice: Any, shard: pa.Table, arrays: list[Any], column: list[Any], rows: list[int]) -> None:
+        leads, kepts = shard["lead_samples"].to_numpy(), shard["kept_samples"].to_numpy()
+        for i in rows:
+            samples = len(arrays[i])
+            if len(column[i]) != choice.clock.frames(samples):
+                raise AssertionError(f"{choice.kind}: {len(column[i])} frames of {samples} samples; see its clock")
+            first, last = choice.clock.part(int(leads[i]), int(kepts[i]), samples)
+            column[i] = column[i][first:last]
+
+
+def opened(choice: Any) -> Any:
+    """What ``choice.open()`` returns, opened once in this process."""
+    key = (type(choice), choice.model_dump_json())
+    if key not in _open:
+        _open[key] = choice.open()
+    return _open[key]

@@ -1,0 +1,44 @@
+# demo, test and check need Python 3.11 or newer and nothing else: the first call makes .venv and installs into it.
+PYTHON ?= python3
+BIN = .venv/bin
+
+# The newer pip resolves the pins in half the time, and 25,000 files are compiled when they are first imported, not at
+# once: 46 s in all on 2 cores, where the pip 23.2 of Python 3.11 takes 207 s. Hence the unexport, too.
+INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade pip && \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test check clean
+
+demo: .venv/.installed
+	$(BIN)/wavmill demo
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest
+
+check: .venv/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+# What make and the tools made; never what a job made.
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into .venv (takes about a minute)"
+	@$(INSTALL) -e .
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into .venv, with the tools for tests (takes about a minute)"
+	@$(INSTALL) -e '.[dev]'
+	@touch .venv/.installed $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "wavmill needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+			"name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }

@@ -1,0 +1,34 @@
+"""The only ray.init. It always names its address: "local" is a private one-node cluster, and joins no other."""
+
+import logging
+import os
+from typing import Any
+
+from pipeline.errors import JobError, Stopped
+
+
+def connect(on: str | None = None, verbose: bool = False) -> Any:
+    """Connect to the cluster at ``on``, else at RAY_ADDRESS, else start a private local one; return ray.
+
+    Ray's own log lines stay in its session's files unless ``verbose``.
+    """
+    address = on or os.environ.get("RAY_ADDRESS") or "local"
+    if address.startswith("ray://"):
+        raise JobError(f"{address}: Ray Client is not supported; give the address of the head node, as host:6379")
+    if not verbose:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of Ray's C++ parts, which write to the terminal
+    import ray
+    import ray.data
+
+    if ray.is_initialized():
+        return ray
+    level = logging.INFO if verbose else logging.CRITICAL  # what stops a run is raised, and said once by the verb
+    local = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, logging_level=level, log_to_driver=verbose, **local)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise Stopped(f"cannot reach the Ray cluster at {address}: {error}") from error
+    ray.data.DataContext.get_current()  # sets up its own logging, at INFO
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(level)
+    return ray

@@ -1,0 +1,196 @@
+"""A job: what to do (decides every result) and, under ``scale``, how fast (decides none).
+
+``resolve`` replaces each ``auto`` by its value; ``fingerprint`` hashes what decides a clip's rows.
+"""
+
+import hashlib
+import json
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.choice import Choice
+from pipeline.codebooks import describe_codebook
+from pipeline.decode import Clip
+from pipeline.errors import JobError
+from pipeline.features import EXTRACTORS
+from pipeline.published import find_dataset
+from pipeline.quantizers import QUANTIZERS
+from pipeline.rows import FACTS, IDS, PRODUCTS
+from pipeline.sources import SOURCES
+from pipeline.store import join
+from pipeline.windows import WINDOWS
+
+FAMILIES: dict[str, dict[str, type[Any]]] = {
+    "source": SOURCES,
+    "feature": EXTRACTORS,
+    "token": QUANTIZERS,
+    "window": WINDOWS,
+}
+ROWS_VERSION = 1  # of the columns at rest; raised when they change
+
+
+class Fit(Choice):
+    """How ``wavmill fit`` learns the codebook that ``token`` names. Not in the fingerprint: the codebook's hash is."""
+
+    codes: int = Field(100, ge=2, le=1 << 20)
+    frames: int = Field(500_000, ge=2)  # a seeded sample of the corpus
+    seed: int = 0
+
+
+class Tasks(Choice):
+    """How many CPUs one task of a stage asks for."""
+
+    cpus: float | Literal["auto"] = "auto"
+
+
+class Workers(Choice):
+    """How many extractors, and what each takes: gpus 0.5 puts two on one GPU."""
+
+    workers: int | Literal["auto"] = "auto"
+    cpus: float | Literal["auto"] = "auto"
+    gpus: float | Literal["auto"] = "auto"
+
+
+class Scale(Choice):
+    """How fast, never what. Each auto is chosen when the run starts, by what the cluster has (scale.py)."""
+
+    decode: Tasks = Tasks()
+    feature: Workers = Workers()
+    token: Tasks = Tasks()
+
+
+class Job(BaseModel):
+    """A checked job. The choices are of the classes in FAMILIES, or from outside as package.module:Class."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    source: Any
+    clip: Clip = Clip()
+    feature: Any = None
+    token: Any = None
+    window: Any = None
+    keep: tuple[Literal["feature", "token", "window"], ...] = ()
+    store: str
+    fit: Fit = Fit()
+    scale: Scale = Scale()
+    SECTIONS: ClassVar[dict[str, type[Any]]] = {"clip": Clip, "fit": Fit, "scale": Scale}
+
+    @property
+    def steps(self) -> list[Any]:
+        """The choices that turn columns into columns, in order."""
+        return [step for step in (self.feature, self.token, self.window) if step is not None]
+
+    @property
+    def address(self) -> str:
+        """Where the dataset is published: <store>/<name>."""
+        return join(self.store, self.name)
+
+
+def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB") -> Job:
+    """The job with each auto replaced by what decides the numbers, checked against codebook and parent dataset.
+
+    ``how_to_fit`` is the command named when there is no codebook yet; None leaves such a codebook unresolved.
+    """
+    new: dict[str, Any] = {}
+    if not job.keep:
+        new["keep"] = (next(name for name in reversed(PRODUCTS) if getattr(job, name) is not None),)
+        if new["keep"] == ("window",):  # positions alone are of no use
+            new["keep"] = tuple(name for name in ("token", "window") if getattr(job, name) is not None)
+    if job.source.kind == "dataset":
+        dataset = find_dataset(job.source.origin)
+        if job.source.column not in dataset["columns"]:
+            has = ", ".join(name for name in dataset["columns"] if name in PRODUCTS)
+            raise JobError(f"source.column: {dataset['address']} has no {job.source.column}; it has {has}")
+        known = {"origin": dataset["address"], "fingerprint": dataset["fingerprint"]}
+        new["source"] = job.source.model_copy(update=known)
+    if job.window is not None and job.window.reads == "auto":
+        over = "token" if job.token is not None or job.source.gives == "token" else "feature"
+        new["window"] = job.window.model_copy(update={"over": over})
+    if job.token is not None and (described := describe_codebook(job.token.codebook)) is not None:
+        wanted, given = recipe_of(job), described["recipe"]
+        if differs := _difference(wanted, given):
+            raise JobError(f"token.codebook: {job.token.codebook} was learnt on other features: {differs}")
+        for name in ("codes", "sha256"):
+            said = getattr(job.token, name)
+            if said not in ("auto", described[name]):
+                raise JobError(f"token.{name} is {said}; the codebook at {job.token.codebook} has {described[name]}")
+        new["token"] = job.token.model_copy(update={name: described[name] for name in ("codes", "sha256")})
+    elif job.token is not None and how_to_fit is not None:
+        raise JobError(f"there is no codebook at {job.token.codebook} yet; learn it with: {how_to_fit}")
+    return job.model_copy(update=new)
+
+
+def recipe_of(job: Job) -> dict[str, Any]:
+    """What a frame is, for a codebook: how the sound was made, and the extractor with every option."""
+    if job.source.kind == "dataset":
+        return find_dataset(job.source.origin)["recipe"]
+    return {"channel": job.clip.channel, "feature": described(job.feature, "feature")}
+
+
+def described(choice: Any, family: str) -> dict[str, Any]:
+    """A choice's recipe; a class from outside is named in full."""
+    recipe, kind = choice.recipe(), type(choice)
+    return recipe if kind in FAMILIES[family].values() else {**recipe, "class": f"{kind.__module__}:{kind.__qualname__}"}
+
+
+def decisive(job: Job) -> dict[str, Any]:
+    """All that decides the rows of a resolved job: not its name, its store, where the corpus lies, or its scale."""
+    steps = {name: described(step, name) for name in PRODUCTS if (step := getattr(job, name)) is not None}
+    return {
+        "rows": ROWS_VERSION,
+        "source": described(job.source, "source"),
+        "clip": job.clip.recipe() if job.source.gives == "audio" else None,
+        **steps,
+        "keep": sorted(job.keep),
+    }
+
+
+def fingerprint(job: Job) -> str:
+    """F: sha256 of the canonical JSON of ``decisive``."""
+    return hashlib.sha256(json.dumps(decisive(job), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _difference(wanted: Any, given: Any, path: str = "") -> str:
+    """The first few places in which two recipes differ, with both values."""
+    if isinstance(wanted, dict) and isinstance(given, dict):
+        names = sorted({*wanted, *given})
+        found = (_difference(wanted.get(n), given.get(n), f"{path}.{n}".lstrip(".")) for n in names)
+        return "; ".join([one for one in found if one][:3])
+    return "" if wanted == given else f"{path} is {wanted!r} here, {given!r} there"
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a job file, for editors."""
+    made = Job.model_json_schema()
+    definitions = made.setdefault("$defs", {})
+    for family, kinds in FAMILIES.items():
+        refs = []
+        for kind in kinds.values():
+            one = kind.model_json_schema(by_alias=True)
+            definitions |= one.pop("$defs", {})
+            one.setdefault("required", []).append("kind")
+            definitions[kind.__name__] = one
+            refs.append({"$ref": f"#/$defs/{kind.__name__}"})
+        outside = {"type": "object", "properties": {"kind": {"type": "string", "pattern": ":"}}, "required": ["kind"]}
+        made["properties"][family] = {"anyOf": [*refs, outside]}
+    return made
+
+
+def columns_of(job: Job) -> pa.Schema:
+    """The columns of a resolved job's dataset, each with its units in the field's metadata."""
+    given = find_dataset(job.source.origin)["columns"] if job.source.kind == "dataset" else {}
+    rates = {name: column["rate_hz"] for name, column in given.items() if "rate_hz" in column}
+    units: dict[str, dict[str, Any]] = {"seconds": {"unit": "s"}, "start_s": {"unit": "s"}, "rms_db": {"unit": "dBFS"}}
+    if job.feature is not None:
+        rates["feature"] = f"{job.feature.clock.frames_hz:g}"
+        units["feature"] = {"rate_hz": rates["feature"], "kind": job.feature.kind}
+    if job.token is not None:
+        rates["token"] = rates["feature"]
+        units["token"] = {"rate_hz": rates["token"], "codes": str(job.token.codes), "codebook": job.token.sha256}
+    if job.window is not None:
+        units["window"] = {"over": job.window.over, "rate_hz": rates[job.window.over], "kind": job.window.kind}
+    carried = [pa.field(name, pa.string()) for name in job.source.carried()]
+    kept = [pa.field(name, getattr(job, name).type) for name in PRODUCTS if name in job.keep]
+    return pa.schema([field.with_metadata(units.get(field.name)) for field in (*IDS, *carried, *FACTS, *kept)])

@@ -1,0 +1,235 @@
+"""The job file as people write it: YAML -> Job, with every problem found at once: line, option, what would be right."""
+
+import re
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.errors import JobError
+from pipeline.job import FAMILIES, Job
+from pipeline.rows import PRODUCTS
+from pipeline.sources import SOURCES
+
+ADDRESSES = ("path", "root", "origin", "codebook")
+Problem = tuple[tuple[Any, ...], str]  # the path of an option, and what is wrong with it
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, but 1e-3 is a number and a key that stands twice is a mistake."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key, (at, _) in zip(keys, node.value, strict=True):
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", at.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, what) for tag, what in known if tag != "tag:yaml.org,2002:float"]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+|\d[\d_]*\.[\d_]*|\.\d+([eE][-+]?\d+)?|\.inf|\.nan)$"),
+    list("-+0123456789."),
+)
+
+
+def load_job(path: str | Path, sets: Sequence[str] = ()) -> Job:
+    """Read and check a job file. Raises JobError with every problem found: line, option, what would be right."""
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise JobError(f"cannot read the job file {path}: {reason}") from error
+    return parse_job(text, str(path), sets)
+
+
+def parse_job(text: str, where: str = "job", sets: Sequence[str] = ()) -> Job:
+    """``load_job`` of a text; ``where`` names it in messages."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        given = yaml.load(text, Loader=_Loader)  # a SafeLoader: no tag constructs a Python object
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f":{mark.line + 1}" if mark else ""
+        raise JobError(f"{where}{at}: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(given, dict):
+        raise JobError(f"{where} is not a job; 'wavmill new tokens' writes one to start from")
+    lines = _lines(node)
+    problems: list[Problem] = []
+    for one in sets:
+        problems += _set(given, one, lines)
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        if key in FAMILIES:
+            values[key] = _choice(key, value, problems)
+        elif key in Job.SECTIONS:
+            values[key] = _checked(Job.SECTIONS[key], value, (key,), key, problems)
+        else:
+            values[key] = value
+    unfit = {path[0] for path, _ in problems}
+    try:
+        job = Job.model_validate(values)
+        if not unfit:
+            problems += _misfits(job)
+    except ValidationError as error:
+        problems += [(p, m) for p, m in _said(Job, error, (), "a job") if p[0] not in unfit]
+    if problems:
+        problems.sort(key=lambda problem: _line(lines, problem[0]) or 1 << 30)
+        raise JobError("\n".join(_place(where, lines, path) + message for path, message in problems))
+    return absolute(job)
+
+
+def absolute(job: Job) -> Job:
+    """The job with its folders as absolute paths: workers run elsewhere."""
+
+    def full(address: str) -> str:
+        return address if "://" in address or address == "auto" else str(Path(address).expanduser().absolute())
+
+    def moved(choice: Any) -> Any:
+        named = {name: getattr(choice, name) for name in ADDRESSES if isinstance(getattr(choice, name, None), str)}
+        return choice.model_copy(update={name: full(address) for name, address in named.items()}) if named else choice
+
+    return job.model_copy(update={"store": full(job.store), "source": moved(job.source), "token": moved(job.token)})
+
+
+def _choice(family: str, value: Any, problems: list[Problem]) -> Any:
+    """A section with a ``kind`` as the class of that kind."""
+    known = FAMILIES[family]
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        problems.append(((family,), f"{family} takes {{kind: ..., ...}}; kinds: {', '.join(known)}"))
+        return None
+    kind = value["kind"]
+    if kind in known:
+        return _checked(known[kind], value, (family,), kind, problems)
+    if ":" not in kind:
+        close = get_close_matches(kind, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}, or package.module:Class"
+        problems.append(((family, "kind"), f"{family}.kind {kind!r} is not known; {hint}"))
+        return None
+    module, _, name = kind.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # the class may live beside the job file; python -c and -m do the same
+    try:
+        outside = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        problems.append(((family, "kind"), f"{family}.kind {kind!r} cannot be imported: {error}"))
+        return None
+    return _checked(outside, {k: v for k, v in value.items() if k != "kind"}, (family,), kind, problems)
+
+
+def _checked(model: type[Any], value: Any, path: tuple[Any, ...], kind: str, problems: list[Any]) -> Any:
+    try:
+        return model.model_validate(value if value is not None else {})
+    except ValidationError as error:
+        problems += _said(model, error, path, kind)
+        return None
+
+
+def _said(model: type[Any], error: ValidationError, path: tuple[Any, ...], kind: str) -> list[Any]:
+    """pydantic's errors as sentences."""
+    said, seen = [], set()
+    for one in error.errors():
+        loc = tuple(part for part in one["loc"] if not (isinstance(part, str) and part.startswith(("literal", "int", "float"))))
+        at, option = (*path, *loc), ".".join(map(str, (*path, *loc)))
+        if at in seen:
+            continue  # the other branch of a union
+        seen.add(at)
+        names = [field.alias or name for name, field in _owner(model, loc).model_fields.items()]
+        if one["type"] == "extra_forbidden":
+            close = get_close_matches(str(loc[-1]), names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(names)}"
+            said.append((at, f"{option} is not an option of {kind}; {hint}"))
+        elif one["type"] == "missing":
+            said.append((at, f"{option} is missing from {kind}"))
+        else:
+            branches = [e["msg"] for e in error.errors() if e["loc"][: len(loc)] == one["loc"][: len(loc)]]
+            right = " or ".join(dict.fromkeys(message.removeprefix("Input should be ") for message in branches))
+            shown = repr(one["input"]) if len(repr(one["input"])) < 60 else "the value"
+            said.append((at, f"{option} is {shown}; it should be {right}"))
+    return said
+
+
+def _owner(model: type[Any], loc: tuple[Any, ...]) -> type[Any]:
+    """The model that an error's last name belongs to: follows fields that are models themselves."""
+    for name in loc[:-1]:
+        field = model.model_fields.get(name)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        model = field.annotation
+    return model
+
+
+def _set(given: dict[str, Any], one: str, lines: dict[tuple[Any, ...], int]) -> list[Any]:
+    """Apply one --set feature.layer=6; the value is read as YAML."""
+    name, equals, text = one.partition("=")
+    path = tuple(name.split("."))
+    if not equals or not all(path):
+        raise JobError(f"--set {one}: write it as section.option=value")
+    at: Any = given
+    for part in path[:-1]:
+        if at.get(part) is None:
+            at[part] = {}
+        at = at[part]
+        if not isinstance(at, dict):
+            return [(path, f"--set {name}: {part} has no options")]
+    at[path[-1]] = yaml.load(text, Loader=_Loader)
+    for known in [known for known in lines if known[: len(path)] == path]:
+        del lines[known]  # what is wrong with it now is not what the file says
+    return []
+
+
+def _lines(node: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], int]:
+    found = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            found[(*path, key.value)] = key.start_mark.line + 1
+            found |= _lines(value, (*path, key.value))
+    return found
+
+
+def _line(lines: dict[tuple[Any, ...], int], path: tuple[Any, ...]) -> int | None:
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path)
+
+
+def _place(where: str, lines: dict[tuple[Any, ...], int], path: tuple[Any, ...]) -> str:
+    line = _line(lines, path)
+    return f"{where}:{line}: " if line else f"{where}: "
+
+
+def _misfits(job: Job) -> list[Problem]:
+    """What is wrong between the sections of a job whose sections are right."""
+    problems: list[Problem] = []
+    if job.source is None:
+        return [(("source",), f"source is missing; kinds: {', '.join(SOURCES)}")]
+    there = {job.source.gives}
+    for name, step in (("feature", job.feature), ("token", job.token), ("window", job.window)):
+        if step is None:
+            continue
+        if name in there:
+            problems.append(((name,), f"{name} is in the dataset already; leave it out, or start from another column"))
+        reads = step.reads
+        if reads == "auto":
+            reads = "token" if "token" in there else "feature"
+        if reads not in there:
+            problems.append(((name,), f"{name} reads the column {reads!r}, and nothing before it gives that"))
+        there.add(name)
+    made = [name for name in PRODUCTS if getattr(job, name) is not None]
+    if not made:
+        problems.append((("name",), "the job makes nothing; give it a feature, a token or a window"))
+    for name in job.keep:
+        if name not in made:
+            problems.append((("keep",), f"keep: {name} is not made by this job; it makes {', '.join(made)}"))
+    return problems

@@ -1,0 +1,186 @@
+"""What a plan is made of: objects (a file, a tar, a row group), and how sound is read out of them."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.decode import Clip, length_s, parts_of
+from pipeline.errors import JobError, Reject
+from pipeline.rows import AUDIO, column_of, decoded
+from pipeline.store import Entry, Store
+
+SOUNDS = frozenset(
+    "wav wave flac mp3 ogg oga opus aif aiff aifc au snd caf w64 rf64 m4a m4b aac mp4 m4v mov webm mkv mka wma amr 3gp ac3".split()
+)  # fmt: skip
+LONG_BYTES = 64 << 20  # above this the header is read when the job is planned
+RANGE_S = 3600  # a longer sound is given to several shards
+GUESS_BYTES_PER_S = 16_000  # where no header can be read: FLAC at 16 kHz
+SAMPLED = 8  # headers read for each kind of file, to estimate hours
+AHEAD = 16  # objects fetched at once from an object store
+
+SCHEMA = pa.schema([
+    pa.field("path", pa.string(), nullable=False),  # relative to the corpus root, as text (names.py)
+    pa.field("size", pa.int64(), nullable=False),  # bytes; -1 = it was not there
+    pa.field("stamp", pa.string(), nullable=False),  # etag, or mtime in ns
+    pa.field("lo", pa.int64(), nullable=False),  # the stretch of the object that this row covers:
+    pa.field("hi", pa.int64(), nullable=False),  # seconds of a sound, bytes of a tar, row groups; hi = -1 for the end
+])  # fmt: skip
+
+
+class Found(NamedTuple):
+    """One sound of an object, opened; or why it could not be."""
+
+    clip: str
+    label: str | None
+    carried: dict[str, str | None]
+    file: BinaryIO | None
+    start_s: float = 0.0
+    end_s: float = float("inf")
+    lo: int = 0
+    hi: int = -1
+    reject: Reject | None = None
+
+
+def suffix_of(path: str) -> str:
+    name = path.rsplit("/", 1)[-1]
+    return name.rsplit(".", 1)[-1].lower() if "." in name.lstrip(".") else ""
+
+
+def parent_of(path: str) -> str | None:
+    """The folder a file lies in: the label of a corpus sorted into folders."""
+    return path.split("/")[-2] if "/" in path else None
+
+
+def table_of(entries: Iterable[tuple[Entry, int, int]], schema: pa.Schema = SCHEMA, many: int = 1 << 16) -> Iterator[pa.Table]:
+    """Entries with their lo and hi -> tables of the plan, a bounded number of rows at a time."""
+    rest = iter(entries)
+    while some := list(islice(rest, many)):
+        columns = [
+            [entry.key for entry, _, _ in some],
+            [entry.size for entry, _, _ in some],
+            [entry.stamp for entry, _, _ in some],
+            [lo for _, lo, _ in some],
+            [hi for _, _, hi in some],
+        ]
+        yield pa.table(columns, schema=schema)
+
+
+def ranges_of(store: Store, entry: Entry, clip: Clip) -> list[tuple[int, int]]:
+    """The stretches [lo, hi) s into which a sound is cut for several shards: one, unless it is very long."""
+    if entry.size <= LONG_BYTES:
+        return [(0, -1)]
+    try:
+        with store.open(entry.key, entry.stamp) as file:
+            seconds = length_s(file)
+    except (Reject, FileNotFoundError):
+        return [(0, -1)]  # the worker will find the same, and say it
+    step = max(1, RANGE_S // clip.max_s) * clip.max_s
+    starts = [lo for lo in range(0, int(seconds), step) if lo == 0 or seconds - lo >= clip.max_s]
+    return [(lo, hi) for lo, hi in zip(starts, [*starts[1:], -1], strict=True)]
+
+
+def seconds_by_suffix(store: Store, objects: pa.Table) -> np.ndarray:
+    """An estimate of each object's seconds from its bytes, by the headers of a few objects of each kind."""
+    sizes = objects["size"].to_numpy().clip(0)
+    paths = objects["path"].to_pylist()
+    kinds, index = np.unique(np.array([suffix_of(path) for path in paths], dtype=object).astype(str), return_inverse=True)
+    per_s = np.full(len(kinds), float(GUESS_BYTES_PER_S))
+    for kind in range(len(kinds)):
+        rows = np.flatnonzero((index == kind) & (sizes > 0))
+        measured = [0.0, 0.0]
+        for row in rows[np.linspace(0, len(rows) - 1, min(SAMPLED, len(rows))).astype(int)]:
+            try:
+                with store.open(paths[row]) as file:
+                    measured[0] += length_s(file)
+                    measured[1] += float(sizes[row])
+            except (Reject, FileNotFoundError):
+                continue
+        if measured[0] > 0:
+            per_s[kind] = measured[1] / measured[0]
+    whole = sizes / per_s[index]
+    lo, hi = objects["lo"].to_numpy(), objects["hi"].to_numpy()
+    return np.where(hi >= 0, hi - lo, np.maximum(whole - lo, 0.0))
+
+
+def ahead(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """``map`` by threads, a bounded number of items ahead: the next objects arrive while this one is decoded."""
+    with ThreadPoolExecutor(AHEAD) as pool:
+        rest = iter(items)
+        waiting = [pool.submit(work, item) for item in islice(rest, AHEAD)]
+        while waiting:
+            done = waiting.pop(0)
+            for item in islice(rest, 1):
+                waiting.append(pool.submit(work, item))
+            yield done.result()
+
+
+def decoded_table(
+    source: Iterable[tuple[str, Iterable[Found]]], carry: Sequence[str], clip: Clip, rate_hz: int
+) -> pa.Table:
+    """Decode (object path, its sounds) pairs into the rows of a shard. Every sound gives at least one row."""
+    rows: list[dict[str, Any]] = []
+    waves: list[np.ndarray] = []
+    seen: Counter[str] = Counter()
+
+    def add(found: Found, path: str, name: str, wave: np.ndarray, facts: dict[str, Any], reject: Reject | None) -> None:
+        seen[name] += 1
+        if seen[name] > 1:
+            reject = Reject("duplicate", f"another clip of this object is named {name} too")
+            name = f"{name}~{seen[name]}"
+        error = {"error": reject.reason, "stage": "decode", "message": reject.message} if reject else {}
+        rows.append({
+            "clip": name, "source": path, "label": found.label, **found.carried, **facts,
+            "error": "", "stage": "", "message": "", **error,
+        })  # fmt: skip
+        waves.append(wave if reject is None else wave[:0])
+
+    for path, sounds in source:
+        for found in sounds:
+            name, at_s = found.clip, 0.0
+            try:
+                if found.reject is not None:
+                    raise found.reject
+                assert found.file is not None
+                with found.file as file:
+                    stretch = found.start_s, found.end_s, found.lo, found.hi
+                    for part in parts_of(file, clip, rate_hz, *stretch):
+                        part_name = name if part.whole else f"{name}#{round(part.start_s * 1000)}"
+                        add(found, path, part_name, part.audio, _facts(part, rate_hz), part.reject)
+                        at_s = part.start_s + part.kept_samples / rate_hz
+            except Reject as reject:
+                stopped_at = at_s if at_s else float(found.lo)
+                failed = f"{name}#{round(stopped_at * 1000)}" if stopped_at else name
+                add(found, path, failed, np.zeros(0, np.float32), {"start_s": stopped_at, "seconds": 0.0}, reject)
+    schema = decoded(carry)
+    columns = [
+        column_of(waves, AUDIO) if field.name == "audio" else pa.array([row.get(field.name) for row in rows], field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _facts(part: Any, rate_hz: int) -> dict[str, Any]:
+    kept = part.audio[part.lead_samples : part.lead_samples + part.kept_samples]
+    peak = float(np.abs(kept).max(initial=0.0))
+    power = float(np.dot(kept, kept)) / max(1, len(kept))
+    return {
+        "start_s": part.start_s,
+        "seconds": part.kept_samples / rate_hz,
+        "peak": peak,
+        "rms_db": 10 * np.log10(power) if power > 0 else None,
+        "lead_samples": part.lead_samples,
+        "kept_samples": part.kept_samples,
+    }
+
+
+def nothing_found(where: str, kind: str, skipped: Counter[str]) -> JobError:
+    """The error of a corpus without anything to mill: what is there instead."""
+    if not skipped:
+        return JobError(f"source.path: {where} is empty; {kind} are looked for at any depth below it")
+    there = ", ".join(f"{count:,} {name}" for name, count in skipped.most_common(5))
+    return JobError(f"source.path: {where} holds no {kind}, only {there}")

@@ -1,0 +1,179 @@
+"""Objects -> shards with content-addressed keys. Plans are numbered and created once; growth is the next plan.
+
+    _mill/plan/<name>/<F>/0001.json                  create-once: what was listed and when, the hashes of
+    _mill/plan/<name>/<F>/<sha256>.objects.parquet   the objects, in plan order
+    _mill/plan/<name>/<F>/<sha256>.shards.parquet    shard key, its rows of the objects, estimated seconds
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.job import Job, decisive, fingerprint
+from pipeline.store import Store, open_store, sha256
+
+SHARD_S = 3600.0
+SHARD_BYTES = 256 << 20  # of the widest column in flight
+SHARD_CLIPS = 2000
+SHARDS = 64  # at least, where the clips allow: enough to keep a few dozen workers busy
+GROUP_ROWS = 8192  # a worker reads whole row groups of the objects
+
+SHARD_SCHEMA = pa.schema([
+    pa.field("shard", pa.string()), pa.field("row_lo", pa.int64()), pa.field("row_hi", pa.int64()),
+    pa.field("seconds", pa.float64()),
+])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One numbered plan: rows [row_lo, row_hi) of the objects make a shard."""
+
+    number: int
+    said: dict[str, Any]  # plan.json
+    shards: pa.Table  # SHARD_SCHEMA
+
+    @property
+    def objects_key(self) -> str:
+        return self.said["objects"]["key"]
+
+
+def folder_of(job: Job) -> str:
+    return f"_mill/plan/{job.name}/{fingerprint(job)}"
+
+
+def plans_of(job: Job) -> list[Plan]:
+    """The plans made so far, in order; none of them is ever changed."""
+    store, folder = open_store(job.store), folder_of(job)
+    numbers = sorted(entry.key for entry in store.list(folder + "/") if entry.key.endswith(".json"))
+    return [_load(store, key) for key in numbers]
+
+
+def make_plans(job: Job, refresh: bool = False) -> list[Plan]:
+    """The plans of a job, after a look at the corpus: what is new since the last one becomes the next.
+
+    A folder is listed every time, a bucket when there is no plan yet or ``refresh`` is set. Two drivers that plan
+    at once end up with the same plan: the first one's.
+    """
+    store, plans = open_store(job.store), plans_of(job)
+    if plans and not refresh and plans[0].said["remote"]:
+        return plans
+    objects = list_objects(job)
+    if plans:
+        known = pc.unique(pa.concat_arrays([c for p in plans for c in identities(read_objects(store, p)).chunks]))
+        objects = objects.filter(pc.invert(pc.is_in(identities(objects), known)))
+        if not objects.num_rows:
+            return plans
+    shards = cut(job, objects)
+    said = {
+        "format": "wavmill-plan-1",
+        "fingerprint": fingerprint(job),
+        "number": len(plans) + 1,
+        "does": decisive(job),
+        "listed_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "remote": str(getattr(job.source, "path", "")).startswith("s3://"),
+        "bytes": int(pc.sum(pc.max_element_wise(objects["size"], 0)).as_py()),
+        "seconds": float(pc.sum(shards["seconds"]).as_py()),
+        "skipped": dict(getattr(job.source, "skipped", {})),
+        "objects": _put_table(store, folder_of(job), "objects", objects),
+        "shards": _put_table(store, folder_of(job), "shards", shards),
+    }
+    key = f"{folder_of(job)}/{len(plans) + 1:04d}.json"
+    store.create_once(key, json.dumps(said, indent=1).encode())
+    return [*plans, _load(store, key)]
+
+
+def list_objects(job: Job) -> pa.Table:
+    """Everything the source finds now, in plan order: by path."""
+    table = pa.concat_tables(job.source.objects(job.clip))
+    return table.take(pc.sort_indices(table, [(name, "ascending") for name in ("path", "lo")])).combine_chunks()
+
+
+def identities(objects: pa.Table) -> pa.ChunkedArray:
+    """One text per object that changes whenever anything about it does: path, size, stamp, stretch, metadata."""
+    texts = [column.cast(pa.string()) for column in objects.columns]
+    return pc.binary_join_element_wise(*texts, "\x1f", null_handling="replace", null_replacement="\x00")
+
+
+def cut(job: Job, objects: pa.Table) -> pa.Table:
+    """Objects, in order -> shards: an hour, 256 MB in flight, 2,000 clips at most; at least 64 where possible."""
+    seconds = np.asarray(job.source.seconds(objects), float)
+    clips = np.maximum(1.0, seconds / job.clip.max_s)
+    most_s = max(1.0, min(SHARD_S, SHARD_BYTES / bytes_per_s(job), seconds.sum() / SHARDS))
+    most_clips = max(1.0, min(SHARD_CLIPS, clips.sum() / SHARDS))
+    until_s, until_clips = np.cumsum(seconds), np.cumsum(clips)
+    starts = [0]
+    while starts[-1] < len(seconds):
+        at = starts[-1]
+        before_s, before_clips = (until_s[at - 1], until_clips[at - 1]) if at else (0.0, 0.0)
+        by_s = np.searchsorted(until_s, before_s + most_s * (1 + 1e-9), side="right")
+        by_clips = np.searchsorted(until_clips, before_clips + most_clips * (1 + 1e-9), side="right")
+        starts.append(max(at + 1, int(min(by_s, by_clips))))
+    head = fingerprint(job).encode()
+    names, keys = identities(objects), []
+    for lo, hi in zip(starts, starts[1:], strict=False):
+        content = "\n".join(names.slice(lo, hi - lo).to_pylist())
+        keys.append(hashlib.sha256(head + b"\n" + content.encode()).hexdigest()[:32])
+    sums = np.add.reduceat(seconds, starts[:-1])
+    return pa.table([keys, starts[:-1], starts[1:], sums], schema=SHARD_SCHEMA)
+
+
+def bytes_per_s(job: Job) -> float:
+    """The widest column in flight, in bytes per second of sound."""
+    widths = [1.0]
+    if job.feature is not None:
+        kind = job.feature.type.value_type
+        width = kind.list_size * kind.value_type.bit_width // 8 if pa.types.is_fixed_size_list(kind) else 4
+        widths += [4.0 * job.feature.clock.rate_hz, job.feature.clock.frames_hz * width]
+    return max(widths)
+
+
+def read_objects(store: Store, plan: Plan) -> pa.Table:
+    """All objects of a plan."""
+    with store.open(plan.objects_key) as file:
+        return pq.read_table(file)
+
+
+def objects_between(url: str, key: str, row_lo: int, row_hi: int) -> pa.Table:
+    """Rows [row_lo, row_hi) of a plan's objects; a worker keeps the file open from shard to shard."""
+    file = _objects_file(url, key)
+    first, last = row_lo // GROUP_ROWS, (row_hi - 1) // GROUP_ROWS
+    rows = file.read_row_groups(list(range(first, last + 1)))
+    return rows.slice(row_lo - first * GROUP_ROWS, row_hi - row_lo)
+
+
+@lru_cache(maxsize=4)
+def _objects_file(url: str, key: str) -> pq.ParquetFile:
+    return pq.ParquetFile(open_store(url).open(key))
+
+
+def _put_table(store: Store, folder: str, name: str, table: pa.Table) -> dict[str, Any]:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=GROUP_ROWS)
+    data = sink.getvalue()
+    key = f"{folder}/{sha256(data)}.{name}.parquet"
+    store.put(key, data)
+    return {"key": key, "sha256": sha256(data), "rows": table.num_rows}
+
+
+def _load(store: Store, key: str) -> Plan:
+    said = json.loads(store.read(key))
+    with store.open(said["shards"]["key"]) as file:
+        return Plan(said["number"], said, pq.read_table(file))
+
+
+def todo_of(plans: list[Plan], done: set[str]) -> Iterator[dict[str, Any]]:
+    """The shards without a record, as the rows that workers get."""
+    for plan in plans:
+        for shard in plan.shards.to_pylist():
+            if shard["shard"] not in done:
+                yield {**shard, "objects": plan.objects_key}

@@ -1,0 +1,247 @@
+"""Records -> one choice of attempts -> compacted parts -> dataset.json, written last.
+
+    _mill/choice/<name>/v1.json   create-once: which attempt of each shard this version is made of
+    <name>/v1/                    what people read: a pure function of the choice, so any publisher writes the same
+"""
+
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.card import card
+from pipeline.commit import attempts_done, parquet_writer, read_records
+from pipeline.errors import Stopped
+from pipeline.job import Job, columns_of, decisive, fingerprint, recipe_of
+from pipeline.objects import ahead
+from pipeline.plan import Plan, read_objects
+from pipeline.published import DATASET
+from pipeline.rows import rejects
+from pipeline.store import Store, open_store, sha256
+
+PART_BYTES = 256 << 20
+GROUP_ROWS = 1000
+
+
+def published(job: Job, plans: list[Plan]) -> dict[str, Any] | None:
+    """dataset.json of the version that these plans made, or None while there is none."""
+    store = open_store(job.store)
+    for number, choice in _choices(store, job):
+        if (choice["fingerprint"], choice["plans"]) == (fingerprint(job), len(plans)):
+            try:
+                return json.loads(store.read(f"{job.name}/v{number}/{DATASET}"))
+            except FileNotFoundError:
+                return None
+    return None
+
+
+def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
+    """Publish a job whose every shard has a record; return dataset.json. Doing it twice changes nothing."""
+    if (already := published(job, plans)) is not None:
+        return already
+    store = open_store(job.store)
+    choice = choose(store, job, plans)
+    records = read_records(store, fingerprint(job), [(s, a) for _, s, a in choice["shards"]])
+    gone = superseded(store, plans, choice, records)
+    columns, top = columns_of(job), f"{job.name}/v{choice['version']}"
+    parts, totals = _write_parts(store, top, records, gone, columns)
+    rejected, reasons, reject_facts = _write_rejects(store, top, records, gone, job.source.carried())
+    objects = sum(plan.said["objects"]["rows"] for plan in plans)
+    if not gone and (totals["clips"], rejected) != (sum(r["done"] for r in records), sum(r["rejected"] for r in records)):
+        raise Stopped(f"{job.address}: the parts hold {totals['clips']} clips and {rejected} rejects, the records others")
+    dataset = {
+        "format": "wavmill-dataset-1",
+        "name": job.name,
+        "version": choice["version"],
+        "fingerprint": hashlib.sha256(f"{choice['fingerprint']}:{choice['digest']}".encode()).hexdigest(),
+        "job": {"fingerprint": choice["fingerprint"], "does": decisive(job)},
+        "recipe": recipe_of(job),
+        "created_at": choice["at"],
+        "listed_at": [plan.said["listed_at"] for plan in plans],
+        "counts": {
+            "objects": objects,
+            "clips": totals["clips"] + rejected,
+            "done": totals["clips"],
+            "rejected": rejected,
+            "reasons": dict(reasons.most_common()),
+            "superseded": totals["superseded"],
+        },
+        "seconds": totals["seconds"],
+        "carry": list(job.source.carried()),
+        "columns": {
+            field.name: {
+                "type": str(field.type),
+                **{key.decode(): value.decode() for key, value in (field.metadata or {}).items()},
+            }
+            for field in columns
+        },
+        "parts": parts,
+        "rejects": reject_facts,
+    }
+    store.put(f"{top}/README.md", card(dataset, f"{store.url}/{top}").encode())
+    store.put(f"{top}/{DATASET}", json.dumps(dataset, indent=1).encode())
+    return dataset
+
+
+def choose(store: Store, job: Job, plans: list[Plan]) -> dict[str, Any]:
+    """One attempt for each shard, for ever. Versions are numbered by whoever creates the choice first."""
+    number = 0
+    for number, choice in _choices(store, job):
+        if (choice["fingerprint"], choice["plans"]) == (fingerprint(job), len(plans)):
+            return choice
+    done = attempts_done(store, fingerprint(job))
+    shards = [(plan.number, shard) for plan in plans for shard in plan.shards["shard"].to_pylist()]
+    if missing := [shard for _, shard in shards if shard not in done]:
+        raise Stopped(f"{len(missing):,} of {len(shards):,} shards are not done; run the same command again")
+    chosen = [[plan, shard, done[shard]] for plan, shard in shards]
+    while True:
+        number += 1
+        mine = {
+            "format": "wavmill-choice-1",
+            "name": job.name,
+            "version": number,
+            "fingerprint": fingerprint(job),
+            "plans": len(plans),
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "digest": sha256("\n".join(shard for _, shard in shards).encode()),
+            "shards": chosen,
+        }
+        there = json.loads(store.create_once(f"_mill/choice/{job.name}/v{number}.json", json.dumps(mine).encode()))
+        if (there["fingerprint"], there["plans"]) == (mine["fingerprint"], mine["plans"]):
+            return there
+
+
+def _choices(store: Store, job: Job) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 1
+    while True:
+        try:
+            yield number, json.loads(store.read(f"_mill/choice/{job.name}/v{number}.json"))
+        except FileNotFoundError:
+            return
+        number += 1
+
+
+def superseded(store: Store, plans: list[Plan], choice: dict[str, Any], records: list[dict[str, Any]]) -> dict[str, Any]:
+    """For each shard of an earlier plan, the sources and clips of which a later plan has a newer outcome.
+
+    A source counts as newer when it came back with another stamp, a clip when its metadata changed. -> shard key:
+    (sources, clips) as Arrow arrays; shards of which nothing is superseded are left out.
+    """
+    if len(plans) == 1:
+        return {}
+    tables = [read_objects(store, plan).select(["path", "stamp"]) for plan in plans]
+    stamps = [dict(zip(t["path"].to_pylist(), t["stamp"].to_pylist(), strict=True)) for t in tables]
+    where = {shard: plan for plan, shard, _ in choice["shards"]}
+    sources: list[set[str]] = [set() for _ in plans]
+    again: list[bool] = [False for _ in plans]
+    for early in range(len(plans)):
+        for late in range(early + 1, len(plans)):
+            both = stamps[early].keys() & stamps[late].keys()
+            changed = {path for path in both if stamps[early][path] != stamps[late][path]}
+            sources[early] |= changed
+            again[early] |= len(changed) < len(both)
+    clips: list[set[str]] = [set() for _ in plans]
+    if any(again):
+        for record in records:
+            for what in ("data", "rejects"):
+                if record[what] and where[record["shard"]] > 1:
+                    with store.open(record[what]["key"]) as file:
+                        named = pq.read_table(file, columns=["clip"])["clip"].to_pylist()
+                    for early in range(where[record["shard"]] - 1):
+                        clips[early] |= set(named)
+    return {
+        shard: (pa.array(sorted(sources[plan - 1]), pa.string()), pa.array(sorted(clips[plan - 1]), pa.string()))
+        for shard, plan in where.items()
+        if sources[plan - 1] or clips[plan - 1]
+    }
+
+
+def _kept(table: pa.Table, gone: tuple[pa.Array, pa.Array] | None) -> pa.Table:
+    if gone is None:
+        return table
+    return table.filter(pc.invert(pc.or_(pc.is_in(table["source"], gone[0]), pc.is_in(table["clip"], gone[1]))))
+
+
+def _read(store: Store, record: dict[str, Any], what: str) -> pa.Table:
+    """The data or rejects of a record, checked against its hash."""
+    data = store.read(record[what]["key"])
+    if sha256(data) != record[what]["sha256"]:
+        raise Stopped(f"{store.url}/{record[what]['key']} is damaged: its hash is not the one in its record")
+    return pq.read_table(pa.BufferReader(data))
+
+
+def _write_parts(
+    store: Store, top: str, records: list[dict[str, Any]], gone: dict[str, Any], columns: pa.Schema
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Shards in plan order -> parts of about 256 MB; a shard that is large enough becomes a part as it is."""
+    full = [record for record in records if record["data"]]
+    groups: list[list[dict[str, Any]]] = []
+    room = 0
+    for record in full:
+        if not groups or record["data"]["bytes"] > room:
+            groups.append([])
+            room = PART_BYTES
+        groups[-1].append(record)
+        room -= record["data"]["bytes"]
+    totals = {"clips": 0, "seconds": 0.0, "superseded": 0}
+    parts = []
+    for number, group in enumerate(groups or [[]]):
+        path = f"data/part-{number:05d}-of-{max(1, len(groups)):05d}.parquet"
+        if len(group) == 1 and group[0]["data"]["bytes"] > PART_BYTES // 2 and group[0]["shard"] not in gone:
+            [record] = group
+            store.copy(record["data"]["key"], f"{top}/{path}")
+            rows, seconds, facts = record["done"], record["seconds"], record["data"]
+            row_groups = -(-rows // GROUP_ROWS)
+        else:
+            rows, seconds, row_groups, facts = _write_part(store, f"{top}/{path}", group, gone, columns)
+        totals["clips"] += rows
+        totals["seconds"] += seconds
+        totals["superseded"] += sum(record["done"] for record in group) - rows
+        parts.append({"path": path, "rows": rows, "row_groups": row_groups, "bytes": facts["bytes"], "sha256": facts["sha256"]})
+    return parts, totals
+
+
+def _write_part(
+    store: Store, key: str, group: list[dict[str, Any]], gone: dict[str, Any], columns: pa.Schema
+) -> tuple[int, float, int, dict[str, Any]]:
+    seconds, shards = 0.0, ahead(lambda record: _kept(_read(store, record, "data"), gone.get(record["shard"])), group)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "part.parquet"
+        with parquet_writer(str(path), columns) as writer:
+            waiting = columns.empty_table()
+            for table in shards:
+                seconds += pc.sum(table["seconds"]).as_py() or 0.0
+                waiting = pa.concat_tables([waiting, table.cast(columns)])
+                while waiting.num_rows >= GROUP_ROWS:
+                    writer.write_table(waiting.slice(0, GROUP_ROWS))
+                    waiting = waiting.slice(GROUP_ROWS)
+            if waiting.num_rows:
+                writer.write_table(waiting)
+        facts = pq.read_metadata(path)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        store.put_file(key, path)
+        return facts.num_rows, seconds, facts.num_row_groups, {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def _write_rejects(
+    store: Store, top: str, records: list[dict[str, Any]], gone: dict[str, Any], carry: tuple[str, ...]
+) -> tuple[int, Counter[str], dict[str, Any]]:
+    some = [record for record in records if record["rejects"]]
+    read = ahead(lambda record: _kept(_read(store, record, "rejects"), gone.get(record["shard"])), some)
+    table = pa.concat_tables([rejects(carry).empty_table(), *read])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rejects.parquet"
+        with parquet_writer(str(path), table.schema) as writer:
+            writer.write_table(table)
+        store.put_file(f"{top}/rejects.parquet", path)
+        facts = {"path": "rejects.parquet", "rows": table.num_rows, "sha256": sha256(path.read_bytes())}
+    return table.num_rows, Counter(table["reason"].to_pylist()), facts

@@ -1,0 +1,36 @@
+"""Finding what was published: <store>/<name>/v1/dataset.json, and the newest version of a name."""
+
+import json
+import re
+from functools import lru_cache
+from typing import Any
+
+from pipeline.errors import JobError
+from pipeline.store import join, open_store, split
+
+DATASET = "dataset.json"
+VERSION = re.compile(r"v([1-9][0-9]*)$")
+
+
+def versions(address: str) -> list[int]:
+    """The published versions below <store>/<name>, rising."""
+    found = (re.fullmatch(rf"v([1-9][0-9]*)/{DATASET}", entry.key) for entry in open_store(address).list())
+    return sorted(int(match[1]) for match in found if match)
+
+
+def find_dataset(address: str) -> dict[str, Any]:
+    """dataset.json of an address, its newest version unless one is named, with ``address`` of that version added."""
+    if not VERSION.fullmatch(split(address)[1]):
+        if not (found := versions(address)):
+            raise JobError(f"there is no dataset at {address}")
+        address = join(address, f"v{found[-1]}")
+    return _read(address)
+
+
+@lru_cache(maxsize=64)
+def _read(address: str) -> dict[str, Any]:
+    """A published version never changes, so it is read once."""
+    try:
+        return {**json.loads(open_store(address).read(DATASET)), "address": open_store(address).url}
+    except FileNotFoundError as error:
+        raise JobError(f"there is no dataset at {address}") from error

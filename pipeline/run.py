@@ -1,0 +1,106 @@
+"""run(job): plan, mill what has no record yet, publish. The whole pipeline on one screen."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+
+from pipeline.commit import Commit, attempts_done
+from pipeline.errors import JobError, Stopped, WavmillError
+from pipeline.job import Job, fingerprint
+from pipeline.plan import Plan, bytes_per_s, make_plans, todo_of
+from pipeline.publish import publish, published
+from pipeline.read import Read
+from pipeline.rows import CONTEXT
+from pipeline.scale import GIB, Shares, fits, shares_of
+from pipeline.step import Apply
+from pipeline.store import open_store
+
+WAVE_SHARDS = 20_000  # Ray's driver keeps 16 KB per shard
+Watch = Callable[[dict[str, Any]], None]
+
+
+def run(job: Job, connect: Callable[[], Any], plans: list[Plan], watch: Watch = lambda row: None) -> dict[str, Any]:
+    """Make the dataset of a resolved job; return dataset.json. The same call again goes on where this one ended.
+
+    ``connect`` is called when there is something to mill: a finished job needs no Ray. ``watch`` gets one small
+    row per shard that is done.
+    """
+    if (already := published(job, plans)) is not None:
+        return already
+    done = attempts_done(open_store(job.store), fingerprint(job))
+    todo = todo_of(plans, set(done))
+    if first := list(islice(todo, WAVE_SHARDS)):
+        connect()
+        while first:
+            mill(job, first, watch)
+            first = list(islice(todo, WAVE_SHARDS))
+    return publish(job, plans)
+
+
+def mill(job: Job, shards: list[dict[str, Any]], watch: Watch) -> None:
+    """Run the stages over the shards of one wave. A row is a clip, a block is a shard, from reading to commit."""
+    shares = cluster_shares(job, max(shard["seconds"] for shard in shards))
+    rest = [step for step in (job.token, job.window) if step is not None]
+    last_read = ["feature"] if "feature" not in job.keep else []
+
+    rows = ray.data.from_items(shards, override_num_blocks=len(shards))
+    rows = stage(rows, Read(job), shares, num_cpus=shares.decode_cpus, **shares.beside_gpus())
+    if job.feature is not None:
+        rows = stage(rows, Apply, shares, fn_constructor_args=([job.feature], ["audio", *CONTEXT]), **shares.pool())
+    rows = stage(rows, Apply(rest, drop=last_read), shares, num_cpus=shares.token_cpus)
+    rows = stage(rows, Commit(job), shares, num_cpus=shares.token_cpus)
+    with loudly(job):
+        for done in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for row in done.to_pylist():
+                watch(row)
+
+
+def stage(rows: ray.data.Dataset, work: Any, shares: Shares, **options: Any) -> ray.data.Dataset:
+    """A map_batches that gets and returns whole blocks. The public one wants a batch size where there are GPUs,
+    and with one it bundles blocks; the internal one, which the public one calls, takes None everywhere."""
+    return rows.map_batches_internal(
+        work, batch_size=None, batch_format="pyarrow", memory=shares.memory_bytes, **options
+    )
+
+
+def cluster_shares(job: Job, longest_s: float) -> Shares:
+    """What each stage takes of the cluster that Ray is connected to. JobError when the job would wait for ever."""
+    cluster = ray.cluster_resources()
+    kinds = sorted(name.partition(":")[2] for name in cluster if name.startswith("accelerator_type:"))
+    size = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0), cluster.get("memory", float(GIB))
+    shares = shares_of(job, *size, int(bytes_per_s(job) * longest_s), kinds)
+    if reason := fits(shares, *size[:2]):
+        raise JobError(f"scale: this would wait for ever: {reason}")
+    return shares
+
+
+@contextmanager
+def loudly(job: Job) -> Iterator[None]:
+    """What stopped a stage, as the error it was in the worker; a fault of the cluster as one that can be resumed."""
+    context = DataContext.get_current()
+    context.target_max_block_size = None  # a block is a shard, however large
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    try:
+        yield
+    except Exception as error:
+        for cause in causes(error):
+            if isinstance(cause, WavmillError):
+                raise cause from None
+            if isinstance(cause, ray.exceptions.RayTaskError):
+                continue
+        if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
+            raise Stopped(f"{job.name}: {type(error).__name__}: {error}; run the same command again to go on") from error
+        raise
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and everything that it says it came from; Ray keeps a worker's exception in ``cause``."""
+    while error is not None:
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__

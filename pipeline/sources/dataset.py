@@ -1,0 +1,73 @@
+"""A published dataset: any column of it as the start of a job, so that nothing before it runs again."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ConfigDict, Field
+
+from pipeline.choice import Choice
+from pipeline.decode import Clip
+from pipeline.objects import SCHEMA
+from pipeline.published import find_dataset
+from pipeline.rows import ERROR
+from pipeline.store import Entry, open_store
+
+
+class Dataset(Choice):
+    """The rows of a dataset that wavmill published: ``column`` is where the job goes on.
+
+    ``from`` is a dataset's address, the newest version or one (``.../v1``). The job is tied to that version.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    kind: Literal["dataset"] = "dataset"
+    origin: str = Field(alias="from")
+    column: Literal["feature", "token"]
+    fingerprint: str = "auto"
+
+    @property
+    def gives(self) -> str:
+        return self.column
+
+    def recipe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "version": self.version, "column": self.column, "parent": self.fingerprint}
+
+    def carried(self) -> tuple[str, ...]:
+        return tuple(find_dataset(self.origin)["carry"])
+
+    def objects(self, clip: Clip) -> Iterator[pa.Table]:
+        dataset = find_dataset(self.origin)
+        rows = []
+        for part in dataset["parts"]:
+            rows += [
+                (Entry(part["path"], part["bytes"], part["sha256"]), group, group + 1)
+                for group in range(part["row_groups"])
+            ]
+        columns = [[row[0].key for row in rows], [row[0].size for row in rows], [row[0].stamp for row in rows]]
+        yield pa.table([*columns, [row[1] for row in rows], [row[2] for row in rows]], schema=SCHEMA)
+
+    def seconds(self, objects: pa.Table) -> np.ndarray:
+        store, out = open_store(find_dataset(self.origin)["address"]), []
+        for path in dict.fromkeys(objects["path"].to_pylist()):
+            with store.open(path) as file:
+                part = pq.ParquetFile(file)
+                out += [
+                    part.read_row_group(group, columns=["seconds"])["seconds"].to_numpy().sum()
+                    for group in range(part.num_row_groups)
+                ]
+        return np.array(out, float)
+
+    def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
+        dataset = find_dataset(self.origin)
+        store, tables = open_store(dataset["address"]), []
+        columns = ["clip", "source", "label", *dataset["carry"], "start_s", "seconds", "peak", "rms_db", self.column]
+        for row in objects.to_pylist():
+            with store.open(row["path"]) as file:
+                tables.append(pq.ParquetFile(file).read_row_group(row["lo"], columns=columns))
+        table = pa.concat_tables(tables).combine_chunks()
+        for field in ERROR:
+            table = table.append_column(field, pa.array([""] * table.num_rows, field.type))
+        return table

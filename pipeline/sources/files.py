@@ -1,0 +1,107 @@
+"""A folder or s3:// prefix of sound files, at any depth."""
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, BinaryIO, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, PrivateAttr
+
+from pipeline.choice import Choice
+from pipeline.decode import Clip
+from pipeline.errors import JobError, Reject
+from pipeline.objects import (
+    LONG_BYTES,
+    SOUNDS,
+    Found,
+    ahead,
+    decoded_table,
+    nothing_found,
+    parent_of,
+    ranges_of,
+    seconds_by_suffix,
+    suffix_of,
+    table_of,
+)
+from pipeline.store import Entry, Folder, Store, open_store
+
+
+class Files(Choice):
+    """Every sound file below ``path``; the label is the name of the folder a file lies in.
+
+    Which files are sounds is told by their suffix (``suffixes`` replaces the usual list, ``[any]`` takes all);
+    what they hold is told by their content. Hidden files are left out.
+    """
+
+    kind: Literal["files"] = "files"
+    path: str
+    suffixes: tuple[str, ...] = ()
+    gives: ClassVar[str] = "audio"
+    _skipped: Counter[str] = PrivateAttr(default_factory=Counter)
+
+    def recipe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "version": self.version}  # which files, is for the plan; what a row is, for this
+
+    def carried(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """What ``objects`` passed by, by suffix: nothing is left out silently."""
+        return self._skipped
+
+    def objects(self, clip: Clip) -> Iterator[pa.Table]:
+        store, wanted = open_store(self.path), {suffix.lstrip(".").lower() for suffix in self.suffixes} or SOUNDS
+        if isinstance(store, Folder):
+            there = store.stat("")
+            if there is None:
+                raise JobError(f"source.path: {self.path} does not exist")
+        self._skipped.clear()
+
+        def found() -> Iterator[tuple[Entry, int, int]]:
+            for entry in store.list():
+                if entry.key.startswith(".") or "/." in entry.key or "/_mill/" in f"/{entry.key}":
+                    self._skipped["hidden"] += 1
+                elif "any" not in wanted and suffix_of(entry.key) not in wanted:
+                    self._skipped[f".{suffix_of(entry.key)}" if suffix_of(entry.key) else "without suffix"] += 1
+                else:
+                    for lo, hi in ranges_of(store, entry, clip):
+                        yield entry, lo, hi
+
+        some = False
+        for table in table_of(found()):
+            some = True
+            yield table
+        if not some:
+            raise nothing_found(self.path, "sound files", self._skipped)
+
+    def seconds(self, objects: pa.Table) -> np.ndarray:
+        return seconds_by_suffix(open_store(self.path), objects)
+
+    def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
+        store = open_store(self.path)
+
+        def fetch(row: dict[str, Any]) -> tuple[str, list[Found]]:
+            file, reject = opened(store, row)
+            label = parent_of(row["path"])
+            return row["path"], [Found(row["path"], label, {}, file, lo=row["lo"], hi=row["hi"], reject=reject)]
+
+        rows = objects.to_pylist()
+        fetched = map(fetch, rows) if isinstance(store, Folder) else ahead(fetch, rows)
+        return decoded_table(fetched, (), clip, rate_hz)
+
+
+def opened(store: Store, row: dict[str, Any]) -> tuple[BinaryIO | None, Reject | None]:
+    """An object of the plan as a file: whole in memory from S3, unless it is long; or why it cannot be read."""
+    try:
+        if row["size"] < 0:
+            raise FileNotFoundError
+        if isinstance(store, Folder) or row["size"] > LONG_BYTES:
+            return store.open(row["path"], row["stamp"]), None
+        return io.BytesIO(store.read(row["path"], row["stamp"])), None
+    except FileNotFoundError:
+        return None, Reject("missing", "it is no longer there" if row["size"] >= 0 else "there is no such file")
+    except Reject as reject:
+        return None, reject

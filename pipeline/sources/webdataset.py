@@ -1,0 +1,198 @@
+"""Tar shards in the WebDataset layout: files of one sample share their name up to the first dot."""
+
+import io
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any, BinaryIO, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.choice import Choice
+from pipeline.decode import Clip, length_s
+from pipeline.errors import JobError, Reject
+from pipeline.names import text_of
+from pipeline.objects import (
+    GUESS_BYTES_PER_S,
+    LONG_BYTES,
+    RANGE_S,
+    SAMPLED,
+    SOUNDS,
+    Found,
+    decoded_table,
+    nothing_found,
+    parent_of,
+    suffix_of,
+    table_of,
+)
+from pipeline.store import Entry, Folder, Store, open_store
+
+TARS = ("*.tar", "*.tar.gz", "*.tgz", "*.tar.bz2", "*.tar.xz")
+BLOCK_BYTES = 512  # what tar counts in
+
+
+class WebDataset(Choice):
+    """Every sound in the tars of ``path`` (a folder, a prefix, or a pattern like s3://bucket/en/*.tar).
+
+    Beside a sound NAME.wav, NAME.json gives the carried fields (text of anything that is not text), NAME.txt the
+    field ``text``, NAME.cls or the json's field ``label`` the label; without one it is the folder inside the tar.
+    """
+
+    kind: Literal["webdataset"] = "webdataset"
+    path: str
+    label: str = "label"
+    carry: tuple[str, ...] = ()
+    gives: ClassVar[str] = "audio"
+
+    def recipe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "version": self.version, "label": self.label, "carry": list(self.carry)}
+
+    def carried(self) -> tuple[str, ...]:
+        return self.carry
+
+    def _at(self) -> tuple[Store, tuple[str, ...]]:
+        if not any(mark in self.path for mark in "*?["):
+            return open_store(self.path), TARS
+        plain = self.path.split("*")[0].split("?")[0].split("[")[0]
+        root = plain.rsplit("/", 1)[0] if "/" in plain else "."
+        return open_store(root), (self.path[len(root) :].lstrip("/") if "/" in plain else self.path,)
+
+    def objects(self, clip: Clip) -> Iterator[pa.Table]:
+        store, patterns = self._at()
+        if isinstance(store, Folder) and store.stat("") is None:
+            raise JobError(f"source.path: {store.url} does not exist")
+        skipped: Counter[str] = Counter()
+
+        def found() -> Iterator[tuple[Entry, int, int]]:
+            for entry in store.list():
+                if any(fnmatchcase(entry.key, p) or (len(patterns) > 1 and fnmatchcase(entry.key, f"*/{p}")) for p in patterns):
+                    for lo, hi in self._ranges(store, entry):
+                        yield entry, lo, hi
+                else:
+                    skipped[f".{suffix_of(entry.key)}"] += 1
+
+        some = False
+        for table in table_of(found()):
+            some = True
+            yield table
+        if not some:
+            raise nothing_found(self.path, "tars", skipped)
+
+    def _ranges(self, store: Store, entry: Entry) -> list[tuple[int, int]]:
+        """A large tar goes to several shards: a sample belongs to the stretch of bytes in which its header starts."""
+        if entry.size <= LONG_BYTES:
+            return [(0, -1)]
+        count = max(1, round(entry.size / _bytes_per_s(store, entry) / RANGE_S))
+        step = -(-entry.size // count)
+        los = list(range(0, entry.size, step))
+        return list(zip(los, [*los[1:], -1], strict=True))
+
+    def seconds(self, objects: pa.Table) -> np.ndarray:
+        store, _ = self._at()
+        sizes, lo, hi = (objects[name].to_numpy() for name in ("size", "lo", "hi"))
+        first = Entry(objects["path"][0].as_py(), int(sizes[0]), objects["stamp"][0].as_py())
+        return (np.where(hi < 0, sizes, hi) - lo) / _bytes_per_s(store, first)
+
+    def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
+        store, _ = self._at()
+        pairs = ((row["path"], self._found(store, row)) for row in objects.to_pylist())
+        return decoded_table(pairs, self.carry, clip, rate_hz)
+
+    def _found(self, store: Store, row: dict[str, Any]) -> Iterator[Found]:
+        empty: dict[str, str | None] = dict.fromkeys(self.carry)
+        some = False
+        try:
+            with store.open(row["path"], row["stamp"]) as file:
+                for name, files in samples(file, row["lo"], row["hi"]):
+                    sounds = [member for member in files if suffix_of(member) in SOUNDS]
+                    label, carried = self._beside(name, files) if sounds else (None, empty)
+                    for member in sounds:
+                        some = True
+                        yield Found(f"{row['path']}#{member}", label, carried, io.BytesIO(files[member]))
+        except FileNotFoundError:
+            yield Found(row["path"], None, empty, None, reject=Reject("missing", "it is no longer there"))
+        except Reject as reject:
+            at = f"#byte{row['lo']}" if row["lo"] else ""
+            yield Found(f"{row['path']}{at}", None, empty, None, reject=reject)
+        else:
+            if not some and (row["lo"], row["hi"]) == (0, -1):
+                yield Found(row["path"], None, empty, None, reject=Reject("no_sound", "the tar holds no sound"))
+
+    def _beside(self, name: str, files: dict[str, bytes]) -> tuple[str | None, dict[str, str | None]]:
+        """The label and carried fields of a sample. A json that cannot be read counts as no json."""
+        fields: dict[str, Any] = {}
+        for member, data in files.items():
+            kind = suffix_of(member)
+            if kind == "json":
+                try:
+                    fields |= json.loads(data)
+                except (ValueError, TypeError):
+                    continue
+            elif kind in ("txt", "cls"):
+                fields.setdefault("text" if kind == "txt" else self.label, data.decode("utf-8", "replace").strip())
+        texts = {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                 for key, value in fields.items() if value is not None}  # fmt: skip
+        return texts.get(self.label, parent_of(name)), {key: texts.get(key) for key in self.carry}
+
+
+def samples(file: BinaryIO, lo: int = 0, hi: int = -1) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """(name, {member: bytes}) of each sample whose first header starts in bytes [lo, hi) of the tar, in order.
+
+    Raises Reject when the tar is damaged or breaks off; what came before stays good.
+    """
+    try:
+        with tarfile.open(fileobj=file, mode="r:*") as tar:
+            name, first, held = None, 0, {}
+            for member in tar:
+                if not member.isfile():
+                    continue
+                member_name = text_of(member.name.encode("utf-8", "surrogateescape"))
+                folder, _, base = member_name.rpartition("/")
+                key = f"{folder}/{base.split('.')[0]}" if folder else base.split(".")[0]
+                if key != name:
+                    if held:
+                        yield name or "", held
+                    name, first, held = key, member.offset, {}
+                    if 0 <= hi <= first:
+                        return
+                if first >= lo:
+                    content = tar.extractfile(member)
+                    assert content is not None
+                    held[member_name] = content.read()
+            if held:
+                yield name or "", held
+            _check_end(tar)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise Reject("corrupt", f"the tar is damaged: {error}") from error
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """tarfile takes a tar that breaks off between two members, or in a header, for a whole one."""
+    tar.fileobj.seek(0, io.SEEK_END)  # type: ignore[union-attr]
+    size = tar.fileobj.tell()  # type: ignore[union-attr]
+    tar.fileobj.seek(min(tar.offset, size))  # type: ignore[union-attr]
+    end = tar.fileobj.read(BLOCK_BYTES)  # type: ignore[union-attr]
+    if tar.offset > size or end.strip(b"\0") or (end and len(end) < BLOCK_BYTES):
+        raise Reject("corrupt", f"the tar breaks off at byte {min(tar.offset, size)}")
+
+
+def _bytes_per_s(store: Store, entry: Entry) -> float:
+    """Bytes of tar per second of sound, by the first sounds of one tar."""
+    seconds, size = 0.0, 0
+    try:
+        with store.open(entry.key, entry.stamp) as file:
+            for count, (_, files) in enumerate(samples(file)):
+                for member in (member for member in files if suffix_of(member) in SOUNDS):
+                    try:
+                        seconds += length_s(io.BytesIO(files[member]))
+                    except Reject:
+                        continue
+                size += sum(BLOCK_BYTES + -(-len(data) // BLOCK_BYTES) * BLOCK_BYTES for data in files.values())
+                if count + 1 >= SAMPLED:
+                    break
+    except (Reject, FileNotFoundError):
+        pass
+    return size / seconds if seconds else float(GUESS_BYTES_PER_S)
