@@ -9,6 +9,7 @@ INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check clean
+.NOTPARALLEL:
 
 demo: .venv/.installed
 	$(BIN)/wavmill demo
@@ -28,17 +29,17 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing into .venv (takes about a minute)"
+	@echo "installing into .venv (takes a minute or two)"
 	@$(INSTALL) -e .
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing into .venv, with the tools for tests (takes about a minute)"
+	@echo "installing into .venv, with the tools for tests (takes a minute or two)"
 	@$(INSTALL) -e '.[dev]'
 	@touch .venv/.installed $@
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "wavmill needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
-			"name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { \
+		echo "wavmill needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2> /dev/null || echo not here)."; \
+		echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; } >&2
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }

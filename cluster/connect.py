@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pipeline.errors import JobError, Stopped
@@ -25,10 +27,27 @@ def connect(on: str | None = None, verbose: bool = False) -> Any:
     level = logging.INFO if verbose else logging.CRITICAL  # what stops a run is raised, and said once by the verb
     local = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=address, logging_level=level, log_to_driver=verbose, **local)
+        with silent(not verbose):
+            ray.init(address=address, logging_level=level, log_to_driver=verbose, **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise Stopped(f"cannot reach the Ray cluster at {address}: {error}") from error
     ray.data.DataContext.get_current()  # sets up its own logging, at INFO
     for name in ("ray.data", "ray"):
         logging.getLogger(name).setLevel(level)
     return ray
+
+
+@contextmanager
+def silent(yes: bool) -> Iterator[None]:
+    """Keep what Ray's C++ parts write at start off the terminal; what goes wrong there is raised as an exception."""
+    if not yes:
+        yield
+        return
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -9,7 +9,8 @@ def card(dataset: dict[str, Any], address: str) -> str:
     lines = [
         f"# {dataset['name']}, version {dataset['version']}",
         "",
-        f"{counts['done']:,} clips, {hours(dataset['seconds'])} of audio, made by wavmill from {counts['objects']:,} objects.",
+        f"{counts['done']:,} clips, {hours(dataset['seconds'])} of audio, "
+        f"made by wavmill from {counts['objects']:,} objects.",
         f"{counts['clips']:,} clips found = {counts['done']:,} done + {counts['rejected']:,} rejected"
         + (f" ({reasons(counts)})." if counts["rejected"] else "."),
         "",

@@ -28,7 +28,9 @@ def load_codebook(address: str, sha256: str = "auto") -> Codebook:
     if described is None:
         raise JobError(f"there is no codebook at {address}")
     if sha256 not in ("auto", described["sha256"]):
-        raise JobError(f"the codebook at {address} is {described['sha256'][:12]}, the job was planned with {sha256[:12]}")
+        raise JobError(
+            f"the codebook at {address} is {described['sha256'][:12]}, the job was planned with {sha256[:12]}"
+        )
     try:
         return Codebook.read(open_store(address).read(TENSOR), described)
     except (FileNotFoundError, ValueError, KeyError) as error:

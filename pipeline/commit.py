@@ -1,8 +1,8 @@
 """Commit: the last stage of a run. It checks a shard, puts its data, then its record, and returns one small row.
 
-    _mill/out/<F>/<kk>/<K>.<A>.parquet            the clips      every name carries a random attempt id A, so
-    _mill/out/<F>/<kk>/<K>.<A>.rejects.parquet    the rejects    no two executions ever write the same object
-    _mill/done/<F>/<k>/<K>.<A>.json               the record     written last: it is the commit
+_mill/out/<F>/<kk>/<K>.<A>.parquet            the clips      every name carries a random attempt id A, so
+_mill/out/<F>/<kk>/<K>.<A>.rejects.parquet    the rejects    no two executions ever write the same object
+_mill/done/<F>/<k>/<K>.<A>.json               the record     written last: it is the commit
 """
 
 import io

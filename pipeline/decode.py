@@ -151,7 +151,7 @@ class _Libsndfile:
         import soundfile
 
         try:
-            handle = file.fileno()  # libsndfile reads a real file by itself, which is faster
+            handle: Any = file.fileno()  # libsndfile reads a real file by itself, which is faster
         except io.UnsupportedOperation:
             handle = file
         try:

@@ -88,10 +88,11 @@ class Job(BaseModel):
         return join(self.store, self.name)
 
 
-def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB") -> Job:
+def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB", any_codebook: bool = False) -> Job:
     """The job with each auto replaced by what decides the numbers, checked against codebook and parent dataset.
 
     ``how_to_fit`` is the command named when there is no codebook yet; None leaves such a codebook unresolved.
+    ``any_codebook`` leaves whatever codebook there is unread: it is about to be learnt.
     """
     new: dict[str, Any] = {}
     if not job.keep:
@@ -108,7 +109,9 @@ def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB") -> Job:
     if job.window is not None and job.window.reads == "auto":
         over = "token" if job.token is not None or job.source.gives == "token" else "feature"
         new["window"] = job.window.model_copy(update={"over": over})
-    if job.token is not None and (described := describe_codebook(job.token.codebook)) is not None:
+    if any_codebook or job.token is None:
+        pass
+    elif (described := describe_codebook(job.token.codebook)) is not None:
         wanted, given = recipe_of(job), described["recipe"]
         if differs := _difference(wanted, given):
             raise JobError(f"token.codebook: {job.token.codebook} was learnt on other features: {differs}")
@@ -117,7 +120,7 @@ def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB") -> Job:
             if said not in ("auto", described[name]):
                 raise JobError(f"token.{name} is {said}; the codebook at {job.token.codebook} has {described[name]}")
         new["token"] = job.token.model_copy(update={name: described[name] for name in ("codes", "sha256")})
-    elif job.token is not None and how_to_fit is not None:
+    elif how_to_fit is not None:
         raise JobError(f"there is no codebook at {job.token.codebook} yet; learn it with: {how_to_fit}")
     return job.model_copy(update=new)
 
@@ -132,7 +135,9 @@ def recipe_of(job: Job) -> dict[str, Any]:
 def described(choice: Any, family: str) -> dict[str, Any]:
     """A choice's recipe; a class from outside is named in full."""
     recipe, kind = choice.recipe(), type(choice)
-    return recipe if kind in FAMILIES[family].values() else {**recipe, "class": f"{kind.__module__}:{kind.__qualname__}"}
+    return (
+        recipe if kind in FAMILIES[family].values() else {**recipe, "class": f"{kind.__module__}:{kind.__qualname__}"}
+    )
 
 
 def decisive(job: Job) -> dict[str, Any]:

@@ -140,7 +140,9 @@ def _said(model: type[Any], error: ValidationError, path: tuple[Any, ...], kind:
     """pydantic's errors as sentences."""
     said, seen = [], set()
     for one in error.errors():
-        loc = tuple(part for part in one["loc"] if not (isinstance(part, str) and part.startswith(("literal", "int", "float"))))
+        loc = tuple(
+            part for part in one["loc"] if not (isinstance(part, str) and part.startswith(("literal", "int", "float")))
+        )
         at, option = (*path, *loc), ".".join(map(str, (*path, *loc)))
         if at in seen:
             continue  # the other branch of a union

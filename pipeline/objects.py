@@ -15,8 +15,9 @@ from pipeline.rows import AUDIO, column_of, decoded
 from pipeline.store import Entry, Store
 
 SOUNDS = frozenset(
-    "wav wave flac mp3 ogg oga opus aif aiff aifc au snd caf w64 rf64 m4a m4b aac mp4 m4v mov webm mkv mka wma amr 3gp ac3".split()
-)  # fmt: skip
+    "wav wave flac mp3 ogg oga opus aif aiff aifc au snd caf w64 rf64 wma amr ac3"
+    " m4a m4b aac mp4 m4v mov webm mkv mka 3gp".split()
+)
 LONG_BYTES = 64 << 20  # above this the header is read when the job is planned
 RANGE_S = 3600  # a longer sound is given to several shards
 GUESS_BYTES_PER_S = 16_000  # where no header can be read: FLAC at 16 kHz
@@ -56,7 +57,9 @@ def parent_of(path: str) -> str | None:
     return path.split("/")[-2] if "/" in path else None
 
 
-def table_of(entries: Iterable[tuple[Entry, int, int]], schema: pa.Schema = SCHEMA, many: int = 1 << 16) -> Iterator[pa.Table]:
+def table_of(
+    entries: Iterable[tuple[Entry, int, int]], schema: pa.Schema = SCHEMA, many: int = 1 << 16
+) -> Iterator[pa.Table]:
     """Entries with their lo and hi -> tables of the plan, a bounded number of rows at a time."""
     rest = iter(entries)
     while some := list(islice(rest, many)):
@@ -88,7 +91,9 @@ def seconds_by_suffix(store: Store, objects: pa.Table) -> np.ndarray:
     """An estimate of each object's seconds from its bytes, by the headers of a few objects of each kind."""
     sizes = objects["size"].to_numpy().clip(0)
     paths = objects["path"].to_pylist()
-    kinds, index = np.unique(np.array([suffix_of(path) for path in paths], dtype=object).astype(str), return_inverse=True)
+    kinds, index = np.unique(
+        np.array([suffix_of(path) for path in paths], dtype=object).astype(str), return_inverse=True
+    )
     per_s = np.full(len(kinds), float(GUESS_BYTES_PER_S))
     for kind in range(len(kinds)):
         rows = np.flatnonzero((index == kind) & (sizes > 0))
@@ -158,7 +163,9 @@ def decoded_table(
                 add(found, path, failed, np.zeros(0, np.float32), {"start_s": stopped_at, "seconds": 0.0}, reject)
     schema = decoded(carry)
     columns = [
-        column_of(waves, AUDIO) if field.name == "audio" else pa.array([row.get(field.name) for row in rows], field.type)
+        column_of(waves, AUDIO)
+        if field.name == "audio"
+        else pa.array([row.get(field.name) for row in rows], field.type)
         for field in schema
     ]
     return pa.table(columns, schema=schema)

@@ -1,8 +1,8 @@
 """Objects -> shards with content-addressed keys. Plans are numbered and created once; growth is the next plan.
 
-    _mill/plan/<name>/<F>/0001.json                  create-once: what was listed and when, the hashes of
-    _mill/plan/<name>/<F>/<sha256>.objects.parquet   the objects, in plan order
-    _mill/plan/<name>/<F>/<sha256>.shards.parquet    shard key, its rows of the objects, estimated seconds
+_mill/plan/<name>/<F>/0001.json                  create-once: what was listed and when, the hashes of
+_mill/plan/<name>/<F>/<sha256>.objects.parquet   the objects, in plan order
+_mill/plan/<name>/<F>/<sha256>.shards.parquet    shard key, its rows of the objects, estimated seconds
 """
 
 import hashlib
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,8 +85,8 @@ def make_plans(job: Job, refresh: bool = False) -> list[Plan]:
         "bytes": int(pc.sum(pc.max_element_wise(objects["size"], 0)).as_py()),
         "seconds": float(pc.sum(shards["seconds"]).as_py()),
         "skipped": dict(getattr(job.source, "skipped", {})),
-        "objects": _put_table(store, folder_of(job), "objects", objects),
-        "shards": _put_table(store, folder_of(job), "shards", shards),
+        "objects": put_table(store, folder_of(job), "objects", objects),
+        "shards": put_table(store, folder_of(job), "shards", shards),
     }
     key = f"{folder_of(job)}/{len(plans) + 1:04d}.json"
     store.create_once(key, json.dumps(said, indent=1).encode())
@@ -120,7 +121,7 @@ def cut(job: Job, objects: pa.Table) -> pa.Table:
         starts.append(max(at + 1, int(min(by_s, by_clips))))
     head = fingerprint(job).encode()
     names, keys = identities(objects), []
-    for lo, hi in zip(starts, starts[1:], strict=False):
+    for lo, hi in pairwise(starts):
         content = "\n".join(names.slice(lo, hi - lo).to_pylist())
         keys.append(hashlib.sha256(head + b"\n" + content.encode()).hexdigest()[:32])
     sums = np.add.reduceat(seconds, starts[:-1])
@@ -156,7 +157,7 @@ def _objects_file(url: str, key: str) -> pq.ParquetFile:
     return pq.ParquetFile(open_store(url).open(key))
 
 
-def _put_table(store: Store, folder: str, name: str, table: pa.Table) -> dict[str, Any]:
+def put_table(store: Store, folder: str, name: str, table: pa.Table) -> dict[str, Any]:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", row_group_size=GROUP_ROWS)
     data = sink.getvalue()

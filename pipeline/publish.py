@@ -1,7 +1,7 @@
 """Records -> one choice of attempts -> compacted parts -> dataset.json, written last.
 
-    _mill/choice/<name>/v1.json   create-once: which attempt of each shard this version is made of
-    <name>/v1/                    what people read: a pure function of the choice, so any publisher writes the same
+_mill/choice/<name>/v1.json   create-once: which attempt of each shard this version is made of
+<name>/v1/                    what people read: a pure function of the choice, so any publisher writes the same
 """
 
 import hashlib
@@ -55,8 +55,13 @@ def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
     parts, totals = _write_parts(store, top, records, gone, columns)
     rejected, reasons, reject_facts = _write_rejects(store, top, records, gone, job.source.carried())
     objects = sum(plan.said["objects"]["rows"] for plan in plans)
-    if not gone and (totals["clips"], rejected) != (sum(r["done"] for r in records), sum(r["rejected"] for r in records)):
-        raise Stopped(f"{job.address}: the parts hold {totals['clips']} clips and {rejected} rejects, the records others")
+    if not gone and (totals["clips"], rejected) != (
+        sum(r["done"] for r in records),
+        sum(r["rejected"] for r in records),
+    ):
+        raise Stopped(
+            f"{job.address}: the parts hold {totals['clips']} clips and {rejected} rejects, the records others"
+        )
     dataset = {
         "format": "wavmill-dataset-1",
         "name": job.name,
@@ -93,17 +98,17 @@ def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
 
 def choose(store: Store, job: Job, plans: list[Plan]) -> dict[str, Any]:
     """One attempt for each shard, for ever. Versions are numbered by whoever creates the choice first."""
-    number = 0
-    for number, choice in _choices(store, job):
+    number = 1
+    for taken, choice in _choices(store, job):
         if (choice["fingerprint"], choice["plans"]) == (fingerprint(job), len(plans)):
             return choice
+        number = taken + 1
     done = attempts_done(store, fingerprint(job))
     shards = [(plan.number, shard) for plan in plans for shard in plan.shards["shard"].to_pylist()]
     if missing := [shard for _, shard in shards if shard not in done]:
         raise Stopped(f"{len(missing):,} of {len(shards):,} shards are not done; run the same command again")
     chosen = [[plan, shard, done[shard]] for plan, shard in shards]
     while True:
-        number += 1
         mine = {
             "format": "wavmill-choice-1",
             "name": job.name,
@@ -117,6 +122,7 @@ def choose(store: Store, job: Job, plans: list[Plan]) -> dict[str, Any]:
         there = json.loads(store.create_once(f"_mill/choice/{job.name}/v{number}.json", json.dumps(mine).encode()))
         if (there["fingerprint"], there["plans"]) == (mine["fingerprint"], mine["plans"]):
             return there
+        number += 1
 
 
 def _choices(store: Store, job: Job) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -129,7 +135,9 @@ def _choices(store: Store, job: Job) -> Iterator[tuple[int, dict[str, Any]]]:
         number += 1
 
 
-def superseded(store: Store, plans: list[Plan], choice: dict[str, Any], records: list[dict[str, Any]]) -> dict[str, Any]:
+def superseded(
+    store: Store, plans: list[Plan], choice: dict[str, Any], records: list[dict[str, Any]]
+) -> dict[str, Any]:
     """For each shard of an earlier plan, the sources and clips of which a later plan has a newer outcome.
 
     A source counts as newer when it came back with another stamp, a clip when its metadata changed. -> shard key:
@@ -205,7 +213,9 @@ def _write_parts(
         totals["clips"] += rows
         totals["seconds"] += seconds
         totals["superseded"] += sum(record["done"] for record in group) - rows
-        parts.append({"path": path, "rows": rows, "row_groups": row_groups, "bytes": facts["bytes"], "sha256": facts["sha256"]})
+        parts.append(
+            {"path": path, "rows": rows, "row_groups": row_groups, "bytes": facts["bytes"], "sha256": facts["sha256"]}
+        )
     return parts, totals
 
 

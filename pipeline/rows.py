@@ -1,21 +1,22 @@
 """The columns of a clip at each stage: name, Arrow type, unit. A row is a clip, a table is a shard.
 
-| after   | column                                   | type                          | meaning, unit |
-|---------|------------------------------------------|-------------------------------|---------------|
-| source  | clip                                     | string                        | stable id: path, #member, #start_ms |
-|         | source, label, carried columns           | string                        | the object it came from; what travels along |
-| decode  | audio                                    | large_list<float32>           | in flight only; mono, [-1, 1], with context |
-|         | lead_samples, kept_samples               | int64                         | in flight only; the part without its context |
-|         | start_s, seconds, peak, rms_db           | float64                       | position in the object; length; 0..1; dBFS |
-|         | error, stage, message                    | string                        | "" or why and where the clip was rejected |
-| feature | feature                                  | list<fixed_size_list<f, L*D>> | (T, L, D) |
-| token   | token                                    | list<uint16 or uint32>        | (T,) codes |
-| window  | window                                   | list<fixed_size_list<i32, S>> | (W, S) positions in feature or token, -1 = nothing |
+| after   | column                          | type                          | meaning, unit                         |
+|---------|---------------------------------|-------------------------------|---------------------------------------|
+| source  | clip                            | string                        | stable id: path, #member, #start_ms   |
+|         | source, label, carried columns  | string                        | the object; what travels along        |
+| decode  | audio                           | large_list<float32>           | in flight: mono, [-1, 1], context too |
+|         | lead_samples, kept_samples      | int64                         | in flight: where the context ends     |
+|         | start_s, seconds, peak, rms_db  | float64                       | place in the object, s; 0..1; dBFS    |
+|         | error, stage, message           | string                        | "", or why and where it was rejected  |
+| feature | feature                         | list<fixed_size_list<f, L*D>> | (T, L, D)                             |
+| token   | token                           | list<uint16 or uint32>        | (T,) codes                            |
+| window  | window                          | list<fixed_size_list<i32, S>> | (W, S) positions in one of the above  |
 
 The types in flight are the types at rest, so nothing is converted between a worker's arrays and a reader's.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,9 +85,7 @@ def column_of(arrays: Sequence[np.ndarray], kind: pa.DataType) -> pa.Array:
     values = pa.array(flat)
     if pa.types.is_fixed_size_list(inner):
         values = pa.FixedSizeListArray.from_arrays(values, width)
-    make, index = (
-        (pa.LargeListArray, np.int64) if pa.types.is_large_list(kind) else (pa.ListArray, np.int32)
-    )
+    make, index = (pa.LargeListArray, np.int64) if pa.types.is_large_list(kind) else (pa.ListArray, np.int32)
     return make.from_arrays(pa.array(offsets.astype(index)), values)
 
 
@@ -105,7 +104,7 @@ def arrays_of(column: pa.ChunkedArray | pa.Array) -> list[np.ndarray]:
     flat = values.to_numpy(zero_copy_only=False)
     if width:
         flat = flat.reshape(-1, width)
-    return [flat[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [flat[start:end] for start, end in pairwise(offsets)]
 
 
 def replace(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.Table:

@@ -1,18 +1,18 @@
-"""run(job): plan, mill what has no record yet, publish. The whole pipeline on one screen."""
+"""run(job): mill what has no record yet, publish. The whole pipeline on one screen."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import DataContext
 
 from pipeline.commit import Commit, attempts_done
 from pipeline.errors import JobError, Stopped, WavmillError
 from pipeline.job import Job, fingerprint
-from pipeline.plan import Plan, bytes_per_s, make_plans, todo_of
+from pipeline.plan import Plan, bytes_per_s, todo_of
 from pipeline.publish import publish, published
 from pipeline.read import Read
 from pipeline.rows import CONTEXT
@@ -24,7 +24,7 @@ WAVE_SHARDS = 20_000  # Ray's driver keeps 16 KB per shard
 Watch = Callable[[dict[str, Any]], None]
 
 
-def run(job: Job, connect: Callable[[], Any], plans: list[Plan], watch: Watch = lambda row: None) -> dict[str, Any]:
+def run(job: Job, plans: list[Plan], connect: Callable[[], Any], watch: Watch = lambda row: None) -> dict[str, Any]:
     """Make the dataset of a resolved job; return dataset.json. The same call again goes on where this one ended.
 
     ``connect`` is called when there is something to mill: a finished job needs no Ray. ``watch`` gets one small
@@ -44,20 +44,26 @@ def run(job: Job, connect: Callable[[], Any], plans: list[Plan], watch: Watch = 
 
 def mill(job: Job, shards: list[dict[str, Any]], watch: Watch) -> None:
     """Run the stages over the shards of one wave. A row is a clip, a block is a shard, from reading to commit."""
-    shares = cluster_shares(job, max(shard["seconds"] for shard in shards))
     rest = [step for step in (job.token, job.window) if step is not None]
     last_read = ["feature"] if "feature" not in job.keep else []
 
+    rows, shares = extracted(job, shards)
+    rows = stage(rows, Apply(rest, drop=last_read), shares, num_cpus=shares.token_cpus)
+    rows = stage(rows, Commit(job), shares, num_cpus=shares.token_cpus)
+    for done in results(rows):
+        for row in done.to_pylist():
+            watch(row)
+
+
+def extracted(job: Job, shards: list[dict[str, Any]]) -> tuple[ray.data.Dataset, Shares]:
+    """The first stages: shards of the plan -> clips with their features. CPU tasks decode, a pool extracts."""
+    shares = cluster_shares(job, max(shard["seconds"] for shard in shards))
+    DataContext.get_current().target_max_block_size = None  # a block is a shard, however large
     rows = ray.data.from_items(shards, override_num_blocks=len(shards))
     rows = stage(rows, Read(job), shares, num_cpus=shares.decode_cpus, **shares.beside_gpus())
     if job.feature is not None:
         rows = stage(rows, Apply, shares, fn_constructor_args=([job.feature], ["audio", *CONTEXT]), **shares.pool())
-    rows = stage(rows, Apply(rest, drop=last_read), shares, num_cpus=shares.token_cpus)
-    rows = stage(rows, Commit(job), shares, num_cpus=shares.token_cpus)
-    with loudly(job):
-        for done in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for row in done.to_pylist():
-                watch(row)
+    return rows, shares
 
 
 def stage(rows: ray.data.Dataset, work: Any, shares: Shares, **options: Any) -> ray.data.Dataset:
@@ -79,23 +85,18 @@ def cluster_shares(job: Job, longest_s: float) -> Shares:
     return shares
 
 
-@contextmanager
-def loudly(job: Job) -> Iterator[None]:
-    """What stopped a stage, as the error it was in the worker; a fault of the cluster as one that can be resumed."""
+def results(rows: ray.data.Dataset) -> Iterator[pa.Table]:
+    """The blocks of the last stage as they come. What stops a stage is raised as the error it was in the worker."""
     context = DataContext.get_current()
-    context.target_max_block_size = None  # a block is a shard, however large
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+    context.enable_progress_bars, context.print_on_execution_start = False, False
     try:
-        yield
+        yield from rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     except Exception as error:
         for cause in causes(error):
             if isinstance(cause, WavmillError):
                 raise cause from None
-            if isinstance(cause, ray.exceptions.RayTaskError):
-                continue
         if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
-            raise Stopped(f"{job.name}: {type(error).__name__}: {error}; run the same command again to go on") from error
+            raise Stopped(f"{type(error).__name__}: {error}; run the same command again to go on") from error
         raise
 
 

@@ -26,7 +26,10 @@ class Shares:
         """The extractors' options for Ray Data: a pool of workers that each load the model once."""
         from ray.data import ActorPoolStrategy
 
-        options: dict[str, Any] = {"compute": ActorPoolStrategy(size=self.feature_workers), "num_cpus": self.feature_cpus}
+        options: dict[str, Any] = {
+            "compute": ActorPoolStrategy(size=self.feature_workers),
+            "num_cpus": self.feature_cpus,
+        }
         if self.feature_gpus:
             options["num_gpus"] = self.feature_gpus
         return {**options, "max_restarts": RETRIES, "max_task_retries": RETRIES}
@@ -42,7 +45,9 @@ class Shares:
         return f"{self.feature_workers} extractors of {device}, decoding in tasks of {self.decode_cpus:g} CPU"
 
 
-def shares_of(job: Job, cpus: float, gpus: float, memory_bytes: float, shard_bytes: int, gpu_kinds: list[str]) -> Shares:
+def shares_of(
+    job: Job, cpus: float, gpus: float, memory_bytes: float, shard_bytes: int, gpu_kinds: list[str]
+) -> Shares:
     """The autos of a job's ``scale`` on a cluster of this size.
 
     Extractors on the CPU ask for half a core each and there are as many as cores, so that they never take every

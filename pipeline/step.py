@@ -36,7 +36,11 @@ class Apply:
         made = opened(choice)([arrays[i] for i in good])
         column, rejected = [EMPTY] * len(arrays), {}
         for i, result in zip(good, made, strict=True):
-            if not isinstance(result, Reject) and np.issubdtype(result.dtype, np.floating) and not np.isfinite(result).all():
+            if (
+                not isinstance(result, Reject)
+                and np.issubdtype(result.dtype, np.floating)
+                and not np.isfinite(result).all()
+            ):
                 result = Reject("nan_features", f"{choice.kind} gave NaN or infinity")
             if isinstance(result, Reject):
                 rejected[i] = result

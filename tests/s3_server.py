@@ -34,8 +34,8 @@ class S3Server:
     """Where a running server is and who may use it."""
 
     endpoint: str
-    access_key: str
-    secret_key: str
+    access_key: str = "test:tester"  # of both servers: boto3 keeps the first keys it read in a process
+    secret_key: str = "testing"
     region: str = "us-east-1"
     processes: list[subprocess.Popen] = field(default_factory=list, repr=False)
 
@@ -68,7 +68,7 @@ class S3Server:
 def moto_server() -> Iterator[S3Server]:
     """An empty moto in a process of its own. It takes any credentials and keeps nothing."""
     [port] = _free_ports(1)
-    server = S3Server(endpoint=f"http://127.0.0.1:{port}", access_key="test", secret_key="testing")
+    server = S3Server(endpoint=f"http://127.0.0.1:{port}")
     with tempfile.TemporaryDirectory(prefix="moto-") as logs, _running(server, {"moto": port}, Path(logs)):
         yield server
 
@@ -82,15 +82,14 @@ def swift_server(root: Path) -> Iterator[S3Server]:
     if importlib.util.find_spec("swift") is None:
         raise RuntimeError("OpenStack Swift is not installed; pip install -e '.[dev]' brings it")
     ports = _configure_swift(root.resolve())
-    endpoint = f"http://127.0.0.1:{ports['proxy']}"
-    server = S3Server(endpoint=endpoint, access_key="test:tester", secret_key="testing")
+    server = S3Server(endpoint=f"http://127.0.0.1:{ports['proxy']}")
     with _running(server, ports, root.resolve()):
         yield server
 
 
 @contextmanager
 def _running(server: S3Server, ports: dict[str, int], root: Path) -> Iterator[None]:
-    """Run this file once per port, from when all answer. They end with the thread that enters this, at the latest."""
+    """One process of this file per port, all ready. Enter it from a thread that lives on: they end with it."""
     logs = {name: root / f"{name}.log" for name in ports}
     try:
         for name, port in ports.items():
@@ -119,8 +118,8 @@ def _free_ports(count: int) -> list[int]:
     return [port for port in drawn if not _answers(port)][:count]
 
 
-# What Swift gives up after 0.5 to 10 s it leaves to daemons that do not run here: an object that the listing was
-# told of too late would be missing there for ever. Hence the long timeouts.
+# The timeouts are long because what Swift gives up after 0.5 to 10 s it leaves to daemons, and none runs here: an
+# object that its bucket heard of too late would never be listed.
 SWIFT_CONF = """
 [DEFAULT]
 bind_ip = 127.0.0.1
@@ -130,6 +129,7 @@ swift_dir = {root}
 devices = {root}
 mount_check = false
 workers = 0
+log_level = WARNING
 [pipeline:main]
 pipeline = {filters} {name}-server
 [app:{name}-server]

@@ -38,11 +38,11 @@ class Mel(Choice):
         return ragged(np.float32, 1, self.bands)
 
     def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:
-        import librosa
+        from librosa import filters as mels
         from scipy.fft import rfft
 
-        filters = librosa.filters.mel(sr=self.clock.rate_hz, n_fft=WINDOW_SAMPLES, n_mels=self.bands)  # (bands, 401)
-        window = librosa.filters.get_window("hann", WINDOW_SAMPLES).astype(np.float32)
+        filters = mels.mel(sr=self.clock.rate_hz, n_fft=WINDOW_SAMPLES, n_mels=self.bands)  # (bands, 401)
+        window = mels.get_window("hann", WINDOW_SAMPLES).astype(np.float32)
 
         def mel(block: np.ndarray) -> np.ndarray:  # (256, 800) -> (256, bands)
             return np.log(np.maximum(np.abs(rfft(block * window)) @ filters.T, FLOOR))

@@ -1,7 +1,7 @@
 """A published dataset: any column of it as the start of a job, so that nothing before it runs again."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa

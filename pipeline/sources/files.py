@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, PrivateAttr
+from pydantic import PrivateAttr
 
 from pipeline.choice import Choice
 from pipeline.decode import Clip

@@ -60,7 +60,9 @@ class Manifest(Choice):
                 raise JobError(f"source.path: row {i + 1} of {self.path} runs from {start_s} to {end_s} s")
             name = own[i] if own else path if start_s is None else f"{path}#{round(start_s * 1000)}"
             whole = start_s is None and end_s is None and entry.size >= 0
-            for lo, hi in ranges_of(*self._at(path)[:1], entry._replace(key=self._at(path)[1]), clip) if whole else [(0, -1)]:
+            for lo, hi in (
+                ranges_of(*self._at(path)[:1], entry._replace(key=self._at(path)[1]), clip) if whole else [(0, -1)]
+            ):
                 rows.append({
                     "path": path, "size": entry.size, "stamp": entry.stamp, "lo": lo, "hi": hi, "clip": name,
                     "start_s": start_s, "end_s": end_s, "label": labels[i],

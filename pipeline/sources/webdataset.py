@@ -68,7 +68,10 @@ class WebDataset(Choice):
 
         def found() -> Iterator[tuple[Entry, int, int]]:
             for entry in store.list():
-                if any(fnmatchcase(entry.key, p) or (len(patterns) > 1 and fnmatchcase(entry.key, f"*/{p}")) for p in patterns):
+                if any(
+                    fnmatchcase(entry.key, p) or (len(patterns) > 1 and fnmatchcase(entry.key, f"*/{p}"))
+                    for p in patterns
+                ):
                     for lo, hi in self._ranges(store, entry):
                         yield entry, lo, hi
                 else:
@@ -145,7 +148,8 @@ def samples(file: BinaryIO, lo: int = 0, hi: int = -1) -> Iterator[tuple[str, di
     """
     try:
         with tarfile.open(fileobj=file, mode="r:*") as tar:
-            name, first, held = None, 0, {}
+            name, first = None, 0
+            held: dict[str, bytes] = {}
             for member in tar:
                 if not member.isfile():
                     continue
@@ -171,10 +175,10 @@ def samples(file: BinaryIO, lo: int = 0, hi: int = -1) -> Iterator[tuple[str, di
 
 def _check_end(tar: tarfile.TarFile) -> None:
     """tarfile takes a tar that breaks off between two members, or in a header, for a whole one."""
-    tar.fileobj.seek(0, io.SEEK_END)  # type: ignore[union-attr]
-    size = tar.fileobj.tell()  # type: ignore[union-attr]
-    tar.fileobj.seek(min(tar.offset, size))  # type: ignore[union-attr]
-    end = tar.fileobj.read(BLOCK_BYTES)  # type: ignore[union-attr]
+    stream: Any = tar.fileobj
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(min(tar.offset, size))
+    end = stream.read(BLOCK_BYTES)
     if tar.offset > size or end.strip(b"\0") or (end and len(end) < BLOCK_BYTES):
         raise Reject("corrupt", f"the tar breaks off at byte {min(tar.offset, size)}")
 

@@ -1,0 +1,211 @@
+"""The verbs. Exit codes: 0 done; 1 a bug; 2 a wrong job or usage; 3 too many rejects; 75 resumable; 77 not allowed."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer import Argument, Option
+
+from cluster import words
+from pipeline.errors import JobError, TooManyRejects, WavmillError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Grinds an audio corpus into features, tokens and windows that speech models train on.",
+)
+out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+
+JobFile = Annotated[str, Argument(metavar="JOB", help="a job file")]
+Set = Annotated[list[str], Option("--set", metavar="NAME=VALUE", help="feature.bands=40; repeatable")]
+On = Annotated[str | None, Option(help="a running Ray cluster, as host:6379; default: RAY_ADDRESS, else a local one")]
+Verbose = Annotated[bool, Option("--verbose", help="show Ray's own log")]
+MAX_REJECTS = 0.1
+
+
+@app.command()
+def demo(
+    to: Annotated[str, Option(help="where the results go")] = "demo-out", on: On = None, verbose: Verbose = False
+) -> None:
+    """The whole mill on the shipped corpus: fit a codebook, make tokens and windows, say how to read them."""
+    file = Path(__file__).parents[1] / "examples" / "demo.yaml"
+    if not file.exists():
+        raise JobError("the demo needs the examples of a clone; there are none beside this installation")
+    corpus = file.parent / "corpus"
+    sets = [f"source.path={corpus}", f"store={to}", f"token.codebook={to}/codebook"]
+    out.print(f"[bold]fit[/]   {words.command('fit', file)}")
+    fit(str(file), sets, on=on, verbose=verbose)
+    out.print(f"[bold]run[/]   {words.command('run', file)}")
+    run(str(file), sets, on=on, verbose=verbose)
+    out.print("Now on your own sound:  wavmill new tokens > my.yaml")
+
+
+@app.command()
+def new(kind: Annotated[str | None, Argument(metavar="KIND", help="without it, the kinds are listed")] = None) -> None:
+    """Write a commented job file to start from."""
+    from pipeline.templates import TEMPLATES
+
+    if kind is None:
+        for name, text in TEMPLATES.items():
+            out.print(f"{name:10} {escape(text.splitlines()[0].lstrip('# '))}")
+        return
+    if kind not in TEMPLATES:
+        raise JobError(f"there is no template {kind!r}; there are {', '.join(TEMPLATES)}")
+    print(TEMPLATES[kind], end="")
+
+
+@app.command()
+def plan(job: JobFile, set: Set = []) -> None:
+    """Check a job file and print what would run, how long and how much. Starts and writes nothing."""
+    from pipeline.job import resolve
+    from pipeline.preview import preview
+
+    words.print_preview(out, preview(resolve(load(job, set), how_to_fit=None)), job)
+
+
+@app.command()
+def fit(
+    job: JobFile,
+    set: Set = [],
+    replace: Annotated[bool, Option("--replace", help="learn it anew over another one")] = False,
+    on: On = None,
+    verbose: Verbose = False,
+) -> None:
+    """Learn the codebook that the job names, on a seeded sample of its corpus."""
+    from pipeline.fit import fit as fit_codebook
+    from pipeline.job import resolve
+
+    checked = resolve(load(job, set), how_to_fit=None, any_codebook=True)
+    with out.status("fitting the codebook") if out.is_terminal else words.nothing():
+        described, already = fit_codebook(checked, connecting(on, verbose), replace)
+    words.print_codebook(out, checked.token.codebook, described, already)
+
+
+@app.command()
+def run(
+    job: JobFile,
+    set: Set = [],
+    refresh: Annotated[bool, Option("--refresh", help="list a bucket again; a folder always is")] = False,
+    max_rejects: Annotated[float, Option(min=0, max=1, help="stop above this share of rejected clips")] = MAX_REJECTS,
+    on: On = None,
+    verbose: Verbose = False,
+) -> None:
+    """Make the dataset. The same command again resumes; when nothing is left to do it says so."""
+    from cluster.progress import Watch
+    from pipeline.commit import attempts_done
+    from pipeline.job import fingerprint, resolve
+    from pipeline.plan import make_plans, todo_of
+    from pipeline.publish import published
+    from pipeline.store import open_store
+
+    checked = resolve(load(job, set), words.command("fit", job, set))
+    plans = make_plans(checked, refresh)
+    dataset = published(checked, plans)
+    if dataset is not None:
+        out.print(f"done already, as listed on {plans[-1].said['listed_at']}")
+    else:
+        from pipeline.run import run as run_job
+
+        done = attempts_done(open_store(checked.store), fingerprint(checked))
+        total_s = sum(shard["seconds"] for shard in todo_of(plans, {*done}))
+        with Watch(out, total_s, max_rejects) as watch:
+            dataset = run_job(checked, plans, connecting(on, verbose), watch)
+        words.print_ran(out, watch, resumed=len(done))
+    words.print_dataset(out, dataset, checked.address)
+    counts = dataset["counts"]
+    if counts["rejected"] > max_rejects * counts["clips"]:
+        raise TooManyRejects(
+            f"done, but {counts['rejected']:,} of {counts['clips']:,} clips were rejected; "
+            f"the limit is {max_rejects:.0%}: wavmill show {checked.address} --rejects"
+        )
+
+
+@app.command()
+def show(
+    what: Annotated[str, Argument(metavar="WHAT", help="a job file, or a dataset's address")],
+    set: Set = [],
+    rejects: Annotated[bool, Option("--rejects", help="list what was rejected, and why")] = False,
+    as_json: Annotated[bool, Option("--json", help="dataset.json as it is")] = False,
+) -> None:
+    """Show what there is: counts, columns with their units, rejects; ends with how to read it."""
+    from pipeline.published import find_dataset
+
+    address = load(what, set).address if what.endswith((".yaml", ".yml")) else what
+    dataset = find_dataset(address)
+    if as_json:
+        print(json.dumps(dataset, indent=1))
+    elif rejects:
+        words.print_rejects(out, dataset)
+    else:
+        words.print_columns(out, dataset)
+        words.print_dataset(out, dataset, dataset["address"].rsplit("/", 1)[0])
+
+
+@app.command()
+def doctor(
+    what: Annotated[str | None, Argument(metavar="[JOB or STORE]", help="also check this job, or this store")] = None,
+    on: On = None,
+    verbose: Verbose = False,
+) -> None:
+    """Check what a run needs: decoders, the store's promises, Ray, GPUs, permissions."""
+    from cluster.doctor import examine
+
+    healthy = True
+    for finding in examine(what, connecting(on, verbose)):
+        healthy &= finding.good
+        out.print(f"{'[green]ok[/] ' if finding.good else '[red]bad[/]'} {finding.name:10} {escape(finding.said)}")
+    if not healthy:
+        raise typer.Exit(2)
+
+
+@app.command(hidden=True)
+def schema() -> None:
+    """Print the JSON schema of a job file, for editors."""
+    from pipeline.job import schema as job_schema
+
+    print(json.dumps(job_schema(), indent=1))
+
+
+def load(job: str, set: list[str]) -> Any:
+    from pipeline.jobfile import load_job
+
+    return load_job(job, set)
+
+
+def connecting(on: str | None, verbose: bool) -> Any:
+    """What connects to Ray when it is needed, and not before: a finished job needs none."""
+
+    def connect_now() -> Any:
+        from cluster.connect import connect
+
+        return connect(on, verbose)
+
+    return connect_now
+
+
+def main() -> None:
+    """The command ``wavmill``: run a verb; an expected error is one message and its exit code, a bug a traceback."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except WavmillError as error:
+        err.print(f"[bold red]wavmill:[/] {escape(str(error))}")
+        sys.exit(error.exit_code)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except KeyboardInterrupt:
+        err.print("stopped; the same command goes on from here")
+        sys.exit(130)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's own: an unknown option, a missing argument
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""doctor: does this machine, this store, this cluster have what a run needs? Findings, one by one."""
+
+import os
+import platform
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.errors import WavmillError
+from pipeline.store import Store, open_store
+
+SHM_BYTES = 1 << 30
+
+
+class Finding(NamedTuple):
+    good: bool
+    name: str
+    said: str
+
+
+def examine(what: str | None, connect: Callable[[], Any]) -> Iterator[Finding]:
+    """Look at everything in turn; what cannot be looked at is a finding too."""
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("ray", "pyarrow", "numpy", "librosa"))
+    yield Finding(True, "python", f"{platform.python_version()} on {platform.platform()}; {libraries}")
+    yield from _tried("decoders", decoders)
+    if what is not None:
+        yield from _tried("job", lambda: job(what)) if what.endswith((".yaml", ".yml")) else ()
+        yield from _tried("store", lambda: store(store_of(what)))
+    shm = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").exists() else 0
+    yield Finding(shm > SHM_BYTES, "memory", f"{shm / (1 << 30):.1f} GiB of shared memory for Ray's objects")
+    yield from _tried("ray", lambda: cluster(connect()))
+    yield from _tried("token", token)
+
+
+def _tried(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from look()
+    except WavmillError as error:
+        yield Finding(False, name, str(error))
+
+
+def decoders() -> Iterator[Finding]:
+    import av
+    import soundfile
+
+    ffmpeg = ".".join(map(str, av.library_versions["libavcodec"]))
+    aac = "aac" in av.codecs_available
+    yield Finding(
+        aac,
+        "decoders",
+        f"{soundfile.__libsndfile_version__}, FFmpeg's libavcodec {ffmpeg}{'' if aac else ' without AAC'}",
+    )
+
+
+def job(path: str) -> Iterator[Finding]:
+    from pipeline.job import resolve
+    from pipeline.jobfile import load_job
+    from pipeline.preview import preview
+
+    seen = preview(resolve(load_job(path), f"wavmill fit {path}"))
+    yield Finding(True, "job", f"{path}: {seen.objects:,} {seen.unit}, {seen.done:,} of {seen.shards:,} shards done")
+
+
+def store_of(what: str) -> Store:
+    from pipeline.jobfile import load_job
+
+    return open_store(load_job(what).store if what.endswith((".yaml", ".yml")) else what)
+
+
+def store(there: Store) -> Iterator[Finding]:
+    """Write, read back, create once, list, remove: the promises that the commit protocol stands on."""
+    key = f"_mill/doctor/{secrets.token_hex(8)}"
+    try:
+        there.put(f"{key}.put", b"first")
+        there.put(f"{key}.put", b"again")
+        good = there.read(f"{key}.put") == b"again"
+        yield Finding(
+            good, "store", f"{there.url} can be written and read" if good else f"{there.url} returned old bytes"
+        )
+        won, lost = there.create_once(f"{key}.once", b"mine"), there.create_once(f"{key}.once", b"theirs")
+        good = won == lost == b"mine"
+        yield Finding(
+            good,
+            "store",
+            "an object is created once" if good else "it ignores If-None-Match: two drivers may both publish",
+        )
+        listed = sorted(entry.key for entry in there.list("_mill/doctor/"))
+        yield Finding(f"{key}.once" in listed, "store", "what was written is listed at once")
+    finally:
+        for end in (".put", ".once"):
+            there.remove(key + end)
+
+
+def cluster(ray: Any) -> Iterator[Finding]:
+    has = ray.cluster_resources()
+    cpus, gpus, memory = has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", 0.0)
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    said = f"{nodes} node{'s' * (nodes != 1)}, {cpus:g} CPUs, {gpus:g} GPUs, {memory / (1 << 30):.1f} GiB"
+    yield Finding(cpus >= 1, "ray", said)
+
+
+def token() -> Iterator[Finding]:
+    """Ray writes its token readable by everybody on the machine."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if not path.exists():
+        yield Finding(True, "token", "no Ray token on this machine: a local Ray makes its own")
+        return
+    open_to_others = stat.S_IMODE(path.stat().st_mode) & 0o077
+    yield Finding(
+        not open_to_others,
+        "token",
+        f"{path} is readable by others: chmod 600 {path}" if open_to_others else f"{path} is private",
+    )

@@ -1,0 +1,127 @@
+"""What the verbs print: findings as sentences and small tables."""
+
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.card import hours, how_to_read, reasons
+
+SHOWN_REJECTS = 50
+
+
+def nothing() -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def command(verb: str, job: str | Path, sets: list[str] = []) -> str:
+    """A command a person can copy."""
+    path = Path(job)
+    if path.is_absolute() and path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return " ".join([f"wavmill {verb} {path}", *(f"--set {one}" for one in sets)])
+
+
+def size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def table(*columns: str) -> Table:
+    made = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        made.add_column(column)
+    return made
+
+
+def print_preview(console: Console, seen: Any, job: str) -> None:
+    """What ``plan`` says: the steps with every auto resolved, the corpus, the shards, what is there already."""
+    steps = table("step", "kind", "options", "reads", "writes", "rate")
+    for step in seen.steps:
+        steps.add_row(*map(escape, step))
+    console.print(steps)
+    console.print()
+    skipped = Counter(seen.skipped)
+    console.print(
+        f"corpus    {seen.objects:,} {seen.unit}, {size(seen.bytes)}, about {hours(seen.seconds)} (by a few headers)"
+    )
+    if skipped:
+        there = ", ".join(f"{count:,} {name}" for name, count in skipped.most_common(6))
+        console.print(f"left out  {sum(skipped.values()):,} files that are no sounds by their suffix: {escape(there)}")
+    console.print(f"shards    {seen.shards:,}, {seen.done:,} of them done; about {seen.requests:,} writes to the store")
+    console.print(f"gives     about {size(seen.out_bytes)} in {escape(seen.address)}/v{seen.version}")
+    console.print(f"identity  {seen.fingerprint[:16]}")
+    if seen.codebook_missing:
+        console.print(f"codebook  there is none at {escape(seen.codebook_missing)} yet:  {command('fit', job)}")
+    else:
+        console.print(f"next      {command('run', job)}")
+
+
+def print_codebook(console: Console, address: str, described: dict[str, Any], already: bool) -> None:
+    report = described["report"]
+    explained = 1 - report["inertia_per_frame"] / max(report["variance_per_frame"], 1e-12)
+    console.print(
+        f"{'done already: ' if already else ''}{described['codes']} codes of {described['dim']} values from "
+        f"{report['frames']:,} frames of {report['clips']:,} clips ({hours(report['seconds'])})"
+    )
+    console.print(
+        f"codes used {report['codes_used']} of {described['codes']}, perplexity {report['perplexity']:.1f}, "
+        f"inertia {report['inertia_per_frame']:.4g} per frame ({explained:.0%} of the variance explained)"
+    )
+    console.print(f"codebook  {escape(address)}  sha256 {described['sha256'][:16]}")
+
+
+def print_ran(console: Console, watch: Any, resumed: int) -> None:
+    import time
+
+    before = f", {resumed:,} were done before" if resumed else ""
+    console.print(f"{watch.shards:,} shards in {time.monotonic() - watch.started:.0f} s{before}")
+
+
+def print_dataset(console: Console, dataset: dict[str, Any], address: str) -> None:
+    """The end of a run: the sum that reconciles, where the dataset is, how to read it, how to see the rejects."""
+    counts = dataset["counts"]
+    why = f" ({escape(reasons(counts))})" if counts["rejected"] else ""
+    console.print(
+        f"[bold]{counts['clips']:,} clips[/] from {counts['objects']:,} objects = "
+        f"{counts['done']:,} done + {counts['rejected']:,} rejected{why}; {hours(dataset['seconds'])} of sound"
+    )
+    where = f"{address}/v{dataset['version']}"
+    console.print(f"dataset   {escape(where)}")
+    console.print("read it   " + escape("\n          ".join(how_to_read(dataset, where))))
+    if counts["rejected"]:
+        console.print(f"rejects   wavmill show {escape(where)} --rejects")
+
+
+def print_columns(console: Console, dataset: dict[str, Any]) -> None:
+    made = table("column", "type", "")
+    for name, column in dataset["columns"].items():
+        notes = ", ".join(f"{key} {value[:16]}" for key, value in column.items() if key != "type")
+        made.add_row(escape(name), escape(column["type"]), escape(notes))
+    console.print(made)
+    total = sum(part["bytes"] for part in dataset["parts"])
+    console.print(f"{len(dataset['parts'])} parts, {size(total)}; made {dataset['created_at']}\n")
+
+
+def print_rejects(console: Console, dataset: dict[str, Any]) -> None:
+    import pyarrow.parquet as pq
+
+    from pipeline.store import open_store
+
+    with open_store(dataset["address"]).open("rejects.parquet") as file:
+        rejected = pq.read_table(file)
+    made = table("clip", "stage", "reason", "message")
+    for row in rejected.slice(0, SHOWN_REJECTS).to_pylist():
+        made.add_row(*(escape(row[name] or "") for name in ("clip", "stage", "reason", "message")))
+    console.print(made)
+    if rejected.num_rows > SHOWN_REJECTS:
+        console.print(
+            f"... and {rejected.num_rows - SHOWN_REJECTS:,} more in {escape(dataset['address'])}/rejects.parquet"
+        )

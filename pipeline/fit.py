@@ -1,0 +1,95 @@
+"""fit(job): the codebook a job names, learnt on a seeded sample of its corpus or of a published dataset."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from model.codebook import Codebook
+from model.kmeans import fit as fit_kmeans
+from pipeline.codebooks import describe_codebook, save_codebook
+from pipeline.errors import JobError
+from pipeline.job import Job, recipe_of
+from pipeline.plan import cut, list_objects, put_table
+from pipeline.rows import arrays_of
+from pipeline.store import open_store
+
+SPARE = 1.2  # sampled beyond the frames wanted: estimates are rough, and some clips are rejected
+
+
+class Frames:
+    """The last stage of a fit: a shard's good clips, with nothing but their frames."""
+
+    def __call__(self, shard: pa.Table) -> pa.Table:
+        return shard.filter(pc.equal(shard["error"], "")).select(["clip", "seconds", "feature"])
+
+
+def fit(job: Job, connect: Callable[[], Any], replace: bool = False) -> tuple[dict[str, Any], bool]:
+    """Learn the codebook of ``job.token``; return codebook.json and whether it was there already.
+
+    The sample is the objects first in the order of sha256(seed, path), as many as ``fit.frames`` takes; the frames
+    are sorted by clip before the fit, so the codebook does not depend on which worker was first.
+    Raises JobError when another codebook is at that address, or the sample has fewer frames than codes.
+    """
+    if job.token is None:
+        raise JobError("the job has no token: there is no codebook to fit")
+    asked = {"codes": job.fit.codes, "frames_asked": job.fit.frames, "seed": job.fit.seed}
+    there = describe_codebook(job.token.codebook)
+    if there is not None and not replace:
+        if there["recipe"] == recipe_of(job) and all(there["report"].get(key) == asked[key] for key in asked):
+            return there, True
+        raise JobError(
+            f"token.codebook: another codebook is at {job.token.codebook}; name a new place, or --replace it"
+        )
+    frames, facts = sample(job, connect)
+    try:
+        centroids, report = fit_kmeans(frames, job.fit.codes, job.fit.seed)
+    except ValueError as error:
+        raise JobError(f"fit.codes: {error}; lower fit.codes or give more sound") from error
+    codebook = Codebook(centroids, recipe_of(job), {**asked, **facts, **report})
+    return save_codebook(job.token.codebook, codebook), False
+
+
+def sample(job: Job, connect: Callable[[], Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """frames (N, D) float32 of a seeded sample of the corpus, N <= fit.frames, and what it was taken from."""
+    from pipeline.run import extracted, results, stage
+
+    objects = list_objects(job)
+    seconds = np.asarray(job.source.seconds(objects), float)
+    order = np.array(
+        sorted(
+            range(objects.num_rows),
+            key=lambda i: hashlib.sha256(f"{job.fit.seed}:{objects['path'][i]}:{objects['lo'][i]}".encode()).digest(),
+        )
+    )
+    enough = np.searchsorted(np.cumsum(seconds[order]), SPARE * job.fit.frames / frames_hz(job)) + 1
+    chosen = objects.take(pa.array(np.sort(order[:enough])))
+    store = open_store(job.store)
+    put = put_table(store, f"_mill/fit/{job.name}", "objects", chosen)
+    shards = [{**shard, "objects": put["key"]} for shard in cut(job, chosen).to_pylist()]
+    connect()
+    rows, shares = extracted(job, shards)
+    tables = [t for t in results(stage(rows, Frames(), shares, num_cpus=shares.token_cpus)) if t.num_rows]
+    store.remove(put["key"])
+    if not tables:
+        raise JobError("not one clip of the sample could be used; 'wavmill run' lists the reasons")
+    table = pa.concat_tables(tables).sort_by("clip")
+    frames = np.concatenate(
+        [np.asarray(clip, np.float32).reshape(len(clip), -1) for clip in arrays_of(table["feature"])]
+    )
+    facts = {"clips": table.num_rows, "seconds": pc.sum(table["seconds"]).as_py()}
+    if len(frames) > job.fit.frames:
+        keep = np.random.default_rng(job.fit.seed).choice(len(frames), job.fit.frames, replace=False)
+        frames = frames[np.sort(keep)]
+    return frames, facts
+
+
+def frames_hz(job: Job) -> float:
+    if job.feature is not None:
+        return job.feature.clock.frames_hz
+    from pipeline.published import find_dataset
+
+    return float(find_dataset(job.source.origin)["columns"]["feature"]["rate_hz"])
