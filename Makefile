@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-# The newer pip resolves the pins in half the time, and 25,000 files are compiled when they are first imported, not at
+# The newer pip resolves the pins in half the time, and 16,000 files are compiled when they are first imported, not at
 # once: 46 s in all on 2 cores, where the pip 23.2 of Python 3.11 takes 207 s. Hence the unexport, too.
 INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade pip && \
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
@@ -40,6 +40,6 @@ clean:
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { \
-		echo "wavmill needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2> /dev/null || echo not here)."; \
+		echo "wavmill needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2> /dev/null || echo not found)."; \
 		echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; } >&2
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }

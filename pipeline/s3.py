@@ -1,6 +1,7 @@
 """The store on any S3-compatible server, through boto3 with the SDK's own chain of endpoint and credentials."""
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -20,13 +21,17 @@ REFUSED = {
 }  # fmt: skip
 
 
-@lru_cache
 def client() -> Any:
-    """One client per process. Its retries cover refused connections, 5xx and throttling."""
+    """One client per process and environment. Its retries cover refused connections, 5xx and throttling."""
+    return _client(tuple(sorted(pair for pair in os.environ.items() if pair[0].startswith("AWS_"))))
+
+
+@lru_cache(maxsize=4)
+def _client(environment: tuple[tuple[str, str], ...]) -> Any:
     import boto3
     from botocore.config import Config
 
-    return boto3.client(
+    return boto3.Session().client(
         "s3",
         config=Config(
             retries={"max_attempts": 6, "mode": "standard"},

@@ -38,7 +38,7 @@ class Mel(Choice):
         return ragged(np.float32, 1, self.bands)
 
     def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:
-        from librosa import filters as mels
+        import librosa.filters as mels
         from scipy.fft import rfft
 
         filters = mels.mel(sr=self.clock.rate_hz, n_fft=WINDOW_SAMPLES, n_mels=self.bands)  # (bands, 401)

@@ -1,0 +1,94 @@
+"""What the tests share: one local Ray, made sounds, two S3 servers."""
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from s3_server import S3Server, moto_server, swift_server
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[Callable[[], Any]]:
+    """A private Ray of two CPUs for the whole session, as the ``connect`` that run() and fit() take."""
+    from cluster.connect import connect
+
+    yield lambda: connect("local")
+    import ray
+
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tone() -> Callable[..., np.ndarray]:
+    """A made sound: a glide with a little seeded noise, (N,) float32."""
+
+    def make(seconds: float = 1.0, rate_hz: int = 16_000, hz: float = 220.0, seed: int = 0) -> np.ndarray:
+        t = np.arange(round(seconds * rate_hz)) / rate_hz
+        noise = np.random.default_rng(seed).normal(0, 0.02, len(t))
+        return (0.4 * np.sin(2 * np.pi * (hz * t + 30 * t * t)) + noise).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def wav() -> Callable[..., bytes]:
+    """Samples -> the bytes of a sound file."""
+
+    def encode(samples: np.ndarray, rate_hz: int = 16_000, format: str = "WAV", subtype: str | None = None) -> bytes:
+        sink = io.BytesIO()
+        soundfile.write(sink, samples, rate_hz, format=format, subtype=subtype)
+        return sink.getvalue()
+
+    return encode
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, tone: Any, wav: Any) -> Path:
+    """24 clips in 3 folders, one of them 5 s long, and three broken files."""
+    root = tmp_path / "corpus"
+    for number in range(24):
+        folder = root / f"word{number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        samples = tone(5.0 if number == 7 else 0.3 + 0.05 * number, hz=150 + 20 * number, seed=number)
+        (folder / f"take{number:02d}.flac").write_bytes(wav(samples, format="FLAC"))
+    (root / "word0" / "empty.wav").write_bytes(b"")
+    (root / "word1" / "text.wav").write_text("not a sound")
+    broken = tone(1.0)
+    broken[100] = np.nan
+    (root / "word2" / "nan.wav").write_bytes(wav(broken, subtype="FLOAT"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[S3Server]:
+    with moto_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with swift_server(tmp_path_factory.mktemp("swift")) as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "moto", "swift"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty store of each kind; on S3 a bucket of its own."""
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    server: S3Server = request.getfixturevalue(request.param)
+    return bucket_on(server, monkeypatch)
+
+
+def bucket_on(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new bucket, with the environment set so that this process and its children reach the server."""
+    for name, value in server.env().items():
+        monkeypatch.setenv(name, value)
+    bucket = f"b-{os.urandom(6).hex()}"
+    server.client().create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/some/prefix"
