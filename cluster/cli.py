@@ -96,7 +96,7 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Make the dataset. The same command again resumes; when nothing is left to do it says so."""
-    from cluster.progress import Watch
+    from cluster.progress import Watch, too_many
     from pipeline.commit import attempts_done
     from pipeline.job import fingerprint, resolve
     from pipeline.plan import make_plans, todo_of
@@ -118,7 +118,7 @@ def run(
         words.print_ran(out, watch, resumed=len(done))
     words.print_dataset(out, dataset, checked.address)
     counts = dataset["counts"]
-    if counts["rejected"] > max_rejects * counts["clips"]:
+    if too_many(counts["rejected"], counts["clips"], max_rejects):
         raise TooManyRejects(
             f"done, but {counts['rejected']:,} of {counts['clips']:,} clips were rejected; "
             f"the limit is {max_rejects:.0%}: wavmill show {checked.address} --rejects"

@@ -71,9 +71,9 @@ class Watch:
             self.console.print(f"{now}, {self.line()}")
 
     def _guard(self) -> None:
-        share = self.rejected / max(1, self.clips)
         if self.clips < GUARD_CLIPS:
             return
+        share = self.rejected / self.clips
         if share > self.max_rejects:
             raise TooManyRejects(
                 f"{self.rejected:,} of {self.clips:,} clips were rejected ({self.why()}), "
@@ -82,3 +82,8 @@ class Watch:
         if share > 0.01 and not self.warned:
             self.warned = True
             self.console.print(f"[yellow]{share:.1%} of the clips so far were rejected[/]: {self.why()}")
+
+
+def too_many(rejected: int, clips: int, max_rejects: float) -> bool:
+    """Whether a finished run is above the limit. Of a few clips, only all of them are too many."""
+    return rejected > max_rejects * clips if clips >= GUARD_CLIPS else rejected == clips

@@ -8,7 +8,7 @@ import io
 import math
 import os
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -19,6 +19,7 @@ from pipeline.errors import Reject
 CONTEXT_S = 2  # decoded around a part of a longer sound, and dropped after extraction
 BLOCK_FRAMES = 1 << 18
 RATES_HZ = range(1_000, 768_001)
+UNKNOWN_FRAMES = (1 << 63) - 1  # what libsndfile says of a FLAC that was written to a pipe
 SEEK_EXACTLY = {"WAV", "WAVEX", "FLAC", "AIFF", "RF64", "W64", "AU", "CAF"}  # others are read from the start
 
 
@@ -29,9 +30,9 @@ class Clip(Choice):
     stays with the part before it. ``channel`` is the mean of all, or the number of one, from 0.
     """
 
-    min_s: float = Field(0.1, ge=0)
+    min_s: float = Field(0.1, ge=0, allow_inf_nan=False)
     max_s: int = Field(30, ge=1, le=3600)
-    channel: Literal["mean"] | int = "mean"
+    channel: Literal["mean"] | Annotated[int, Field(ge=0)] = "mean"
 
 
 class Part(NamedTuple):
@@ -62,7 +63,7 @@ def parts_of(
             lead_s = min(CONTEXT_S, at)
             begin = first + (at - lead_s) * hz
             stop = first + (at + clip.max_s) * hz + max(CONTEXT_S * hz, shortest)
-            audio = sound.read(begin, int(min(stop, limit)))
+            audio = sound.read(begin, round(min(stop, limit)))
             rest = len(audio) - lead_s * hz  # from where the part starts
             if rest < shortest:
                 raise Reject("too_short", f"{max(0, rest) / hz:.3f} s from {at} s on; clip.min_s is {clip.min_s:g}")
@@ -155,12 +156,16 @@ class _Libsndfile:
         except io.UnsupportedOperation:
             handle = file
         try:
-            return cls(soundfile.SoundFile(handle, closefd=False))
+            sound = soundfile.SoundFile(handle, closefd=False)
         except (soundfile.LibsndfileError, TypeError):
             return None
+        if sound.format == "MP3" or not 0 < sound.frames < UNKNOWN_FRAMES:
+            sound.close()
+            return None
+        return cls(sound)
 
     def skip(self, start: int) -> int:
-        if start and self.sound.format in SEEK_EXACTLY:
+        if start and self.sound.format in SEEK_EXACTLY and self.sound.seekable():
             return self._tried(lambda: self.sound.seek(min(start, self.sound.frames)))
         return 0
 

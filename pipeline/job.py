@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,21 +36,24 @@ class Fit(Choice):
 
     codes: int = Field(100, ge=2, le=1 << 20)
     frames: int = Field(500_000, ge=2)  # a seeded sample of the corpus
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=1 << 32)
+
+
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Tasks(Choice):
     """How many CPUs one task of a stage asks for."""
 
-    cpus: float | Literal["auto"] = "auto"
+    cpus: Share | Literal["auto"] = "auto"
 
 
 class Workers(Choice):
     """How many extractors, and what each takes: gpus 0.5 puts two on one GPU."""
 
-    workers: int | Literal["auto"] = "auto"
-    cpus: float | Literal["auto"] = "auto"
-    gpus: float | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    cpus: Share | Literal["auto"] = "auto"
+    gpus: Share | Literal["auto"] = "auto"
 
 
 class Scale(Choice):
@@ -148,7 +151,7 @@ def decisive(job: Job) -> dict[str, Any]:
         "source": described(job.source, "source"),
         "clip": job.clip.recipe() if job.source.gives == "audio" else None,
         **steps,
-        "keep": sorted(job.keep),
+        "keep": sorted({*job.keep}),
     }
 
 

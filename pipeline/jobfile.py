@@ -1,5 +1,6 @@
 """The job file as people write it: YAML -> Job, with every problem found at once: line, option, what would be right."""
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -8,38 +9,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import JobError
 from pipeline.job import FAMILIES, Job
 from pipeline.rows import PRODUCTS
 from pipeline.sources import SOURCES
+from pipeline.yamltext import read_yaml
 
 ADDRESSES = ("path", "root", "origin", "codebook")
+BRANCH = re.compile(r"(constrained-)?(int|float|str|bool)|literal\[.*\]", re.DOTALL)  # of a union, in pydantic's paths
 Problem = tuple[tuple[Any, ...], str]  # the path of an option, and what is wrong with it
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML, but 1e-3 is a number and a key that stands twice is a mistake."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key, (at, _) in zip(keys, node.value, strict=True):
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", at.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, what) for tag, what in known if tag != "tag:yaml.org,2002:float"]
-    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+|\d[\d_]*\.[\d_]*|\.\d+([eE][-+]?\d+)?|\.inf|\.nan)$"),
-    list("-+0123456789."),
-)
 
 
 def load_job(path: str | Path, sets: Sequence[str] = ()) -> Job:
@@ -54,16 +34,9 @@ def load_job(path: str | Path, sets: Sequence[str] = ()) -> Job:
 
 def parse_job(text: str, where: str = "job", sets: Sequence[str] = ()) -> Job:
     """``load_job`` of a text; ``where`` names it in messages."""
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-        given = yaml.load(text, Loader=_Loader)  # a SafeLoader: no tag constructs a Python object
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f":{mark.line + 1}" if mark else ""
-        raise JobError(f"{where}{at}: {getattr(error, 'problem', None) or error}") from error
+    given, lines = read_yaml(text, where)
     if not isinstance(given, dict):
         raise JobError(f"{where} is not a job; 'wavmill new tokens' writes one to start from")
-    lines = _lines(node)
     problems: list[Problem] = []
     for one in sets:
         problems += _set(given, one, lines)
@@ -92,7 +65,13 @@ def absolute(job: Job) -> Job:
     """The job with its folders as absolute paths: workers run elsewhere."""
 
     def full(address: str) -> str:
-        return address if "://" in address or address == "auto" else str(Path(address).expanduser().absolute())
+        if "://" in address or address == "auto":
+            return address
+        try:
+            os.fsencode(made := str(Path(address).expanduser().absolute()))
+        except (RuntimeError, ValueError) as error:  # ~nobody/x, half of a surrogate pair
+            raise JobError(f"{address!r} is no path: {error}") from error
+        return made
 
     def moved(choice: Any) -> Any:
         named = {name: getattr(choice, name) for name in ADDRESSES if isinstance(getattr(choice, name, None), str)}
@@ -122,10 +101,17 @@ def _choice(family: str, value: Any, problems: list[Problem]) -> Any:
         sys.path.insert(0, str(Path.cwd()))  # the class may live beside the job file; python -c and -m do the same
     try:
         outside = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         problems.append(((family, "kind"), f"{family}.kind {kind!r} cannot be imported: {error}"))
         return None
-    return _checked(outside, {k: v for k, v in value.items() if k != "kind"}, (family,), kind, problems)
+    if not (isinstance(outside, type) and issubclass(outside, BaseModel)):
+        problems.append(((family, "kind"), f"{family}.kind {kind!r} is no choice: it must be a pydantic model"))
+        return None
+    made = _checked(outside, {k: v for k, v in value.items() if k != "kind"}, (family,), kind, problems)
+    if made is not None and not hasattr(made, "gives" if family == "source" else "reads"):
+        problems.append(((family, "kind"), f"{family}.kind {kind!r} is no {family}"))
+        return None
+    return made
 
 
 def _checked(model: type[Any], value: Any, path: tuple[Any, ...], kind: str, problems: list[Any]) -> Any:
@@ -140,9 +126,9 @@ def _said(model: type[Any], error: ValidationError, path: tuple[Any, ...], kind:
     """pydantic's errors as sentences."""
     said, seen = [], set()
     for one in error.errors():
-        loc = tuple(
-            part for part in one["loc"] if not (isinstance(part, str) and part.startswith(("literal", "int", "float")))
-        )
+        loc = one["loc"]
+        if one["type"] not in ("extra_forbidden", "missing"):  # there it ends with the option, whatever its name
+            loc = tuple(part for part in loc if not BRANCH.fullmatch(str(part)))
         at, option = (*path, *loc), ".".join(map(str, (*path, *loc)))
         if at in seen:
             continue  # the other branch of a union
@@ -157,8 +143,10 @@ def _said(model: type[Any], error: ValidationError, path: tuple[Any, ...], kind:
         else:
             branches = [e["msg"] for e in error.errors() if e["loc"][: len(loc)] == one["loc"][: len(loc)]]
             right = " or ".join(dict.fromkeys(message.removeprefix("Input should be ") for message in branches))
+            plain = one["msg"].startswith("Input should be ")
+            right = f"it should be {right}" if plain else right.removeprefix("Value error, ")
             shown = repr(one["input"]) if len(repr(one["input"])) < 60 else "the value"
-            said.append((at, f"{option} is {shown}; it should be {right}"))
+            said.append((at, f"{option} is {shown}; {right}"))
     return said
 
 
@@ -185,19 +173,10 @@ def _set(given: dict[str, Any], one: str, lines: dict[tuple[Any, ...], int]) -> 
         at = at[part]
         if not isinstance(at, dict):
             return [(path, f"--set {name}: {part} has no options")]
-    at[path[-1]] = yaml.load(text, Loader=_Loader)
+    at[path[-1]], _ = read_yaml(text, f"--set {one}")
     for known in [known for known in lines if known[: len(path)] == path]:
         del lines[known]  # what is wrong with it now is not what the file says
     return []
-
-
-def _lines(node: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], int]:
-    found = {}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            found[(*path, key.value)] = key.start_mark.line + 1
-            found |= _lines(value, (*path, key.value))
-    return found
 
 
 def _line(lines: dict[tuple[Any, ...], int], path: tuple[Any, ...]) -> int | None:

@@ -1,5 +1,6 @@
 """run(job): mill what has no record yet, publish. The whole pipeline on one screen."""
 
+import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -58,7 +59,15 @@ def mill(job: Job, shards: list[dict[str, Any]], watch: Watch) -> None:
 def extracted(job: Job, shards: list[dict[str, Any]]) -> tuple[ray.data.Dataset, Shares]:
     """The first stages: shards of the plan -> clips with their features. CPU tasks decode, a pool extracts."""
     shares = cluster_shares(job, max(shard["seconds"] for shard in shards))
-    DataContext.get_current().target_max_block_size = None  # a block is a shard, however large
+    context = DataContext.get_current()
+    context.target_max_block_size = None  # a block is a shard, however large
+    context.raise_original_map_exception = True  # Ray's own wrapping loses which error it was
+    context.enable_progress_bars, context.print_on_execution_start = False, False
+    for choice in (job.source, *job.steps):
+        if type(choice).__module__.partition(".")[0] != __name__.partition(".")[0]:  # a class from outside travels
+            ray.cloudpickle.register_pickle_by_value(
+                sys.modules[type(choice).__module__]
+            )  # to where it is not installed
     rows = ray.data.from_items(shards, override_num_blocks=len(shards))
     rows = stage(rows, Read(job), shares, num_cpus=shares.decode_cpus, **shares.beside_gpus())
     if job.feature is not None:
@@ -80,15 +89,14 @@ def cluster_shares(job: Job, longest_s: float) -> Shares:
     kinds = sorted(name.partition(":")[2] for name in cluster if name.startswith("accelerator_type:"))
     size = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0), cluster.get("memory", float(GIB))
     shares = shares_of(job, *size, int(bytes_per_s(job) * longest_s), kinds)
-    if reason := fits(shares, *size[:2]):
-        raise JobError(f"scale: this would wait for ever: {reason}")
+    if job.scale.feature.workers == "auto" and (reason := fits(shares, *size[:2])):
+        grows = "a cluster that grows takes scale.feature.workers at its word"
+        raise JobError(f"scale: this would wait for ever: {reason}; {grows}")
     return shares
 
 
 def results(rows: ray.data.Dataset) -> Iterator[pa.Table]:
     """The blocks of the last stage as they come. What stops a stage is raised as the error it was in the worker."""
-    context = DataContext.get_current()
-    context.enable_progress_bars, context.print_on_execution_start = False, False
     try:
         yield from rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     except Exception as error:

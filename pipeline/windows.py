@@ -45,7 +45,7 @@ class Fixed(Choice):
         if self.tail == "drop":
             count = max(0, (frames - length) // stride + 1)
         else:
-            count = -(-max(frames - length, 0) // stride) + 1 if frames else 0
+            count = min(-(-max(frames - length, 0) // stride) + 1, -(-frames // stride))  # no window of nothing
         made = np.arange(count, dtype=np.int32)[:, None] * stride + np.arange(length, dtype=np.int32)
         return np.where(made < frames, made, -1).astype(np.int32)
 

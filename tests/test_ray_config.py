@@ -82,11 +82,18 @@ def test_the_head_has_no_gpu_and_takes_no_tasks(config, node_types):
     assert node_types[config["head_node_type"]]["resources"] == {"CPU": 0}
 
 
-def test_workers_start_from_none_and_some_have_a_gpu(config, node_types):
-    workers = {name: spec for name, spec in node_types.items() if name != config["head_node_type"]}
-    assert all(spec["min_workers"] == 0 < spec["max_workers"] for spec in workers.values())
-    assert any(spec["resources"].get("GPU", 0) >= 1 for spec in workers.values())
-    assert config["max_workers"] == sum(spec["max_workers"] for spec in workers.values())
+def test_gpu_workers_exist_and_none_runs_before_it_is_needed(node_types):
+    gpu = [spec for spec in node_types.values() if spec["resources"].get("GPU", 0)]
+    assert gpu
+    assert all(spec["min_workers"] == 0 < spec["max_workers"] for spec in gpu)
+
+
+def test_some_cpus_are_always_there_for_a_run_to_size_itself_by(node_types):
+    assert sum(spec["resources"]["CPU"] * spec.get("min_workers", 0) for spec in node_types.values()) > 0
+
+
+def test_the_total_admits_every_worker_of_every_type(config, node_types):
+    assert config["max_workers"] == sum(spec.get("max_workers", 0) for spec in node_types.values())
 
 
 def test_every_node_has_an_instance_profile(node_types):

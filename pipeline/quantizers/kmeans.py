@@ -1,7 +1,7 @@
 """Tokens: for each frame, the number of the nearest centroid."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ class KMeans(Choice):
 
     kind: Literal["kmeans"] = "kmeans"
     codebook: str  # a folder or s3:// address
-    codes: int | Literal["auto"] = "auto"
+    codes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     sha256: str = Field("auto", pattern="^(auto|[0-9a-f]{64})$")
     reads: ClassVar[str] = "feature"
     writes: ClassVar[str] = "token"
@@ -40,4 +40,4 @@ class KMeans(Choice):
 
     def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:
         centroids = load_codebook(self.codebook, self.sha256).centroids
-        return lambda clips: [assign(frames, centroids) for frames in clips]
+        return lambda clips: [assign(frames.reshape(len(frames), centroids.shape[1]), centroids) for frames in clips]

@@ -1,10 +1,11 @@
 """A JSONL, CSV or Parquet table of sounds: path, and if present start_s, end_s, label and columns to carry."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from functools import lru_cache
+from math import inf
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -46,17 +47,17 @@ class Manifest(Choice):
 
     def objects(self, clip: Clip) -> Iterator[pa.Table]:
         table = self._table()
-        paths = table["path"].cast(pa.string()).to_pylist()
+        paths = [path or "" for path in _texts(table["path"])]
         entries = self._entries(sorted(set(paths)))
         starts = _floats(table, "start_s")
         ends = _floats(table, "end_s")
-        own = table["clip"].cast(pa.string()).to_pylist() if "clip" in table.column_names else None
+        own = _texts(table["clip"]) if "clip" in table.column_names else None
         texts = {name: _texts(table[name]) for name in self.carry}
         labels = _texts(table[self.label]) if self.label in table.column_names else [parent_of(p) for p in paths]
         rows: list[dict[str, Any]] = []
         for i, path in enumerate(paths):
             entry, start_s, end_s = entries[path], starts[i], ends[i]
-            if start_s is not None and end_s is not None and not 0 <= start_s < end_s:
+            if not 0 <= (start_s or 0.0) < (inf if end_s is None else end_s) or start_s == inf:
                 raise JobError(f"source.path: row {i + 1} of {self.path} runs from {start_s} to {end_s} s")
             name = own[i] if own else path if start_s is None else f"{path}#{round(start_s * 1000)}"
             whole = start_s is None and end_s is None and entry.size >= 0
@@ -88,7 +89,7 @@ class Manifest(Choice):
             store, key = self._at(row["path"])
             file, reject = opened(store, {**row, "path": key})
             carried = {name: row[name] for name in self.carry}
-            start_s, end_s = row["start_s"] or 0.0, np.inf if row["end_s"] is None else row["end_s"]
+            start_s, end_s = row["start_s"] or 0.0, inf if row["end_s"] is None else row["end_s"]
             stretch = start_s, end_s, row["lo"], row["hi"]
             return row["path"], [Found(row["clip"], row["label"], carried, file, *stretch, reject)]
 
@@ -100,11 +101,13 @@ class Manifest(Choice):
         folder, name = split(self.path)
         try:
             with open_store(folder).open(name) as file:
-                table = _read(name, file)
+                table = _read(name, file, ("path", "clip", self.label, *self.carry))
         except FileNotFoundError as error:
             raise JobError(f"source.path: {self.path} does not exist") from error
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             raise JobError(f"source.path: {self.path}: {error}") from error
+        if twice := [name for name, count in Counter(table.column_names).items() if count > 1]:
+            raise JobError(f"source.path: {self.path} has the column {twice[0]!r} twice")
         for wanted in ("path", *self.carry):
             if wanted not in table.column_names:
                 close = get_close_matches(wanted, table.column_names, n=1)
@@ -112,8 +115,9 @@ class Manifest(Choice):
                 raise JobError(f"source.path: {self.path} has no column {wanted!r}; {hint}")
         if not table.num_rows:
             raise JobError(f"source.path: {self.path} has no rows")
-        if table["path"].null_count:
-            raise JobError(f"source.path: {self.path} has {table['path'].null_count} rows without a path")
+        for name in {"path", "clip"} & {*table.column_names}:
+            if table[name].null_count:
+                raise JobError(f"source.path: {self.path} has {table[name].null_count} rows without a {name}")
         return table
 
     def _at(self, path: str) -> tuple[Store, str]:
@@ -150,7 +154,8 @@ def _store(url: str) -> Store:
     return open_store(url)
 
 
-def _read(name: str, file: Any) -> pa.Table:
+def _read(name: str, file: Any, texts: Sequence[str]) -> pa.Table:
+    """The table; the columns in ``texts`` as they are written: speaker 007 is not 7, and NA is a name."""
     if name.endswith(".parquet"):
         import pyarrow.parquet as pq
 
@@ -158,11 +163,19 @@ def _read(name: str, file: Any) -> pa.Table:
     if name.endswith((".csv", ".tsv")):
         from pyarrow import csv
 
-        return csv.read_csv(file, parse_options=csv.ParseOptions(delimiter="\t" if name.endswith(".tsv") else ","))
+        delimiter = csv.ParseOptions(delimiter="\t" if name.endswith(".tsv") else ",")
+        as_text = csv.ConvertOptions(column_types=dict.fromkeys(texts, pa.string()))
+        return csv.read_csv(file, parse_options=delimiter, convert_options=as_text)
     if name.endswith((".jsonl", ".json", ".ndjson")):
         from pyarrow import json
 
-        return json.read_json(file)
+        table = json.read_json(file)
+        times = [field for field in table.schema if field.name in texts and pa.types.is_timestamp(field.type)]
+        if times:  # a text that looks like a time, which Arrow would write in another way
+            file.seek(0)
+            as_text = pa.schema([field.with_type(pa.string()) for field in times])
+            table = json.read_json(file, parse_options=json.ParseOptions(explicit_schema=as_text))
+        return table
     raise JobError(f"source.path: {name} is not a manifest; give .jsonl, .csv, .tsv or .parquet")
 
 
@@ -171,7 +184,7 @@ def _floats(table: pa.Table, name: str) -> list[float | None]:
         return [None] * table.num_rows
     try:
         return table[name].cast(pa.float64()).to_pylist()
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise JobError(f"source.path: column {name} of the manifest is not a number: {error}") from error
 
 
@@ -182,4 +195,7 @@ def _texts(column: pa.ChunkedArray) -> list[str | None]:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         import json
 
-        return [None if value is None else json.dumps(value, ensure_ascii=False) for value in column.to_pylist()]
+        return [
+            None if value is None else json.dumps(value, ensure_ascii=False, default=str)
+            for value in column.to_pylist()
+        ]

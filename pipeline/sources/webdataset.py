@@ -132,13 +132,18 @@ class WebDataset(Choice):
             if kind == "json":
                 try:
                     fields |= json.loads(data)
-                except (ValueError, TypeError):
+                except (ValueError, TypeError, RecursionError):
                     continue
             elif kind in ("txt", "cls"):
                 fields.setdefault("text" if kind == "txt" else self.label, data.decode("utf-8", "replace").strip())
-        texts = {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-                 for key, value in fields.items() if value is not None}  # fmt: skip
+        texts = {key: _text(value) for key, value in fields.items() if value is not None}
         return texts.get(self.label, parent_of(name)), {key: texts.get(key) for key in self.carry}
+
+
+def _text(value: Any) -> str:
+    """A field as text. JSON can spell half a character (\\ud800), which no table can hold: a question mark."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.encode(errors="replace").decode()
 
 
 def samples(file: BinaryIO, lo: int = 0, hi: int = -1) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -150,18 +155,20 @@ def samples(file: BinaryIO, lo: int = 0, hi: int = -1) -> Iterator[tuple[str, di
         with tarfile.open(fileobj=file, mode="r:*") as tar:
             name, first = None, 0
             held: dict[str, bytes] = {}
+            members: set[str] = set()  # of the sample, held or not: a cut must not change where samples start
             for member in tar:
                 if not member.isfile():
                     continue
                 member_name = text_of(member.name.encode("utf-8", "surrogateescape"))
                 folder, _, base = member_name.rpartition("/")
                 key = f"{folder}/{base.split('.')[0]}" if folder else base.split(".")[0]
-                if key != name:
+                if key != name or member_name in members:
                     if held:
                         yield name or "", held
-                    name, first, held = key, member.offset, {}
+                    name, first, held, members = key, member.offset, {}, set()
                     if 0 <= hi <= first:
                         return
+                members.add(member_name)
                 if first >= lo:
                     content = tar.extractfile(member)
                     assert content is not None
@@ -174,13 +181,18 @@ def samples(file: BinaryIO, lo: int = 0, hi: int = -1) -> Iterator[tuple[str, di
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """tarfile takes a tar that breaks off between two members, or in a header, for a whole one."""
+    """tarfile takes a tar that breaks off between two members, or in a header, for a whole one.
+
+    A whole one ends with blocks of zeros and has nothing behind them.
+    """
     stream: Any = tar.fileobj
-    size = stream.seek(0, io.SEEK_END)
-    stream.seek(min(tar.offset, size))
+    stream.seek(tar.offset)  # a step back at most: to the end and back again, a .gz would be unpacked twice
     end = stream.read(BLOCK_BYTES)
-    if tar.offset > size or end.strip(b"\0") or (end and len(end) < BLOCK_BYTES):
-        raise Reject("corrupt", f"the tar breaks off at byte {min(tar.offset, size)}")
+    if end.strip(b"\0") or len(end) < BLOCK_BYTES:
+        raise Reject("corrupt", f"the tar breaks off before byte {tar.offset + BLOCK_BYTES}")
+    while rest := stream.read(1 << 20):
+        if rest.strip(b"\0"):
+            raise Reject("corrupt", f"the tar ends at byte {tar.offset}, and something comes after it")
 
 
 def _bytes_per_s(store: Store, entry: Entry) -> float:

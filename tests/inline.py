@@ -1,0 +1,77 @@
+"""The stages of a run one after another in this process, without Ray: what run() must equal."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from pipeline.commit import Commit, attempts_done
+from pipeline.job import Job, fingerprint, resolve
+from pipeline.jobfile import parse_job
+from pipeline.plan import Plan, make_plans, todo_of
+from pipeline.publish import publish
+from pipeline.read import Read
+from pipeline.rows import CONTEXT
+from pipeline.step import Apply
+from pipeline.store import open_store
+
+WORDS = """
+name: words
+source: {{kind: files, path: "{path}"}}
+clip: {{max_s: 2}}
+feature: {{kind: mel}}
+window: {{kind: fixed, length_frames: 10, stride_frames: 5}}
+keep: [feature, window]
+store: "{store}"
+"""
+
+
+def words(path: Any, store: Any, *sets: str) -> Job:
+    """A resolved job of mel features and windows over a folder."""
+    return resolve(parse_job(WORDS.format(path=path, store=store), "words.yaml", sets))
+
+
+def mill(job: Job, plans: list[Plan], most: int | None = None) -> int:
+    """Mill the shards without a record, ``most`` at most; return how many."""
+    read, commit = Read(job), Commit(job)
+    extract = Apply([job.feature] if job.feature else [], ["audio", *CONTEXT])
+    rest = Apply([step for step in (job.token, job.window) if step], [] if "feature" in job.keep else ["feature"])
+    todo = list(todo_of(plans, set(attempts_done(open_store(job.store), fingerprint(job)))))[:most]
+    for shard in todo:
+        commit(rest(extract(read(pa.Table.from_pylist([shard])))))
+    return len(todo)
+
+
+def run_inline(job: Job) -> dict[str, Any]:
+    plans = make_plans(job)
+    mill(job, plans)
+    return publish(job, plans)
+
+
+def rows_of(job: Job, dataset: dict[str, Any]) -> pa.Table:
+    """Every published row, in order, read through the store, whatever it is."""
+    store, top = open_store(job.store), f"{job.name}/v{dataset['version']}"
+    tables = [read_parquet(store.read(f"{top}/{part['path']}")) for part in dataset["parts"]]
+    return pa.concat_tables(tables)
+
+
+def read_parquet(data: bytes) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(pa.BufferReader(data))
+
+
+def digest(table: pa.Table) -> str:
+    """A hash of the rows, sorted by clip, that does not depend on files, chunks or row groups."""
+    table = table.sort_by("clip").combine_chunks()
+    hashed = hashlib.sha256(str(table.schema.remove_metadata()).encode())
+    for row in table.to_pylist():
+        hashed.update(repr({k: np.asarray(v).tobytes() if isinstance(v, list) else v for k, v in row.items()}).encode())
+    return hashed.hexdigest()
+
+
+def globbed(folder: Any) -> pa.Table:
+    """What a reader gets who knows nothing but data/*.parquet."""
+    return pads.dataset(str(folder), format="parquet").to_table()

@@ -1,0 +1,25 @@
+"""Adding an extractor from outside the repository: the README's own file and line, as a user would have them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.dataset
+
+README = Path(__file__).parents[1] / "README.md"
+WAVMILL = str(Path(sys.executable).parent / "wavmill")
+
+
+def test_the_readme_s_extractor_works_from_a_folder_of_its_own(corpus, tmp_path):
+    section = README.read_text().split("## Add your own")[1]
+    code = re.search(r"```python\n# (\w+\.py)\n(.*?)```", section, re.S)
+    line = re.search(r"^(feature: .*)$", section, re.M)
+    assert code and line, "the README shows one file and one line"
+    (tmp_path / code[1]).write_text(code[2])
+    job = f"name: mine\nsource: {{kind: files, path: {corpus}}}\n{line[1]}\nstore: {tmp_path}/store\n"
+    (tmp_path / "mine.yaml").write_text(job)
+    done = subprocess.run([WAVMILL, "run", "mine.yaml"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = pyarrow.dataset.dataset(f"{tmp_path}/store/mine/v1/data").to_table()
+    assert rows.num_rows == 24 and len(rows["feature"][0]) > 0

@@ -1,0 +1,166 @@
+"""run() and fit() on a local Ray: whole shards, resume, growth, any file name, errors that arrive as themselves."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from inline import digest, rows_of, run_inline, words
+
+from pipeline.errors import JobError, Stopped
+from pipeline.fit import fit
+from pipeline.job import resolve
+from pipeline.jobfile import parse_job
+from pipeline.plan import make_plans
+from pipeline.run import run
+
+
+def never() -> Any:
+    raise AssertionError("Ray was asked for")
+
+
+def test_ray_publishes_what_the_bare_stages_do(corpus, tmp_path, ray_local):
+    job, bare = words(corpus, tmp_path / "store"), words(corpus, tmp_path / "bare")
+    seen: list[dict] = []
+    dataset = run(job, make_plans(job), ray_local, seen.append)
+    assert digest(rows_of(job, dataset)) == digest(rows_of(bare, run_inline(bare)))
+    assert sum(row["found"] for row in seen) == dataset["counts"]["clips"]
+
+
+def test_a_finished_job_asks_for_no_ray_and_reads_no_sound(corpus, tmp_path):
+    job = words(corpus, tmp_path / "store")
+    first = run_inline(job)
+    for path in corpus.rglob("*.*"):  # unreadable now, and yet the same objects by size and time
+        facts = path.stat()
+        path.write_bytes(b"?" * facts.st_size)
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert run(job, make_plans(job), never) == first
+
+
+def test_a_lost_record_and_ten_new_files_cost_one_shard_and_ten(corpus, tmp_path, ray_local, tone, wav):
+    job = words(corpus, tmp_path / "store")
+    run_inline(job)
+    for number in range(10):
+        (corpus / "word1" / f"new{number}.wav").write_bytes(wav(tone(0.5, seed=100 + number)))
+    sorted((Path(job.store) / "_mill" / "done").rglob("*.json"))[3].unlink()
+    seen: list[dict] = []
+    second = run(job, make_plans(job), ray_local, seen.append)
+    assert len(seen) == 1 + 10
+    assert (second["version"], second["counts"]["objects"]) == (2, 27 + 10)
+
+
+def test_any_name_and_container_in_any_folder_is_milled(tmp_path, ray_local, tone):
+    import av
+
+    root = tmp_path / "odd 'names'" / 'нёсted "folder"'
+    root.mkdir(parents=True)
+    for name, codec in (("it's a clip.m4a", "aac"), ("a film.mp4", "aac"), ("naïve # 100%.webm", "libopus")):
+        with av.open(str(root / name), "w") as container:
+            stream = container.add_stream(codec, rate=48_000)
+            stream.layout = "mono"
+            wave = (tone(1.0, rate_hz=48_000) * 32767).astype(np.int16)[None]
+            frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
+            frame.sample_rate = 48_000
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+    film = (root / "a film.mp4").read_bytes()
+    Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9.mp4")).write_bytes(film)
+    (root / "new\nline.mp4").write_bytes(film)
+    job = words(tmp_path / "odd 'names'", tmp_path / "store")
+    dataset = run(job, make_plans(job), ray_local)
+    assert dataset["counts"]["done"] == dataset["counts"]["objects"] == 5
+    assert any("caf\ufffdE9.mp4" in clip for clip in rows_of(job, dataset)["clip"].to_pylist())
+
+
+FAILING = """
+from pipeline.errors import Stopped
+from pipeline.features.mel import Mel
+
+class Failing(Mel):
+    error: str
+    def open(self):
+        def work(waves):
+            raise {"stopped": Stopped, "bug": ZeroDivisionError}[self.error]("the very reason")
+        return work
+"""
+
+
+@pytest.mark.parametrize(("error", "kind"), [("stopped", Stopped), ("bug", Exception)])
+def test_what_stops_a_worker_stops_the_run_and_says_why(corpus, tmp_path, ray_local, monkeypatch, error, kind):
+    (tmp_path / f"failing_{error}.py").write_text(FAILING)
+    monkeypatch.chdir(tmp_path)
+    job = words(corpus, tmp_path / "store", f"feature.kind=failing_{error}:Failing", f"feature.error={error}")
+    with pytest.raises(kind, match="the very reason"):
+        run(job, make_plans(job), ray_local)
+    assert not (tmp_path / "store" / "words").exists()
+
+
+TOKENS = """
+name: tokens
+source: {{kind: files, path: "{path}"}}
+feature: {{kind: mel}}
+token: {{kind: kmeans, codebook: "{codebook}"}}
+fit: {{codes: 12, seed: {seed}}}
+store: "{store}"
+"""
+
+
+def tokens(corpus: Path, tmp_path: Path, codebook: str, seed: int = 1) -> Any:
+    text = TOKENS.format(path=corpus, codebook=tmp_path / codebook, seed=seed, store=tmp_path / "store")
+    return resolve(parse_job(text), how_to_fit=None, any_codebook=True)
+
+
+def test_a_codebook_is_a_function_of_corpus_and_seed(corpus, tmp_path, ray_local):
+    one, already = fit(tokens(corpus, tmp_path, "one"), ray_local)
+    two, _ = fit(tokens(corpus, tmp_path, "two"), ray_local)
+    assert not already and one["sha256"] == two["sha256"]
+    assert one["report"]["codes_used"] <= 12 and 1 < one["report"]["perplexity"] <= 12
+
+
+def test_a_codebook_that_is_there_is_not_learnt_again_and_not_overwritten(corpus, tmp_path, ray_local):
+    first, _ = fit(tokens(corpus, tmp_path, "one"), ray_local)
+    assert fit(tokens(corpus, tmp_path, "one"), never) == (first, True)
+    with pytest.raises(JobError, match="another codebook is at"):
+        fit(tokens(corpus, tmp_path, "one", seed=2), never)
+
+
+def test_more_codes_than_frames_is_an_error_that_says_so(corpus, tmp_path, ray_local):
+    job = tokens(corpus, tmp_path, "one")
+    job = job.model_copy(update={"fit": job.fit.model_copy(update={"codes": 100_000})})
+    with pytest.raises(JobError, match="frames cannot make 100000 codes"):
+        fit(job, ray_local)
+
+
+GPU = """
+import ray, sys
+sys.path.insert(0, {tests!r})
+ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+from inline import words
+from pipeline.plan import make_plans
+from pipeline.run import cluster_shares, run
+job = words({corpus!r}, {store!r}, "feature.kind=on_gpu:OnGpu")
+shares = cluster_shares(job, 10.0)
+assert (shares.feature_workers, shares.feature_gpus) == (1, 1.0), shares
+print(run(job, make_plans(job), lambda: ray)["counts"]["done"])
+"""
+
+ON_GPU = """
+import os
+from typing import ClassVar
+from pipeline.features.mel import Mel
+
+class OnGpu(Mel):
+    gpu: ClassVar[bool] = True
+    def open(self):
+        assert os.environ.get("CUDA_VISIBLE_DEVICES") == "0", "this worker was given no GPU"
+        return super().open()
+"""
+
+
+def test_an_extractor_that_wants_a_gpu_gets_one_and_whole_shards(corpus, tmp_path):
+    (tmp_path / "on_gpu.py").write_text(ON_GPU)
+    script = GPU.format(tests=str(Path(__file__).parent), corpus=str(corpus), store=str(tmp_path / "store"))
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == ["26"], done.stderr[-2000:]
