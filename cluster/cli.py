@@ -26,6 +26,7 @@ Set = Annotated[list[str], Option("--set", metavar="NAME=VALUE", help="feature.b
 On = Annotated[str | None, Option(help="a running Ray cluster, as host:6379; default: RAY_ADDRESS, else a local one")]
 Verbose = Annotated[bool, Option("--verbose", help="show Ray's own log")]
 MAX_REJECTS = 0.1
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 
 @app.command()
@@ -38,9 +39,9 @@ def demo(
         raise JobError("the demo needs the examples of a clone; there are none beside this installation")
     corpus = file.parent / "corpus"
     sets = [f"source.path={corpus}", f"store={to}", f"token.codebook={to}/codebook"]
-    out.print(f"[bold]fit[/]   {words.command('fit', file)}")
+    out.print(f"[bold]fit[/]   {escape(words.command('fit', file))}")
     fit(str(file), sets, on=on, verbose=verbose)
-    out.print(f"[bold]run[/]   {words.command('run', file)}")
+    out.print(f"[bold]run[/]   {escape(words.command('run', file))}")
     run(str(file), sets, on=on, verbose=verbose)
     out.print("Now on your own sound:  wavmill new tokens > my.yaml")
 
@@ -65,7 +66,7 @@ def plan(job: JobFile, set: Set = []) -> None:
     from pipeline.job import resolve
     from pipeline.preview import preview
 
-    words.print_preview(out, preview(resolve(load(job, set), how_to_fit=None)), job)
+    words.print_preview(out, preview(resolve(load(job, set), how_to_fit=None)), job, set)
 
 
 @app.command()
@@ -191,15 +192,15 @@ def connecting(on: str | None, verbose: bool) -> Any:
 def main() -> None:
     """The command ``wavmill``: run a verb; an expected error is one message and its exit code, a bug a traceback."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
+        if code == INTERRUPTED:
+            err.print("stopped; the same command goes on from here")
+        sys.exit(code)
     except WavmillError as error:
         err.print(f"[bold red]wavmill:[/] {escape(str(error))}")
         sys.exit(error.exit_code)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except KeyboardInterrupt:
-        err.print("stopped; the same command goes on from here")
-        sys.exit(130)
     except Exception as error:
         if hasattr(error, "format_message"):  # click's own: an unknown option, a missing argument
             error.show()  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """What the verbs print: findings as sentences and small tables."""
 
+import shlex
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -23,7 +24,7 @@ def command(verb: str, job: str | Path, sets: list[str] = []) -> str:
     path = Path(job)
     if path.is_absolute() and path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())
-    return " ".join([f"wavmill {verb} {path}", *(f"--set {one}" for one in sets)])
+    return shlex.join(["wavmill", verb, str(path), *(word for one in sets for word in ("--set", one))])
 
 
 def size(count: float) -> str:
@@ -41,7 +42,7 @@ def table(*columns: str) -> Table:
     return made
 
 
-def print_preview(console: Console, seen: Any, job: str) -> None:
+def print_preview(console: Console, seen: Any, job: str, sets: list[str]) -> None:
     """What ``plan`` says: the steps with every auto resolved, the corpus, the shards, what is there already."""
     steps = table("step", "kind", "options", "reads", "writes", "rate")
     for step in seen.steps:
@@ -59,9 +60,11 @@ def print_preview(console: Console, seen: Any, job: str) -> None:
     console.print(f"gives     about {size(seen.out_bytes)} in {escape(seen.address)}/v{seen.version}")
     console.print(f"identity  {seen.fingerprint[:16]}")
     if seen.codebook_missing:
-        console.print(f"codebook  there is none at {escape(seen.codebook_missing)} yet:  {command('fit', job)}")
+        console.print(
+            f"codebook  there is none at {escape(seen.codebook_missing)} yet:  {escape(command('fit', job, sets))}"
+        )
     else:
-        console.print(f"next      {command('run', job)}")
+        console.print(f"next      {escape(command('run', job, sets))}")
 
 
 def print_codebook(console: Console, address: str, described: dict[str, Any], already: bool) -> None:

@@ -12,6 +12,8 @@ _escaped = re.compile(MARK + "([0-9A-F]{2})")
 
 def text_of(name: bytes) -> str:
     """b'caf\\xe9.wav' -> 'caf\\ufffdE9.wav'; valid UTF-8 without U+FFFD is returned as it is."""
+    if name.isascii():
+        return name.decode("ascii")
     text = name.decode("utf-8", errors="surrogateescape")
     if MARK in text:
         text = text.replace(MARK, "".join(f"{MARK}{byte:02X}" for byte in MARK.encode()))

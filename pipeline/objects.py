@@ -4,14 +4,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, BinaryIO, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import AfterValidator
 
 from pipeline.decode import Clip, length_s, parts_of
 from pipeline.errors import JobError, Reject
-from pipeline.rows import AUDIO, column_of, decoded
+from pipeline.rows import AUDIO, PRODUCTS, column_of, decoded
 from pipeline.store import Entry, Store
 
 SOUNDS = frozenset(
@@ -31,6 +33,17 @@ SCHEMA = pa.schema([
     pa.field("lo", pa.int64(), nullable=False),  # the stretch of the object that this row covers:
     pa.field("hi", pa.int64(), nullable=False),  # seconds of a sound, bytes of a tar, row groups; hi = -1 for the end
 ])  # fmt: skip
+
+
+def _free(carry: tuple[str, ...]) -> tuple[str, ...]:
+    taken = {*decoded(()).names, *PRODUCTS, *SCHEMA.names, "end_s", "reason", "shard", "found"}
+    for name in carry:
+        if name in taken or carry.count(name) > 1:
+            raise ValueError(f"there is a column {name!r} already")
+    return carry
+
+
+Carry = Annotated[tuple[str, ...], AfterValidator(_free)]  # names of columns that travel with a clip
 
 
 class Found(NamedTuple):
@@ -90,17 +103,16 @@ def ranges_of(store: Store, entry: Entry, clip: Clip) -> list[tuple[int, int]]:
 def seconds_by_suffix(store: Store, objects: pa.Table) -> np.ndarray:
     """An estimate of each object's seconds from its bytes, by the headers of a few objects of each kind."""
     sizes = objects["size"].to_numpy().clip(0)
-    paths = objects["path"].to_pylist()
-    kinds, index = np.unique(
-        np.array([suffix_of(path) for path in paths], dtype=object).astype(str), return_inverse=True
-    )
-    per_s = np.full(len(kinds), float(GUESS_BYTES_PER_S))
-    for kind in range(len(kinds)):
+    suffixes = pc.utf8_lower(pc.replace_substring_regex(objects["path"], r"(?s)^.*[./]", ""))
+    coded = suffixes.combine_chunks().dictionary_encode()  # no Python object per file
+    index = coded.indices.to_numpy()
+    per_s = np.full(len(coded.dictionary), float(GUESS_BYTES_PER_S))
+    for kind in range(len(coded.dictionary)):
         rows = np.flatnonzero((index == kind) & (sizes > 0))
         measured = [0.0, 0.0]
         for row in rows[np.linspace(0, len(rows) - 1, min(SAMPLED, len(rows))).astype(int)]:
             try:
-                with store.open(paths[row]) as file:
+                with store.open(objects["path"][row].as_py()) as file:
                     measured[0] += length_s(file)
                     measured[1] += float(sizes[row])
             except (Reject, FileNotFoundError):

@@ -149,8 +149,9 @@ class Folder:
                         entries = list(found)
                 except FileNotFoundError:
                     continue
+            below = f"{key}/" if key else ""
             for entry in entries:
-                name = f"{key}/{text_of(entry.name)}" if key else text_of(entry.name)
+                name = below + text_of(entry.name)
                 try:
                     if entry.is_dir(follow_symlinks=False):
                         stack.append((entry.path, name))

@@ -62,13 +62,15 @@ class Files(Choice):
 
         def found() -> Iterator[tuple[Entry, int, int]]:
             for entry in store.list():
-                if entry.key.startswith(".") or "/." in entry.key or "/_mill/" in f"/{entry.key}":
+                suffix = suffix_of(entry.key)
+                if entry.key[0] == "." or "/." in entry.key or "/_mill/" in f"/{entry.key}":
                     self._skipped["hidden"] += 1
-                elif "any" not in wanted and suffix_of(entry.key) not in wanted:
-                    self._skipped[f".{suffix_of(entry.key)}" if suffix_of(entry.key) else "without suffix"] += 1
+                elif suffix not in wanted and "any" not in wanted:
+                    self._skipped[f".{suffix}" if suffix else "without suffix"] += 1
+                elif entry.size <= LONG_BYTES:
+                    yield entry, 0, -1
                 else:
-                    for lo, hi in ranges_of(store, entry, clip):
-                        yield entry, lo, hi
+                    yield from ((entry, lo, hi) for lo, hi in ranges_of(store, entry, clip))
 
         some = False
         for table in table_of(found()):

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pipeline.choice import Choice
 from pipeline.decode import Clip
 from pipeline.errors import JobError
-from pipeline.objects import SCHEMA, Found, ahead, decoded_table, parent_of, ranges_of, seconds_by_suffix
+from pipeline.objects import SCHEMA, Carry, Found, ahead, decoded_table, parent_of, ranges_of, seconds_by_suffix
 from pipeline.sources.files import opened
 from pipeline.store import Entry, Folder, Store, open_store, split
 
@@ -33,7 +33,7 @@ class Manifest(Choice):
     path: str
     root: str = "auto"
     label: str = "label"
-    carry: tuple[str, ...] = ()
+    carry: Carry = ()
     gives: ClassVar[str] = "audio"
 
     def recipe(self) -> dict[str, Any]:

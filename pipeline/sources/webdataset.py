@@ -21,6 +21,7 @@ from pipeline.objects import (
     RANGE_S,
     SAMPLED,
     SOUNDS,
+    Carry,
     Found,
     decoded_table,
     nothing_found,
@@ -44,7 +45,7 @@ class WebDataset(Choice):
     kind: Literal["webdataset"] = "webdataset"
     path: str
     label: str = "label"
-    carry: tuple[str, ...] = ()
+    carry: Carry = ()
     gives: ClassVar[str] = "audio"
 
     def recipe(self) -> dict[str, Any]:

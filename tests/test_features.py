@@ -1,0 +1,200 @@
+"""What every extractor keeps to, whoever wrote it; and the numbers of MFCC and mel, restated from their definitions."""
+
+import pickle
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline.decode import CONTEXT_S, Clip, parts_of
+from pipeline.errors import Reject
+from pipeline.features import EXTRACTORS
+
+NEEDS: dict[str, dict] = {}  # the options that a kind cannot do without; a tiny model, say
+every_extractor = pytest.mark.parametrize("kind", EXTRACTORS)
+
+
+def choice_of(kind):
+    return EXTRACTORS[kind](**NEEDS.get(kind, {}))
+
+
+@lru_cache
+def opened(kind):
+    return choice_of(kind).open()
+
+
+def noise(samples: int, seed: int = 0) -> np.ndarray:
+    return (0.1 * np.random.default_rng(seed).normal(size=samples)).astype(np.float32)
+
+
+@every_extractor
+def test_an_extractor_is_registered_under_its_own_name(kind):
+    assert choice_of(kind).kind == kind
+
+
+@every_extractor
+@pytest.mark.parametrize("frames, more", [(1, 0), (1, 1), (2, -1), (2, 0), (49, 0), (257, 17), (300, 3)])
+def test_a_sound_has_the_frames_of_its_clock_in_the_shape_of_its_type(kind, frames, more):
+    choice = choice_of(kind)
+    clock = choice.clock
+    fewest = max(1, (frames - 1) * clock.hop_samples + (0 if clock.centred else clock.window_samples))
+    samples = fewest + more
+    [made] = opened(kind)([noise(samples)])
+    assert len(made) == clock.frames(samples) == frames - (more < 0)
+    assert made[0].size == choice.type.value_type.list_size
+    assert made.dtype == choice.type.value_type.value_type.to_pandas_dtype()
+
+
+@every_extractor
+@pytest.mark.parametrize("samples", [0, 1, 399, 400])
+def test_a_sound_too_short_for_a_frame_is_rejected_and_no_other(kind, samples):
+    [made] = opened(kind)([noise(samples)])
+    if choice_of(kind).clock.frames(samples):
+        assert isinstance(made, np.ndarray)
+    else:
+        assert isinstance(made, Reject) and made.reason == "too_short"
+
+
+@every_extractor
+@settings(deadline=None, max_examples=10)
+@given(st.lists(st.sampled_from([500, 1700, 4000, 9001, 16_000, 30_000]), min_size=1, max_size=5), st.data())
+def test_a_neighbour_in_the_batch_changes_nothing(kind, lengths, data):
+    waves = [noise(samples, seed) for seed, samples in enumerate(lengths)]
+    picked = data.draw(st.lists(st.sampled_from(range(len(waves))), min_size=1, max_size=6))
+    together = opened(kind)([waves[i] for i in picked])
+    for i, found in zip(picked, together, strict=True):
+        [alone] = opened(kind)([waves[i]])
+        assert (found == alone).all()
+
+
+@every_extractor
+def test_a_rejected_neighbour_changes_nothing(kind, tone):
+    [alone] = opened(kind)([tone()])
+    [_, beside] = opened(kind)([tone(0), tone()])
+    assert (beside == alone).all()
+
+
+@every_extractor
+def test_the_sound_is_left_as_it_was(kind, tone):
+    wave = tone()
+    opened(kind)([wave])
+    assert (wave == tone()).all()
+
+
+@every_extractor
+def test_silence_has_finite_features(kind):
+    [made] = opened(kind)([np.zeros(16_000, np.float32)])
+    assert np.isfinite(made).all()
+
+
+@every_extractor
+def test_a_worker_that_gets_the_choice_pickled_makes_the_same_numbers(kind, tone):
+    again = pickle.loads(pickle.dumps(choice_of(kind)))
+    assert again == choice_of(kind)
+    assert (again.open()([tone()])[0] == opened(kind)([tone()])[0]).all()
+
+
+@every_extractor
+def test_a_choice_comes_back_from_json(kind):
+    choice = choice_of(kind)
+    assert type(choice).model_validate_json(choice.model_dump_json()) == choice
+
+
+@every_extractor
+def test_an_option_that_there_is_not_is_refused(kind):
+    with pytest.raises(ValidationError):
+        EXTRACTORS[kind](**NEEDS.get(kind, {}), no_such_option=1)
+
+
+@every_extractor
+def test_a_choice_cannot_be_changed(kind):
+    with pytest.raises(ValidationError):
+        choice_of(kind).kind = "other"
+
+
+@every_extractor
+def test_a_whole_second_is_a_whole_number_of_hops_and_a_frame_is_shorter_than_the_context(kind):
+    clock = choice_of(kind).clock
+    assert clock.rate_hz % clock.hop_samples == 0
+    assert clock.window_samples < CONTEXT_S * clock.rate_hz
+
+
+@every_extractor
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100])
+@pytest.mark.parametrize("seconds, max_s", [(13.37, 4), (7.0, 1)])
+def test_the_frames_of_the_parts_are_the_frames_of_the_whole(kind, rate_hz, seconds, max_s, tone, wav):
+    import io
+
+    clock = choice_of(kind).clock
+    data = wav(tone(seconds, rate_hz), rate_hz, subtype="FLOAT")
+
+    def frames(clip: Clip) -> list[np.ndarray]:
+        found = []
+        for part in parts_of(io.BytesIO(data), clip, clock.rate_hz):
+            first, last = clock.part(part.lead_samples, part.kept_samples, len(part.audio))
+            found.append(opened(kind)([part.audio])[0][first:last])
+        return found
+
+    [whole] = frames(Clip(max_s=3600))
+    joined = np.concatenate(frames(Clip(max_s=max_s)))
+    assert joined.shape == whole.shape
+    assert np.abs(joined - whole).max() <= 1e-5 * np.abs(whole).max()
+
+
+def kaldi_mfcc(wave: np.ndarray) -> np.ndarray:
+    """Kaldi's MFCC of a sound at 16 kHz and its differences, (T, 39) float64, written from the definition."""
+    frames = np.lib.stride_tricks.sliding_window_view(wave.astype(float), 400)[::160]
+    frames = frames - frames.mean(axis=1, keepdims=True)
+    before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)  # the first sample stands before itself
+    povey = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 399)) ** 0.85
+    power = np.abs(np.fft.rfft((frames - 0.97 * before) * povey, 512)) ** 2  # (T, 257)
+
+    def mel(hz):
+        return 1127 * np.log(1 + np.asarray(hz) / 700)
+
+    edges = np.linspace(mel(20), mel(8000), 25)
+    bins = mel(np.arange(257) * 16_000 / 512)
+    low, centre, high = (edges[i : i + 23, None] for i in range(3))
+    triangles = np.clip(np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)), 0, None)
+    energies = np.log(np.maximum(power @ triangles.T, np.finfo(np.float32).eps))  # (T, 23)
+    n, k = np.arange(13)[:, None], np.arange(23)
+    cosines = np.sqrt(2 / 23) * np.cos(np.pi / 23 * (k + 0.5) * n) * np.where(n == 0, np.sqrt(0.5), 1)
+    cepstra = energies @ cosines.T * (1 + 11 * np.sin(np.pi * np.arange(13) / 22))
+
+    def slope(x):
+        padded = np.concatenate([x[:1], x[:1], x, x[-1:], x[-1:]])
+        return sum(n * (padded[2 + n : len(x) + 2 + n] - padded[2 - n : len(x) + 2 - n]) for n in (1, 2)) / 10
+
+    return np.concatenate([cepstra, slope(cepstra), slope(slope(cepstra))], axis=1)
+
+
+@pytest.mark.parametrize("seconds", [0.025, 0.05, 1.0, 3.3])
+def test_mfcc_is_kaldis_with_differences(seconds, tone):
+    [made] = opened("mfcc")([tone(seconds)])
+    assert np.abs(made[:, 0] - kaldi_mfcc(tone(seconds))).max() < 1e-3
+
+
+@pytest.mark.parametrize("bands", [80, 40])
+@pytest.mark.parametrize("seconds", [0.1, 1.0, 6.0])
+def test_mel_is_librosas_with_a_floor(bands, seconds, tone):
+    import librosa
+
+    [made] = EXTRACTORS["mel"](bands=bands).open()([tone(seconds)])
+    magnitudes = librosa.feature.melspectrogram(
+        y=tone(seconds), sr=16_000, n_fft=800, hop_length=320, power=1, n_mels=bands, center=True, pad_mode="constant"
+    )
+    assert np.abs(made[:, 0] - np.log(np.maximum(magnitudes, 1e-5)).T).max() < 1e-3
+
+
+def test_a_mel_frame_of_silence_stands_on_the_floor():
+    [made] = opened("mel")([np.zeros(4000, np.float32)])
+    assert made == pytest.approx(np.log(1e-5))
+
+
+@pytest.mark.parametrize("bands", [7, 257])
+def test_a_number_of_mel_bands_out_of_range_is_refused(bands):
+    with pytest.raises(ValidationError):
+        EXTRACTORS["mel"](bands=bands)
