@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.job import Job, decisive, fingerprint
+from pipeline.rows import frame_bytes
 from pipeline.store import Store, open_store, sha256
 
 SHARD_S = 3600.0
@@ -132,9 +133,8 @@ def bytes_per_s(job: Job) -> float:
     """The widest column in flight, in bytes per second of sound."""
     widths = [1.0]
     if job.feature is not None:
-        kind = job.feature.type.value_type
-        width = kind.list_size * kind.value_type.bit_width // 8 if pa.types.is_fixed_size_list(kind) else 4
-        widths += [4.0 * job.feature.clock.rate_hz, job.feature.clock.frames_hz * width]
+        clock = job.feature.clock
+        widths += [4.0 * clock.rate_hz, clock.frames_hz * frame_bytes(job.feature.type)]
     return max(widths)
 
 

@@ -11,10 +11,10 @@ from pipeline.commit import attempts_done
 from pipeline.job import Job, fingerprint
 from pipeline.plan import cut, identities, list_objects, plans_of, read_objects, todo_of
 from pipeline.published import versions
-from pipeline.rows import PRODUCTS
+from pipeline.rows import PRODUCTS, frame_bytes
 from pipeline.store import open_store
 
-TOKEN_BYTES = 2
+GUESS_HZ = 50.0  # of a dataset's column, which is counted in rows and not in frames
 
 
 @dataclass(frozen=True)
@@ -82,28 +82,26 @@ def steps_of(job: Job) -> list[tuple[str, str, str, str, str, str]]:
         if name == "feature":
             rate = f"{step.clock.frames_hz:g} Hz"
         kept = " (kept)" if name in job.keep else ""
-        rows.append((name, step.kind, options(step, {"kind"}), step.reads, f"{name}: {step.type}{kept}", rate))
+        rows.append((name, step.kind, options(step, {"kind"}), step.reads, f"{shape_of(step.type)}{kept}", rate))
     return rows
+
+
+def shape_of(kind: pa.DataType) -> str:
+    """A column's type as a shape: list<fixed_size_list<float>[80]> is (T, 80) float."""
+    inner = kind.value_type
+    return f"(T, {inner.list_size}) {inner.value_type}" if pa.types.is_fixed_size_list(inner) else f"(T,) {inner}"
 
 
 def options(choice: Any, but: set[str]) -> str:
     given = {name: value for name, value in choice.model_dump().items() if name not in but and value not in ((), None)}
-    return ", ".join(f"{name} {str(value)[:40]}" for name, value in given.items())
+    texts = {
+        name: ", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in given.items()
+    }
+    return ", ".join(f"{name} {text if len(text) < 40 else '...' + text[-36:]}" for name, text in texts.items())
 
 
 def kept_bytes_per_s(job: Job) -> float:
     """Bytes at rest per second of sound, before compression."""
-    total = 1.0
-    rate_hz = job.feature.clock.frames_hz if job.feature is not None else 50.0
-    if "feature" in job.keep:
-        kind = job.feature.type.value_type
-        total += (
-            rate_hz * kind.list_size * kind.value_type.bit_width / 8
-            if pa.types.is_fixed_size_list(kind)
-            else rate_hz * 4
-        )
-    if "token" in job.keep:
-        total += rate_hz * TOKEN_BYTES
-    if "window" in job.keep:
-        total += rate_hz / getattr(job.window, "stride_frames", 1) * job.window.type.value_type.list_size * 4
-    return total
+    rate_hz = job.feature.clock.frames_hz if job.feature is not None else GUESS_HZ
+    rates = {"window": rate_hz / getattr(job.window, "stride_frames", 1)}
+    return sum(rates.get(name, rate_hz) * frame_bytes(getattr(job, name).type) for name in job.keep)

@@ -180,7 +180,10 @@ def _kept(table: pa.Table, gone: tuple[pa.Array, pa.Array] | None) -> pa.Table:
 
 def _read(store: Store, record: dict[str, Any], what: str) -> pa.Table:
     """The data or rejects of a record, checked against its hash."""
-    data = store.read(record[what]["key"])
+    try:
+        data = store.read(record[what]["key"])
+    except FileNotFoundError as error:
+        raise Stopped(f"{store.url}/{record[what]['key']} is gone, and its record says it was written") from error
     if sha256(data) != record[what]["sha256"]:
         raise Stopped(f"{store.url}/{record[what]['key']} is damaged: its hash is not the one in its record")
     return pq.read_table(pa.BufferReader(data))

@@ -73,6 +73,13 @@ def ragged(dtype: Any, *inner: int) -> pa.DataType:
     return pa.list_(pa.list_(value, width) if inner else value)
 
 
+def frame_bytes(kind: pa.DataType) -> int:
+    """Bytes of one frame (or token, or window) of a ragged column."""
+    inner = kind.value_type
+    fixed = pa.types.is_fixed_size_list(inner)
+    return inner.list_size * inner.value_type.bit_width // 8 if fixed else inner.bit_width // 8
+
+
 def column_of(arrays: Sequence[np.ndarray], kind: pa.DataType) -> pa.Array:
     """Arrays (T, ...) as one Arrow column of that type; one copy, no Python object per value."""
     offsets = np.zeros(len(arrays) + 1, np.int64)

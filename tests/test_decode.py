@@ -3,6 +3,7 @@
 import io
 import math
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -58,14 +59,9 @@ def ffmpeg(sound: np.ndarray, format: str, codec: str, rate_hz: int = RATE_HZ, p
         for _ in range(25 if pictures else 0):
             picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
             container.mux(video.encode(picture))
-        fifo = av.AudioFifo()
         frame = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
-        frame.sample_rate, frame.pts = rate_hz, 0
-        fifo.write(frame)
-        to_codec = av.AudioResampler(format=stream.codec_context.format or "fltp")
-        while (some := fifo.read(stream.codec_context.frame_size or 1024, partial=True)) is not None:
-            for made in to_codec.resample(some):
-                container.mux(stream.encode(made))
+        frame.sample_rate, frame.time_base, frame.pts = rate_hz, Fraction(1, rate_hz), 0
+        container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if video is not None:
             container.mux(video.encode(None))
@@ -181,7 +177,8 @@ def without_header(data: bytes) -> bytes:
     """An MP3 without the first frame, which is no sound but says how many frames follow (Xing's or Info header)."""
     version, rate, layout = data[1] >> 3 & 3, data[2] >> 2 & 3, data[2] >> 4
     v1 = version == 3
-    kbits = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320] if v1 else [0, 8, 16, 24, 32, 40, 48, 56]
+    kbits = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320]
+    kbits = kbits if v1 else [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160]
     rates_hz = [44_100, 48_000, 32_000] if v1 else [22_050, 24_000, 16_000]
     size = (144 if v1 else 72) * kbits[layout] * 1000 // rates_hz[rate] + (data[2] >> 1 & 1)
     assert b"Xing" in data[:size] or b"Info" in data[:size]
@@ -236,7 +233,7 @@ def test_a_flac_written_to_a_pipe_is_read_to_its_end(wav, tone):
     data = bytearray(wav(tone(3), format="FLAC"))
     data[21] &= 0xF0  # the number of samples: 36 bits of STREAMINFO, zero where it was not known
     data[22:26] = bytes(4)
-    assert (samples(bytes(data)) == samples(wav(tone(3)))).all()
+    assert (samples(bytes(data)) == samples(wav(tone(3), format="FLAC"))).all()
 
 
 def test_a_flac_written_to_a_pipe_does_not_say_how_long_it_is(wav, tone):
@@ -272,9 +269,8 @@ def test_the_mean_of_the_channels_is_taken_unless_told_otherwise(stereo, tone):
     assert np.abs(samples(stereo) - mean).max() < 1e-6
 
 
-@pytest.mark.parametrize("channel", [2, -1])
-def test_a_channel_that_there_is_not_is_a_reason(channel, stereo):
-    assert reason(stereo, Clip(channel=channel)) == "no_channel"
+def test_a_channel_that_there_is_not_is_a_reason(stereo):
+    assert reason(stereo, Clip(channel=2)) == "no_channel"
 
 
 def test_a_video_s_channel_that_there_is_not_is_a_reason(encoded):
@@ -300,9 +296,9 @@ def test_a_flac_that_ends_early_is_corrupt(share, wav, tone):
 
 
 def test_the_parts_before_the_damage_stay_good(wav, tone):
-    data = wav(tone(12), format="FLAC")
+    data = wav(tone(40), format="FLAC")
     parts = parts_of(io.BytesIO(data[: len(data) * 3 // 4]), Clip(max_s=2), RATE_HZ)
-    assert (kept(next(parts)) == samples(wav(tone(12)))[: 2 * RATE_HZ]).all()
+    assert (kept(next(parts)) == samples(data)[: 2 * RATE_HZ]).all()
     with pytest.raises(Reject, match="corrupt"):
         list(parts)
 
@@ -320,9 +316,8 @@ def test_a_sound_of_the_shortest_length_is_a_clip(wav, tone):
     assert len(samples(wav(tone(0.1)))) == 1600
 
 
-@pytest.mark.parametrize("format", ["WAV", "FLAC"])
-def test_a_sound_without_samples_is_too_short_even_where_any_length_will_do(format, wav, tone):
-    assert reason(wav(tone(0), format=format), Clip(min_s=0)) in ("too_short", "not_audio")
+def test_a_sound_without_samples_is_too_short_even_where_any_length_will_do(wav, tone):
+    assert reason(wav(tone(0)), Clip(min_s=0)) == "too_short"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -499,7 +494,7 @@ def test_a_sound_at_the_rate_asked_for_is_not_touched(tone):
     assert (resampled(tone(), RATE_HZ, RATE_HZ) == tone()).all()
 
 
-@pytest.mark.parametrize("clip", [{"min_s": -1}, {"max_s": 0}, {"max_s": 4000}, {"channel": "left"}, {"max_ms": 3}])
+@pytest.mark.parametrize("clip", [{"min_s": -1}, {"max_s": 0}, {"max_s": 4000}, {"channel": "left"}, {"channel": -1}])
 def test_a_clip_that_makes_no_sense_is_refused(clip):
     from pydantic import ValidationError
 

@@ -238,7 +238,7 @@ def test_what_yaml_cannot_read_is_shown_at_its_line(line, said):
     assert place in ("job.yaml:5", "job.yaml:6") and said in message
 
 
-@pytest.mark.parametrize("text", ["[" * 2000, "{a: " * 2000, "fit: &a {b: *a}", "clip: &a [*a]"])
+@pytest.mark.parametrize("text", ["[" * 1200, "{a: " * 1200, "fit: &a {b: *a}", "clip: &a [*a]"])
 def test_a_file_without_a_bottom_is_a_job_error(text):
     assert problems(text)
 
@@ -641,7 +641,7 @@ def is_a_job_or_a_job_error(text: str, *sets: str) -> bool:
         return bool(str(error))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(jobs)
 def test_whatever_a_mapping_holds_it_is_a_job_or_a_job_error(given_):
     assert is_a_job_or_a_job_error(yaml.safe_dump(given_, allow_unicode=True))

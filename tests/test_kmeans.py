@@ -53,7 +53,9 @@ def test_a_product_depends_on_its_frame_alone_to_the_last_bit(seed, frames):
     x, centroids = normal(seed, 600, 39), normal(seed + 1, 100, 39)
     start = seed % (601 - frames)
     some = x[start : start + frames]
-    assert (blockwise(some, lambda b: b @ centroids.T) == blockwise(x, lambda b: b @ centroids.T)[start:][:frames]).all()
+    assert (
+        blockwise(some, lambda b: b @ centroids.T) == blockwise(x, lambda b: b @ centroids.T)[start:][:frames]
+    ).all()
 
 
 def test_no_frames_have_no_codes():
