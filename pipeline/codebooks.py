@@ -8,17 +8,19 @@ from pipeline.errors import JobError
 from pipeline.store import open_store
 
 TENSOR, DESCRIBED = "codebook.safetensors", "codebook.json"
+SAID = {"codes", "dim", "sha256", "recipe", "report"}  # of codebook.json
 
 
 def describe_codebook(address: str) -> dict[str, Any] | None:
     """What codebook.json says, or None where there is no codebook."""
     try:
         described = json.loads(open_store(address).read(DESCRIBED))
-        assert described["format"] == "wavmill-codebook-1"
+        if described["format"] != "wavmill-codebook-1" or SAID - described.keys():
+            raise ValueError("not one of ours")
         return described
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise JobError(f"{address}/{DESCRIBED} is not a wavmill codebook") from error
 
 

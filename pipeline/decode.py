@@ -1,7 +1,8 @@
 """Bytes -> float32 at the rate the choice asks for, cut into clips, or a reason. By content, never by name.
 
-libsndfile (soundfile) reads what it can open; FFmpeg (PyAV) what it cannot: AAC, m4a, mp4, webm. A file that
-libsndfile opens and then fails to read is rejected, not tried again: half a FLAC is no sound.
+libsndfile (soundfile) reads what it can open; FFmpeg (PyAV) what it cannot: AAC, m4a, mp4, webm, and MP3, of which
+libsndfile reads no more than the length it guesses. A file that libsndfile opens and then fails to read is rejected,
+not tried again: half a FLAC is no sound.
 """
 
 import io
@@ -142,7 +143,7 @@ class Sound:
 
 
 class _Libsndfile:
-    """WAV, FLAC, Ogg, MP3 and the rest of libsndfile."""
+    """WAV, FLAC, Ogg and the rest of libsndfile, where the header says how long the sound is."""
 
     def __init__(self, sound: Any) -> None:
         self.sound, self.rate_hz, self.channels = sound, sound.samplerate, sound.channels
@@ -159,6 +160,7 @@ class _Libsndfile:
             sound = soundfile.SoundFile(handle, closefd=False)
         except (soundfile.LibsndfileError, TypeError):
             return None
+        # without Xing's header an MP3's length is a guess by the bit rate, and two joined files have one header
         if sound.format == "MP3" or not 0 < sound.frames < UNKNOWN_FRAMES:
             sound.close()
             return None

@@ -67,13 +67,15 @@ def sample(job: Job, connect: Callable[[], Any]) -> tuple[np.ndarray, dict[str, 
     )
     enough = np.searchsorted(np.cumsum(seconds[order]), SPARE * job.fit.frames / frames_hz(job)) + 1
     chosen = objects.take(pa.array(np.sort(order[:enough])))
+    connect()
     store = open_store(job.store)
     put = put_table(store, f"_mill/fit/{job.name}", "objects", chosen)
     shards = [{**shard, "objects": put["key"]} for shard in cut(job, chosen).to_pylist()]
-    connect()
-    rows, shares = extracted(job, shards)
-    tables = [t for t in results(stage(rows, Frames(), shares, num_cpus=shares.token_cpus)) if t.num_rows]
-    store.remove(put["key"])
+    try:
+        rows, shares = extracted(job, shards)
+        tables = [t for t in results(stage(rows, Frames(), shares, num_cpus=shares.token_cpus)) if t.num_rows]
+    finally:
+        store.remove(put["key"])
     if not tables:
         raise JobError("not one clip of the sample could be used; 'wavmill run' lists the reasons")
     table = pa.concat_tables(tables).sort_by("clip")

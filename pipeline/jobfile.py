@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import JobError
 from pipeline.job import FAMILIES, Job
+from pipeline.published import VERSION
 from pipeline.rows import PRODUCTS
 from pipeline.sources import SOURCES
 from pipeline.yamltext import read_yaml
@@ -207,6 +208,8 @@ def _misfits(job: Job) -> list[Problem]:
         if reads not in there:
             problems.append(((name,), f"{name} reads the column {reads!r}, and nothing before it gives that"))
         there.add(name)
+    if VERSION.fullmatch(job.name):
+        problems.append((("name",), f"name is {job.name!r}, as the versions of a dataset are; take another"))
     made = [name for name in PRODUCTS if getattr(job, name) is not None]
     if not made:
         problems.append((("name",), "the job makes nothing; give it a feature, a token or a window"))

@@ -96,7 +96,7 @@ def ranges_of(store: Store, entry: Entry, clip: Clip) -> list[tuple[int, int]]:
     except (Reject, FileNotFoundError):
         return [(0, -1)]  # the worker will find the same, and say it
     step = max(1, RANGE_S // clip.max_s) * clip.max_s
-    starts = [lo for lo in range(0, int(seconds), step) if lo == 0 or seconds - lo >= clip.max_s]
+    starts = [lo for lo in range(0, max(1, int(seconds)), step) if lo == 0 or seconds - lo >= clip.max_s]
     return [(lo, hi) for lo, hi in zip(starts, [*starts[1:], -1], strict=True)]
 
 

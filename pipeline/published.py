@@ -31,6 +31,11 @@ def find_dataset(address: str) -> dict[str, Any]:
 def _read(address: str) -> dict[str, Any]:
     """A published version never changes, so it is read once."""
     try:
-        return {**json.loads(open_store(address).read(DATASET)), "address": open_store(address).url}
+        dataset = json.loads(open_store(address).read(DATASET))
+        if dataset["format"] != "wavmill-dataset-1":
+            raise ValueError("not one of ours")
+        return {**dataset, "address": open_store(address).url}
     except FileNotFoundError as error:
         raise JobError(f"there is no dataset at {address}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise JobError(f"{address}/{DATASET} is not a wavmill dataset") from error

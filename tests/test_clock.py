@@ -60,7 +60,7 @@ def test_the_frame_rate_is_the_sampling_rate_by_the_hop():
 
 
 def parts(samples: int, from_hz: int, to_hz: int, max_s: int, min_s: float) -> list[tuple[int, int, int, int]]:
-    """How a sound is cut: (where the stretch starts in s, lead, kept, samples of the stretch), the last three at to_hz."""
+    """How a sound is cut: (start of the stretch in s, lead, kept, samples of the stretch), these three at to_hz."""
 
     def resampled(n: int) -> int:
         return -(-n * to_hz // from_hz)

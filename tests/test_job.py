@@ -343,6 +343,7 @@ def test_a_problem_of_the_file_is_found_beside_one_of_a_set():
         (MEL.replace("kind: files, path: x", "kind: dataset, from: d, column: feature"), "in the dataset already"),
         (MEL.replace("kind: files, path: x", "kind: files"), "source.path is missing from files"),
         (MEL.replace("store: out\n", ""), "store is missing"),
+        (MEL.replace("name: a", "name: v12"), "name is 'v12', as the versions of a dataset are"),
     ],
 )
 def test_steps_that_do_not_fit_together_are_an_error(text, said):
@@ -487,7 +488,7 @@ def test_a_codebook_that_is_not_there_names_the_command_that_makes_it(tmp_path):
         resolve(job, "wavmill fit it")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"format": "something else"}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"format": "x"}', '{"format": "wavmill-codebook-1"}'])
 def test_a_file_that_is_no_codebook_is_a_job_error(tokens, tmp_path, text):
     (tmp_path / "cb" / "codebook.json").write_text(text)
     with pytest.raises(JobError, match="not a wavmill codebook"):
@@ -524,6 +525,14 @@ def test_a_column_that_the_dataset_does_not_have_is_refused_with_those_it_has(fr
 def test_a_dataset_that_is_not_there_is_named(from_dataset, tmp_path, address):
     with pytest.raises(JobError, match=f"there is no dataset at {tmp_path}/store/{address}"):
         resolve(parse_job(from_dataset.replace("store/words,", f"store/{address},")))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"format": "something else"}'])
+def test_a_file_that_is_no_dataset_is_a_job_error(from_dataset, tmp_path, text):
+    (tmp_path / "store" / "words" / "v2").mkdir()
+    (tmp_path / "store" / "words" / "v2" / "dataset.json").write_text(text)
+    with pytest.raises(JobError, match="not a wavmill dataset"):
+        resolve(parse_job(from_dataset))
 
 
 # ---- schema, examples, templates ---------------------------------------------------------------------------------

@@ -58,6 +58,13 @@ def test_a_product_depends_on_its_frame_alone_to_the_last_bit(seed, frames):
     ).all()
 
 
+def test_what_a_block_became_is_not_overwritten_by_the_next():
+    from model.blockwise import blockwise
+
+    x = normal(0, 600, 3)
+    assert (blockwise(x, lambda block: block) == x).all()
+
+
 def test_no_frames_have_no_codes():
     found = assign(np.zeros((0, 5), np.float32), normal(0, 3, 5))
     assert found.shape == (0,) and found.dtype == np.int32

@@ -88,6 +88,12 @@ def test_a_slice_of_a_column_gives_the_arrays_of_those_rows(name, counts, data):
     assert same(arrays_of(column_of(arrays, kind)[start:stop]), arrays[start:stop])
 
 
+def test_a_column_over_a_slice_of_longer_frames_starts_where_the_slice_does():
+    frames = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(20, dtype=np.float32)), 2)
+    column = pa.ListArray.from_arrays(pa.array([0, 3, 4], pa.int32()), frames[5:9])
+    assert [array.tolist() for array in arrays_of(column)] == column.to_pylist()
+
+
 @kinds
 @quick
 @given(lengths, lengths)

@@ -19,8 +19,10 @@ import pytest
 from conftest import bucket_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inline import run_inline, words
 
 from pipeline import objects as objects_module
+from pipeline import publish as publish_module
 from pipeline.decode import Clip
 from pipeline.errors import JobError
 from pipeline.names import text_of
@@ -28,6 +30,7 @@ from pipeline.rows import decoded
 from pipeline.sources import files as files_module
 from pipeline.sources import manifest as manifest_module
 from pipeline.sources import webdataset as webdataset_module
+from pipeline.sources.dataset import Dataset
 from pipeline.sources.files import Files
 from pipeline.sources.manifest import Manifest
 from pipeline.sources.webdataset import WebDataset, samples
@@ -436,6 +439,13 @@ def test_what_is_carried_and_is_no_text_becomes_one(manifest, suffix):
     assert {name: got[name] for name in row} == texts
 
 
+@pytest.mark.parametrize("text", ["2024-01-02 03:04:05", "2024-01-02", "007", "1e5", "NA", "", "true", " a "])
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv", "parquet"])
+def test_a_text_stays_as_it_is_written_whatever_it_looks_like(manifest, suffix, text):
+    [row] = read(manifest({"path": "a.wav", "text": text}, suffix=suffix, carry=("text",)))
+    assert row["text"] == text
+
+
 def test_bytes_and_dates_in_lists_become_text_too(manifest):
     import datetime
 
@@ -479,6 +489,13 @@ def test_many_objects_of_a_bucket_are_found_by_one_listing(sound, moto, monkeypa
 
 def test_a_file_that_a_manifest_names_and_nobody_has_is_rejected_as_missing(manifest):
     assert outcome(manifest({"path": "a.wav"}, {"path": "gone.wav"})) == {"a.wav": "", "gone.wav": "missing"}
+
+
+@pytest.mark.xfail(reason="Folder.open takes a folder or a pipe for a file", raises=(JobError, OSError))
+@pytest.mark.parametrize("name", ["sub", ".", "pipe.wav"])
+def test_a_row_that_names_a_folder_or_a_pipe_is_a_reject(manifest, tmp_path, name):
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert len(outcome(manifest({"path": "a.wav"}, {"path": name}))) == 2
 
 
 def test_a_stretch_behind_the_end_is_rejected_as_too_short(manifest):
@@ -846,6 +863,40 @@ def test_the_seconds_of_a_tar_are_estimated_from_its_first_sounds(tars, tone, wa
 def test_an_unreadable_first_tar_does_not_stop_an_estimate(tars):
     source = tars(b"no tar" * 1000)
     assert np.isfinite(source.seconds(listed(source))).all()
+
+
+# ---- datasets ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, tone: Any, wav: Any, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """Ten published clips of 0.2 to 1.1 s, three to a row group."""
+    monkeypatch.setattr(publish_module, "GROUP_ROWS", 3)
+    (tmp_path / "sounds").mkdir()
+    for number in range(10):
+        (tmp_path / "sounds" / f"{number}.wav").write_bytes(wav(tone(0.2 + 0.1 * number, seed=number)))
+    job = words(tmp_path / "sounds", tmp_path / "store", "feature={kind: mfcc}")
+    run_inline(job)
+    return Dataset(**{"from": job.address}, column="feature")
+
+
+def test_the_objects_of_a_dataset_are_its_row_groups(dataset):
+    assert list(zip(listed(dataset)["lo"].to_pylist(), listed(dataset)["hi"].to_pylist(), strict=True)) == [
+        (0, 1), (1, 2), (2, 3), (3, 4)
+    ]  # fmt: skip
+
+
+def test_the_seconds_of_some_row_groups_are_those_of_their_clips(dataset):
+    objects = listed(dataset).take([2, 0])
+    assert dataset.seconds(objects) == pytest.approx([0.8 + 0.9 + 1.0, 0.2 + 0.3 + 0.4])
+
+
+def test_a_row_group_is_read_as_the_clips_that_were_published(dataset):
+    table = dataset.read(listed(dataset).slice(3, 1), Clip(), 0)
+    assert (table["clip"].to_pylist(), table["error"].to_pylist(), len(table["feature"][0])) == (["9.wav"], [""], 108)
+
+
+# ---- rows --------------------------------------------------------------------------------------------------------
 
 
 def test_a_clip_named_as_another_is_a_reject_and_not_lost():

@@ -50,15 +50,16 @@ class Dataset(Choice):
         yield pa.table([*columns, [row[1] for row in rows], [row[2] for row in rows]], schema=SCHEMA)
 
     def seconds(self, objects: pa.Table) -> np.ndarray:
-        store, out = open_store(find_dataset(self.origin)["address"]), []
-        for path in dict.fromkeys(objects["path"].to_pylist()):
+        store, rows = open_store(find_dataset(self.origin)["address"]), objects.select(["path", "lo"]).to_pylist()
+        known: dict[str, list[float]] = {}
+        for path in {row["path"] for row in rows}:
             with store.open(path) as file:
                 part = pq.ParquetFile(file)
-                out += [
+                known[path] = [
                     part.read_row_group(group, columns=["seconds"])["seconds"].to_numpy().sum()
                     for group in range(part.num_row_groups)
                 ]
-        return np.array(out, float)
+        return np.array([known[row["path"]][row["lo"]] for row in rows], float)
 
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
         dataset = find_dataset(self.origin)

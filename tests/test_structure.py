@@ -1,0 +1,163 @@
+"""The house rules that a reader of the code relies on, read from its imports and its lines."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("cluster", "pipeline", "model")  # each may import those to its right
+PRODUCT = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+TESTS = sorted(path.relative_to(ROOT) for path in (ROOT / "tests").glob("*.py"))
+MOST_LINES = 250
+HEAVY = {"av", "boto3", "botocore", "kaldi_native_fbank", "librosa", "ray", "safetensors", "scipy", "sklearn"}
+HEAVY |= {"soundfile", "soxr", "threadpoolctl", "torch", "transformers"}
+RAY_ON_TOP = {"pipeline/run.py"}  # imported by the verbs that run, when they run
+RAY_INSIDE = {"cluster/connect.py", "pipeline/scale.py"}
+COMES_WITH = {"botocore": "boto3", "jsonschema": "ray"}  # imported, and pinned by what is declared
+NEVER_IMPORTED = {"ruff", "mypy", "types-pyyaml", "pre-commit", "swift"}  # tools, and a server of its own
+
+every_file = pytest.mark.parametrize("path", PRODUCT, ids=str)
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text())
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    """The full names that an import statement brings in."""
+    if isinstance(node, ast.Import):
+        yield from (name.name for name in node.names)
+    if isinstance(node, ast.ImportFrom):
+        assert not node.level, "relative imports are not used here"
+        yield node.module or ""
+
+
+def imports(path: Path, inside: bool | None = None) -> set[str]:
+    """All modules a file imports; only at its top level (inside=False) or only below it (True)."""
+    tree = tree_of(path)
+    top = {id(node) for node in tree.body}
+    found = (node for node in ast.walk(tree) if inside is None or (id(node) not in top) == inside)
+    return {name for node in found for name in imported(node)}
+
+
+def roots(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def normal(requirement: str) -> str:
+    """The name of what is required, as registries compare it."""
+    return re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-")
+
+
+def required(*groups: str) -> list[str]:
+    """What pyproject.toml asks for; the group "" is what everybody needs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {"": project["dependencies"], **project["optional-dependencies"]}
+    return [one for group in groups for one in wanted[group]]
+
+
+def declared(*groups: str) -> set[str]:
+    return {*map(normal, required(*groups))}
+
+
+def distributions(paths: list[Path]) -> set[str]:
+    """The distributions that files import from."""
+    own = {*PACKAGES, *(path.stem for path in TESTS)}
+    names = {name for path in paths for name in roots(imports(path))} - own - sys.stdlib_module_names
+    provided = packages_distributions()
+    found = {COMES_WITH.get(name) or provided.get(name, [name])[0] for name in names}
+    return {*map(normal, found)}
+
+
+def test_there_is_a_product_to_look_at():
+    assert len(PRODUCT) > 20
+
+
+@every_file
+def test_imports_point_one_way(path):
+    behind = PACKAGES[: PACKAGES.index(path.parts[0])]
+    assert roots(imports(path)) & {*behind} == set()
+
+
+def test_the_clock_imports_nothing():
+    assert imports(Path("model/clock.py")) == set()
+
+
+@every_file
+def test_ray_is_imported_only_where_it_is_allowed(path):
+    where = {False: RAY_ON_TOP, True: RAY_ON_TOP | RAY_INSIDE}
+    assert all("ray" not in roots(imports(path, inside)) or str(path) in allowed for inside, allowed in where.items())
+
+
+@pytest.mark.parametrize("path", sorted(RAY_ON_TOP | RAY_INSIDE))
+def test_the_list_of_files_with_ray_is_up_to_date(path):
+    assert "ray" in roots(imports(Path(path)))
+
+
+@every_file
+def test_heavy_libraries_are_imported_where_they_are_used(path):
+    allowed = {"ray"} if str(path) in RAY_ON_TOP else set()
+    assert roots(imports(path, inside=False)) & HEAVY <= allowed
+
+
+@every_file
+def test_what_loads_ray_on_top_is_imported_inside_a_function(path):
+    modules = {name.removesuffix(".py").replace("/", ".") for name in RAY_ON_TOP}
+    assert str(path) in RAY_ON_TOP or not imports(path, inside=False) & modules
+
+
+@every_file
+def test_the_first_line_says_what_a_file_is_for(path):
+    first = (ROOT / path).read_text().partition("\n")[0]
+    assert re.match(r'"""\S.*[.:"]', first)
+
+
+@every_file
+def test_no_file_is_longer_than_a_few_screens(path):
+    assert len((ROOT / path).read_text().splitlines()) <= MOST_LINES
+
+
+def test_the_product_is_small():
+    assert sum(len((ROOT / path).read_text().splitlines()) for path in PRODUCT) < 8000
+
+
+@every_file
+def test_only_the_verbs_print(path):
+    calls = (node.func for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call))
+    prints = [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
+    assert path.parts[0] == "cluster" or not prints
+
+
+@every_file
+def test_nothing_runs_when_a_file_is_imported(path):
+    running = [node for node in tree_of(path).body if isinstance(node, ast.For | ast.While | ast.With | ast.Try)]
+    assert not running
+
+
+def test_every_import_of_the_product_is_declared():
+    assert distributions(PRODUCT) - declared("") == set()
+
+
+def test_every_declared_dependency_is_imported():
+    assert declared("") - distributions(PRODUCT) == set()
+
+
+def test_every_import_of_the_tests_is_declared():
+    assert distributions(TESTS) - declared("", "dev") == set()
+
+
+def test_every_declared_tool_of_the_tests_is_used():
+    assert declared("dev") - distributions(TESTS) - NEVER_IMPORTED == set()
+
+
+def test_every_dependency_is_pinned_for_those_who_want_what_was_tested():
+    pinned = {normal(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert {normal(one) for one in required("", "dev") if "==" not in one} - pinned == set()
