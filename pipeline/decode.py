@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.choice import Choice
 from pipeline.errors import Reject
@@ -34,6 +34,13 @@ class Clip(Choice):
     min_s: float = Field(0.1, ge=0, allow_inf_nan=False)
     max_s: int = Field(30, ge=1, le=3600)
     channel: Literal["mean"] | Annotated[int, Field(ge=0)] = "mean"
+
+    @field_validator("max_s")
+    @classmethod
+    def _above_min_s(cls, max_s: int, info: ValidationInfo) -> int:
+        if max_s < info.data.get("min_s", 0):
+            raise ValueError(f"a clip of at most {max_s} s cannot be at least {info.data['min_s']:g} s long")
+        return max_s
 
 
 class Part(NamedTuple):
@@ -66,6 +73,8 @@ def parts_of(
             stop = first + (at + clip.max_s) * hz + max(CONTEXT_S * hz, shortest)
             audio = sound.read(begin, round(min(stop, limit)))
             rest = len(audio) - lead_s * hz  # from where the part starts
+            if rest < shortest and lo:  # an earlier stretch has all there is
+                raise Reject("shorter_than_header", f"there is no sound from {at} s on, and its header promised some")
             if rest < shortest:
                 raise Reject("too_short", f"{max(0, rest) / hz:.3f} s from {at} s on; clip.min_s is {clip.min_s:g}")
             last = rest < clip.max_s * hz + shortest

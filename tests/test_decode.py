@@ -373,6 +373,7 @@ min_lengths = st.sampled_from([0, 0.05, 0.1, 0.5, 2.5])
 @quick
 @given(length=lengths, max_s=max_lengths, min_s=min_lengths)
 def test_a_sound_is_cut_at_whole_seconds_and_a_short_rest_joins_the_part_before(length, max_s, min_s, wav):
+    min_s = min(min_s, max_s)
     shortest = max(1, round(min_s * 1000))
     if length < shortest:
         return
@@ -387,6 +388,7 @@ def test_a_sound_is_cut_at_whole_seconds_and_a_short_rest_joins_the_part_before(
 @quick
 @given(length=lengths, max_s=max_lengths, min_s=min_lengths)
 def test_around_a_part_lie_two_seconds_of_the_same_sound_where_there_are(length, max_s, min_s, wav):
+    min_s = min(min_s, max_s)
     sound, context = counting(length), CONTEXT_S * 1000
     if length < min_s * 1000:
         return
@@ -411,6 +413,16 @@ def test_several_workers_make_the_clips_that_one_makes(length, max_s, min_s, per
     together = decoded(data, clip, 1000)
     assert [part[:2] + part[3:] for part in apart] == [part[:2] + part[3:] for part in together]
     assert all((one.audio == other.audio).all() for one, other in zip(apart, together, strict=True))
+
+
+def test_a_stretch_that_only_the_header_promised_is_rejected_as_such(wav, tone):
+    with pytest.raises(Reject, match="shorter_than_header"):
+        decoded(wav(tone(3)), Clip(max_s=2), lo=4)
+
+
+def test_a_shortest_length_above_the_longest_is_refused():
+    with pytest.raises(ValueError, match="cannot be at least 3 s long"):
+        Clip(min_s=3, max_s=2)
 
 
 @pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG"])
