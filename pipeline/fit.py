@@ -73,7 +73,7 @@ def sample(job: Job, connect: Callable[[], Any]) -> tuple[np.ndarray, dict[str, 
     shards = [{**shard, "objects": put["key"]} for shard in cut(job, chosen).to_pylist()]
     try:
         rows, shares = extracted(job, shards)
-        tables = [t for t in results(stage(rows, Frames(), shares, num_cpus=shares.token_cpus)) if t.num_rows]
+        tables = [t for t in results(stage(rows, Frames(), **shares.rest())) if t.num_rows]
     finally:
         store.remove(put["key"])
     if not tables:

@@ -49,15 +49,15 @@ def mill(job: Job, shards: list[dict[str, Any]], watch: Watch) -> None:
     last_read = ["feature"] if "feature" not in job.keep else []
 
     rows, shares = extracted(job, shards)
-    rows = stage(rows, Apply(rest, drop=last_read), shares, num_cpus=shares.token_cpus)
-    rows = stage(rows, Commit(job), shares, num_cpus=shares.token_cpus)
+    rows = stage(rows, Apply(rest, drop=last_read), **shares.rest())
+    rows = stage(rows, Commit(job), **shares.rest())
     for done in results(rows):
         for row in done.to_pylist():
             watch(row)
 
 
 def extracted(job: Job, shards: list[dict[str, Any]]) -> tuple[ray.data.Dataset, Shares]:
-    """The first stages: shards of the plan -> clips with their features. CPU tasks decode, a pool extracts."""
+    """The first stages: shards of the plan -> clips with their features. Tasks decode, a pool on GPUs extracts."""
     shares = cluster_shares(job, max(shard["seconds"] for shard in shards))
     context = DataContext.get_current()
     context.target_max_block_size = None  # a block is a shard, however large
@@ -69,18 +69,18 @@ def extracted(job: Job, shards: list[dict[str, Any]]) -> tuple[ray.data.Dataset,
                 sys.modules[type(choice).__module__]
             )  # to where it is not installed
     rows = ray.data.from_items(shards, override_num_blocks=len(shards))
-    rows = stage(rows, Read(job), shares, num_cpus=shares.decode_cpus, **shares.beside_gpus())
+    rows = stage(rows, Read(job), **shares.decode())
     if job.feature is not None:
-        rows = stage(rows, Apply, shares, fn_constructor_args=([job.feature], ["audio", *CONTEXT]), **shares.pool())
+        given = [job.feature], ["audio", *CONTEXT]
+        work = {"fn": Apply, "fn_constructor_args": given} if shares.pool_workers else {"fn": Apply(*given)}
+        rows = stage(rows, **work, **shares.feature())
     return rows, shares
 
 
-def stage(rows: ray.data.Dataset, work: Any, shares: Shares, **options: Any) -> ray.data.Dataset:
+def stage(rows: ray.data.Dataset, fn: Any, **options: Any) -> ray.data.Dataset:
     """A map_batches that gets and returns whole blocks. The public one wants a batch size where there are GPUs,
     and with one it bundles blocks; the internal one, which the public one calls, takes None everywhere."""
-    return rows.map_batches_internal(
-        work, batch_size=None, batch_format="pyarrow", memory=shares.memory_bytes, **options
-    )
+    return rows.map_batches_internal(fn, batch_size=None, batch_format="pyarrow", **options)
 
 
 def cluster_shares(job: Job, longest_s: float) -> Shares:
@@ -89,9 +89,11 @@ def cluster_shares(job: Job, longest_s: float) -> Shares:
     kinds = sorted(name.partition(":")[2] for name in cluster if name.startswith("accelerator_type:"))
     size = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0), cluster.get("memory", float(GIB))
     shares = shares_of(job, *size, int(bytes_per_s(job) * longest_s), kinds)
-    if job.scale.feature.workers == "auto" and (reason := fits(shares, *size[:2])):
-        grows = "a cluster that grows takes scale.feature.workers at its word"
-        raise JobError(f"scale: this would wait for ever: {reason}; {grows}")
+    grows = job.scale.feature.workers != "auto"  # who names a number may mean nodes that are yet to come
+    if not grows and (reason := fits(shares, *size[:2])):
+        raise JobError(
+            f"scale: this would wait for ever: {reason}; name scale.feature.workers for a cluster that grows"
+        )
     return shares
 
 
