@@ -62,6 +62,7 @@ def extracted(job: Job, shards: list[dict[str, Any]]) -> tuple[ray.data.Dataset,
     context = DataContext.get_current()
     context.target_max_block_size = None  # a block is a shard, however large
     context.raise_original_map_exception = True  # Ray's own wrapping loses which error it was
+    context.memory_usage_poll_interval_s = None  # a thread per task that reads the process's memory map
     context.enable_progress_bars, context.print_on_execution_start = False, False
     for choice in (job.source, *job.steps):
         if type(choice).__module__.partition(".")[0] != __name__.partition(".")[0]:  # a class from outside travels

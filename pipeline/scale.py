@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.job import Job
 
 GIB = 1 << 30
+TASK_CPUS = 0.5  # two tasks a core: while one waits for the store or for Ray's driver, the other computes
 RETRIES = 3  # Ray's default is to restart a worker that dies for ever
 IN_FLIGHT = 3  # copies of a shard that a stage may hold at once: what it got, what it makes, what it hands on
 MEMORY_SHARE = 0.6  # of the cluster's memory for the pool; the rest is for decoding
@@ -70,10 +71,10 @@ def shares_of(
     workers = int(_or(scale.feature.workers, max(1, workers) if feature_gpus else 0))
     return Shares(
         pool_workers=workers,
-        feature_cpus=_or(scale.feature.cpus, 0.0 if feature_gpus else 0.5 if workers else 1.0),
+        feature_cpus=_or(scale.feature.cpus, 0.0 if feature_gpus else TASK_CPUS),
         feature_gpus=feature_gpus,
-        decode_cpus=_or(scale.decode.cpus, 1.0),
-        token_cpus=_or(scale.token.cpus, 1.0),
+        decode_cpus=_or(scale.decode.cpus, TASK_CPUS),
+        token_cpus=_or(scale.token.cpus, TASK_CPUS),
         memory_bytes=memory,
         gpu_kinds=tuple(gpu_kinds),
     )
