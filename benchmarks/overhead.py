@@ -148,12 +148,10 @@ def main(rounds: int) -> None:
             ("ray", "run() on Ray"),
         ):
             print(f"| {said} | {median[name]:.1f} | {HOURS * 3600 / median[name]:,.0f} |")
-        print(
-            f"\nrun() / bare loop in {cores} processes: {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f});"
-        )
-        print(
-            f"run() / bare loop in 1 process: {statistics.median(singles):.2f} ({min(singles):.2f}-{max(singles):.2f})"
-        )
+        for processes, found in ((cores, ratios), (1, singles)):
+            spread = f"{statistics.median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
+            print(f"\nrun() / bare loop, {processes} process{'es' * (processes > 1)}: {spread}", end="")
+        print()
         print(
             f"start-up apart: ray.init {init_s:.1f} s; of run(), {median['first']:.1f} s until the first shard was done"
         )

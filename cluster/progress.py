@@ -86,4 +86,4 @@ class Watch:
 
 def too_many(rejected: int, clips: int, max_rejects: float) -> bool:
     """Whether a finished run is above the limit. Of a few clips, only all of them are too many."""
-    return rejected > max_rejects * clips if clips >= GUARD_CLIPS else rejected == clips
+    return rejected > max_rejects * clips if clips >= GUARD_CLIPS else 0 < rejected == clips

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def sample(job: Job, connect: Callable[[], Any]) -> tuple[np.ndarray, dict[str, 
     chosen = objects.take(pa.array(np.sort(order[:enough])))
     connect()
     store = open_store(job.store)
-    put = put_table(store, f"_mill/fit/{job.name}", "objects", chosen)
+    put = put_table(store, f"_mill/fit/{job.name}-{token_hex(4)}", "objects", chosen)
     shards = [{**shard, "objects": put["key"]} for shard in cut(job, chosen).to_pylist()]
     try:
         rows, shares = extracted(job, shards)

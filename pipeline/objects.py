@@ -65,6 +65,11 @@ def suffix_of(path: str) -> str:
     return name.rsplit(".", 1)[-1].lower() if "." in name.lstrip(".") else ""
 
 
+def is_hidden(path: str) -> bool:
+    """Dot files, what macOS puts beside files, and a store's own bookkeeping."""
+    return path[0] == "." or "/." in path or "/_mill/" in f"/{path}"
+
+
 def parent_of(path: str) -> str | None:
     """The folder a file lies in: the label of a corpus sorted into folders."""
     return path.split("/")[-2] if "/" in path else None

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 from pipeline.card import card
 from pipeline.commit import attempts_done, parquet_writer, read_records
 from pipeline.errors import Stopped
+from pipeline.growth import kept, superseded
 from pipeline.job import Job, columns_of, decisive, fingerprint, recipe_of
 from pipeline.objects import ahead
-from pipeline.plan import Plan, read_objects
+from pipeline.plan import Plan
 from pipeline.published import DATASET
 from pipeline.rows import rejects
 from pipeline.store import Store, open_store, sha256
@@ -135,49 +136,6 @@ def _choices(store: Store, job: Job) -> Iterator[tuple[int, dict[str, Any]]]:
         number += 1
 
 
-def superseded(
-    store: Store, plans: list[Plan], choice: dict[str, Any], records: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """For each shard of an earlier plan, the sources and clips of which a later plan has a newer outcome.
-
-    A source counts as newer when it came back with another stamp, a clip when its metadata changed. -> shard key:
-    (sources, clips) as Arrow arrays; shards of which nothing is superseded are left out.
-    """
-    if len(plans) == 1:
-        return {}
-    tables = [read_objects(store, plan).select(["path", "stamp"]) for plan in plans]
-    stamps = [dict(zip(t["path"].to_pylist(), t["stamp"].to_pylist(), strict=True)) for t in tables]
-    where = {shard: plan for plan, shard, _ in choice["shards"]}
-    sources: list[set[str]] = [set() for _ in plans]
-    again: list[bool] = [False for _ in plans]
-    for early in range(len(plans)):
-        for late in range(early + 1, len(plans)):
-            both = stamps[early].keys() & stamps[late].keys()
-            changed = {path for path in both if stamps[early][path] != stamps[late][path]}
-            sources[early] |= changed
-            again[early] |= len(changed) < len(both)
-    clips: list[set[str]] = [set() for _ in plans]
-    if any(again):
-        for record in records:
-            for what in ("data", "rejects"):
-                if record[what] and where[record["shard"]] > 1:
-                    with store.open(record[what]["key"]) as file:
-                        named = pq.read_table(file, columns=["clip"])["clip"].to_pylist()
-                    for early in range(where[record["shard"]] - 1):
-                        clips[early] |= set(named)
-    return {
-        shard: (pa.array(sorted(sources[plan - 1]), pa.string()), pa.array(sorted(clips[plan - 1]), pa.string()))
-        for shard, plan in where.items()
-        if sources[plan - 1] or clips[plan - 1]
-    }
-
-
-def _kept(table: pa.Table, gone: tuple[pa.Array, pa.Array] | None) -> pa.Table:
-    if gone is None:
-        return table
-    return table.filter(pc.invert(pc.or_(pc.is_in(table["source"], gone[0]), pc.is_in(table["clip"], gone[1]))))
-
-
 def _read(store: Store, record: dict[str, Any], what: str) -> pa.Table:
     """The data or rejects of a record, checked against its hash."""
     try:
@@ -225,7 +183,7 @@ def _write_parts(
 def _write_part(
     store: Store, key: str, group: list[dict[str, Any]], gone: dict[str, Any], columns: pa.Schema
 ) -> tuple[int, float, int, dict[str, Any]]:
-    seconds, shards = 0.0, ahead(lambda record: _kept(_read(store, record, "data"), gone.get(record["shard"])), group)
+    seconds, shards = 0.0, ahead(lambda record: kept(_read(store, record, "data"), gone.get(record["shard"])), group)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "part.parquet"
         with parquet_writer(str(path), columns) as writer:
@@ -249,7 +207,7 @@ def _write_rejects(
     store: Store, top: str, records: list[dict[str, Any]], gone: dict[str, Any], carry: tuple[str, ...]
 ) -> tuple[int, Counter[str], dict[str, Any]]:
     some = [record for record in records if record["rejects"]]
-    read = ahead(lambda record: _kept(_read(store, record, "rejects"), gone.get(record["shard"])), some)
+    read = ahead(lambda record: kept(_read(store, record, "rejects"), gone.get(record["shard"])), some)
     table = pa.concat_tables([rejects(carry).empty_table(), *read])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rejects.parquet"

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,13 +75,17 @@ def faults_of(where: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except PermissionError as error:
-        raise NotAllowed(f"{where}: {error.strerror}: {error.filename or where}") from error
+        raise NotAllowed(f"{where}: {error.strerror}: {_name(error, where)}") from error
     except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
-        raise JobError(f"{where}: {error.strerror}: {error.filename}") from error
+        raise JobError(f"{where}: {error.strerror}: {_name(error, where)}") from error
     except OSError as error:
         if error.errno == errno.EROFS:
             raise NotAllowed(f"{where}: {error.strerror}") from error
         raise Stopped(f"{where}: {error.strerror or error}; run the same command again to go on") from error
+
+
+def _name(error: OSError, where: str) -> str:
+    return text_of(os.fsencode(error.filename)) if isinstance(error.filename, str | bytes) else where
 
 
 class Folder:
@@ -91,17 +96,22 @@ class Folder:
         self._made: set[bytes] = set()
 
     def path(self, key: str) -> bytes:
+        if "\0" in key:
+            raise FileNotFoundError(key)  # no file can have that name
         return os.path.join(os.fsencode(self.url), bytes_of(key)) if key else os.fsencode(self.url)
 
     def open(self, key: str, stamp: str = "") -> BinaryIO:
         """The object as a binary file. FileNotFoundError if it is gone, Reject if it is not the one of the stamp."""
         with faults_of(self.url):
             # O_NONBLOCK: opening a FIFO somebody put in the corpus must not wait for a writer
-            file = os.fdopen(os.open(self.path(key), os.O_RDONLY | os.O_NONBLOCK), "rb")
-        if stamp and str(os.fstat(file.fileno()).st_mtime_ns) != stamp:
-            file.close()
-            raise Reject("changed", "the file was modified after it was listed")
-        return file
+            handle = os.open(self.path(key), os.O_RDONLY | os.O_NONBLOCK)
+        facts = os.fstat(handle)
+        if stat.S_ISREG(facts.st_mode) and stamp in ("", str(facts.st_mtime_ns)):
+            return os.fdopen(handle, "rb")
+        os.close(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            raise Reject("not_a_file", "it is a folder, a pipe or a device")
+        raise Reject("changed", "the file was modified after it was listed")
 
     def read(self, key: str, stamp: str = "") -> bytes:
         with self.open(key, stamp) as file, faults_of(self.url):
@@ -139,7 +149,10 @@ class Folder:
             return Entry(key, facts.st_size, str(facts.st_mtime_ns))
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Every regular file below the prefix (a folder), in no order; links to folders are not followed."""
+        """Every regular file below the prefix (a folder), in no order; links to folders are not followed.
+
+        A link that leads nowhere is listed with a size of -1: somebody meant a file.
+        """
         stack = [(self.path(prefix.rstrip("/")), prefix.rstrip("/"))]
         while stack:
             folder, key = stack.pop()
@@ -155,6 +168,8 @@ class Folder:
                 try:
                     if entry.is_dir(follow_symlinks=False):
                         stack.append((entry.path, name))
+                    elif entry.is_symlink() and not os.path.exists(entry.path):
+                        yield Entry(name, -1, "")
                     elif entry.is_file() and not entry.name.startswith(b".tmp-"):
                         facts = entry.stat()
                         yield Entry(name, facts.st_size, str(facts.st_mtime_ns))
@@ -171,8 +186,11 @@ class Folder:
     def _tmp(self, key: str) -> bytes:
         folder = os.path.dirname(self.path(key))
         if folder not in self._made:
-            with faults_of(self.url):
-                os.makedirs(folder, exist_ok=True)
+            try:
+                with faults_of(self.url):
+                    os.makedirs(folder, exist_ok=True)
+            except FileNotFoundError as error:  # below /proc, say
+                raise NotAllowed(f"{self.url}: no folder can be made there") from error
             self._made.add(folder)
         return os.path.join(folder, f".tmp-{uuid.uuid4().hex}".encode())
 

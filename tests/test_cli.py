@@ -217,7 +217,6 @@ def test_a_store_that_cannot_be_one_is_a_wrong_job(wavmill, job, verb):
     assert is_short(wavmill(verb, job, "--set", "store=job.yaml/store"), 2, "job.yaml/store: Not a directory")
 
 
-@pytest.mark.xfail(reason="Folder lets a folder that cannot be made through", raises=FileNotFoundError)
 def test_a_store_where_nothing_can_be_made_is_an_error_with_a_message(wavmill, job):
     assert wavmill("run", job, "--set", "store=/proc/store").code in (2, 75, 77)
 

@@ -18,6 +18,7 @@ from pipeline.objects import (
     Found,
     ahead,
     decoded_table,
+    is_hidden,
     nothing_found,
     parent_of,
     ranges_of,
@@ -63,7 +64,7 @@ class Files(Choice):
         def found() -> Iterator[tuple[Entry, int, int]]:
             for entry in store.list():
                 suffix = suffix_of(entry.key)
-                if entry.key[0] == "." or "/." in entry.key or "/_mill/" in f"/{entry.key}":
+                if is_hidden(entry.key):
                     self._skipped["hidden"] += 1
                 elif suffix not in wanted and "any" not in wanted:
                     self._skipped[f".{suffix}" if suffix else "without suffix"] += 1

@@ -6,10 +6,12 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from glob import escape
 from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import PrivateAttr
 
 from pipeline.choice import Choice
 from pipeline.decode import Clip, length_s
@@ -24,14 +26,16 @@ from pipeline.objects import (
     Carry,
     Found,
     decoded_table,
+    is_hidden,
     nothing_found,
     parent_of,
     suffix_of,
     table_of,
 )
-from pipeline.store import Entry, Folder, Store, open_store
+from pipeline.store import Entry, Folder, Store, open_store, split
 
-TARS = ("*.tar", "*.tar.gz", "*.tgz", "*.tar.bz2", "*.tar.xz")
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+TARS = tuple(f"*{suffix}" for suffix in SUFFIXES)  # at any depth: * matches / too
 BLOCK_BYTES = 512  # what tar counts in
 
 
@@ -47,6 +51,12 @@ class WebDataset(Choice):
     label: str = "label"
     carry: Carry = ()
     gives: ClassVar[str] = "audio"
+    _skipped: Counter[str] = PrivateAttr(default_factory=Counter)
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """What ``objects`` passed by, by suffix."""
+        return self._skipped
 
     def recipe(self) -> dict[str, Any]:
         return {"kind": self.kind, "version": self.version, "label": self.label, "carry": list(self.carry)}
@@ -55,6 +65,9 @@ class WebDataset(Choice):
         return self.carry
 
     def _at(self) -> tuple[Store, tuple[str, ...]]:
+        if self.path.endswith(SUFFIXES) and not any(mark in self.path for mark in "*?["):
+            root, name = split(self.path)  # one tar
+            return open_store(root), (escape(name),)
         if not any(mark in self.path for mark in "*?["):
             return open_store(self.path), TARS
         plain = self.path.split("*")[0].split("?")[0].split("[")[0]
@@ -65,25 +78,24 @@ class WebDataset(Choice):
         store, patterns = self._at()
         if isinstance(store, Folder) and store.stat("") is None:
             raise JobError(f"source.path: {store.url} does not exist")
-        skipped: Counter[str] = Counter()
+        self._skipped.clear()
 
         def found() -> Iterator[tuple[Entry, int, int]]:
             for entry in store.list():
-                if any(
-                    fnmatchcase(entry.key, p) or (len(patterns) > 1 and fnmatchcase(entry.key, f"*/{p}"))
-                    for p in patterns
-                ):
+                if is_hidden(entry.key):
+                    self._skipped["hidden"] += 1
+                elif any(fnmatchcase(entry.key, pattern) for pattern in patterns):
                     for lo, hi in self._ranges(store, entry):
                         yield entry, lo, hi
                 else:
-                    skipped[f".{suffix_of(entry.key)}"] += 1
+                    self._skipped[f".{suffix_of(entry.key)}"] += 1
 
         some = False
         for table in table_of(found()):
             some = True
             yield table
         if not some:
-            raise nothing_found(self.path, "tars", skipped)
+            raise nothing_found(self.path, "tars", self._skipped)
 
     def _ranges(self, store: Store, entry: Entry) -> list[tuple[int, int]]:
         """A large tar goes to several shards: a sample belongs to the stretch of bytes in which its header starts."""
