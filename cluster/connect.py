@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import JobError, Stopped
@@ -34,10 +35,17 @@ def connect(on: str | None = None, verbose: bool = False) -> Any:
             ray.init(address=address, logging_level=level, log_to_driver=verbose, **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise Stopped(f"cannot reach the Ray cluster at {address}: {error}") from error
+    if address == "local" and token_path().exists():
+        token_path().chmod(0o600)  # Ray writes it readable by everybody on the machine
     ray.data.DataContext.get_current()  # sets up its own logging, at INFO
     for name in ("ray.data", "ray"):
         logging.getLogger(name).setLevel(level)
     return ray
+
+
+def token_path() -> Path:
+    """Where Ray keeps the token of a cluster with token authentication, which a local one has too."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """doctor: does this machine, this store, this cluster have what a run needs? Findings, one by one."""
 
-import os
 import platform
 import secrets
 import shutil
@@ -10,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster.connect import token_path
 from pipeline.errors import WavmillError
 from pipeline.store import Store, open_store
 
@@ -52,7 +52,7 @@ def decoders() -> Iterator[Finding]:
     yield Finding(
         aac,
         "decoders",
-        f"{soundfile.__libsndfile_version__}, FFmpeg's libavcodec {ffmpeg}{'' if aac else ' without AAC'}",
+        f"libsndfile {soundfile.__libsndfile_version__}, FFmpeg's libavcodec {ffmpeg}{'' if aac else ' without AAC'}",
     )
 
 
@@ -105,7 +105,7 @@ def cluster(ray: Any) -> Iterator[Finding]:
 
 def token() -> Iterator[Finding]:
     """Ray writes its token readable by everybody on the machine."""
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    path = token_path()
     if not path.exists():
         yield Finding(True, "token", "no Ray token on this machine: a local Ray makes its own")
         return
