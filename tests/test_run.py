@@ -142,7 +142,7 @@ from pipeline.plan import make_plans
 from pipeline.run import cluster_shares, run
 job = words({corpus!r}, {store!r}, "feature.kind=on_gpu:OnGpu")
 shares = cluster_shares(job, 10.0)
-assert (shares.feature_workers, shares.feature_gpus) == (1, 1.0), shares
+assert (shares.pool_workers, shares.feature_gpus) == (1, 1.0), shares
 print(run(job, make_plans(job), lambda: ray)["counts"]["done"])
 """
 
@@ -164,3 +164,9 @@ def test_an_extractor_that_wants_a_gpu_gets_one_and_whole_shards(corpus, tmp_pat
     script = GPU.format(tests=str(Path(__file__).parent), corpus=str(corpus), store=str(tmp_path / "store"))
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.split() == ["26"], done.stderr[-2000:]
+
+
+def test_a_pool_of_extractors_on_the_cpu_gives_the_same_rows_as_tasks(corpus, tmp_path, ray_local):
+    pool, bare = words(corpus, tmp_path / "pool", "scale.feature.workers=2"), words(corpus, tmp_path / "bare")
+    dataset = run(pool, make_plans(pool), ray_local)
+    assert digest(rows_of(pool, dataset)) == digest(rows_of(bare, run_inline(bare)))
