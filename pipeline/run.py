@@ -35,11 +35,9 @@ def run(job: Job, plans: list[Plan], connect: Callable[[], Any], watch: Watch = 
         return already
     done = attempts_done(open_store(job.store), fingerprint(job))
     todo = todo_of(plans, set(done))
-    if first := list(islice(todo, WAVE_SHARDS)):
+    while wave := list(islice(todo, WAVE_SHARDS)):
         connect()
-        while first:
-            mill(job, first, watch)
-            first = list(islice(todo, WAVE_SHARDS))
+        mill(job, wave, watch)
     return publish(job, plans)
 
 
@@ -65,10 +63,9 @@ def extracted(job: Job, shards: list[dict[str, Any]]) -> tuple[ray.data.Dataset,
     context.memory_usage_poll_interval_s = None  # a thread per task that reads the process's memory map
     context.enable_progress_bars, context.print_on_execution_start = False, False
     for choice in (job.source, *job.steps):
-        if type(choice).__module__.partition(".")[0] != __name__.partition(".")[0]:  # a class from outside travels
-            ray.cloudpickle.register_pickle_by_value(
-                sys.modules[type(choice).__module__]
-            )  # to where it is not installed
+        module = sys.modules[type(choice).__module__]
+        if module.__name__.partition(".")[0] != "pipeline":  # a class from outside travels to where it is not installed
+            ray.cloudpickle.register_pickle_by_value(module)
     rows = ray.data.from_items(shards, override_num_blocks=len(shards))
     rows = stage(rows, Read(job), **shares.decode())
     if job.feature is not None:
