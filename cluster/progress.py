@@ -21,7 +21,7 @@ class Watch:
     def __init__(self, console: Console, total_s: float, max_rejects: float) -> None:
         self.console, self.total_s, self.max_rejects = console, max(total_s, 1e-9), max_rejects
         self.clips = self.rejected = self.shards = 0
-        self.seconds = self.estimated_s = 0.0
+        self.seconds = 0.0
         self.reasons: Counter[str] = Counter()
         self.started = self.said_at = time.monotonic()
         self.warned = False

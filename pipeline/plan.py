@@ -70,11 +70,9 @@ def make_plans(job: Job, refresh: bool = False) -> list[Plan]:
     if plans and not refresh and plans[0].said["remote"]:
         return plans
     objects = list_objects(job)
-    if plans:
-        known = pc.unique(pa.concat_arrays([c for p in plans for c in identities(read_objects(store, p)).chunks]))
-        objects = objects.filter(pc.invert(pc.is_in(identities(objects), known)))
-        if not objects.num_rows:
-            return plans
+    objects = unplanned(store, plans, objects)
+    if plans and not objects.num_rows:
+        return plans
     shards = cut(job, objects)
     said = {
         "format": "wavmill-plan-1",
@@ -98,6 +96,14 @@ def list_objects(job: Job) -> pa.Table:
     """Everything the source finds now, in plan order: by path."""
     table = pa.concat_tables(job.source.objects(job.clip))
     return table.take(pc.sort_indices(table, [(name, "ascending") for name in ("path", "lo")])).combine_chunks()
+
+
+def unplanned(store: Store, plans: list[Plan], objects: pa.Table) -> pa.Table:
+    """The objects that none of the plans holds as they are now."""
+    if not plans:
+        return objects
+    known = pc.unique(pa.concat_arrays([c for p in plans for c in identities(read_objects(store, p)).chunks]))
+    return objects.filter(pc.invert(pc.is_in(identities(objects), known)))
 
 
 def identities(objects: pa.Table) -> pa.ChunkedArray:

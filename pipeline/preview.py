@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from pipeline.commit import attempts_done
 from pipeline.job import Job, fingerprint
-from pipeline.plan import cut, identities, list_objects, plans_of, read_objects, todo_of
+from pipeline.plan import cut, list_objects, plans_of, todo_of, unplanned
 from pipeline.published import versions
 from pipeline.rows import PRODUCTS, frame_bytes
 from pipeline.store import open_store
@@ -41,10 +41,7 @@ def preview(job: Job) -> Preview:
     plans = plans_of(job)
     objects = list_objects(job)
     seconds = np.asarray(job.source.seconds(objects), float)
-    fresh = objects
-    if plans:
-        known = pa.concat_arrays([c for p in plans for c in identities(read_objects(store, p)).chunks])
-        fresh = objects.filter(pc.invert(pc.is_in(identities(objects), known)))
+    fresh = unplanned(store, plans, objects)
     planned = sum(plan.shards.num_rows for plan in plans)
     new = cut(job, fresh).num_rows if fresh.num_rows else 0
     left = len(list(todo_of(plans, set(attempts_done(store, fingerprint(job))))))
