@@ -1,0 +1,70 @@
+"""The vocabulary of a token LM: pad, start, end, wav, the labels in a stored order, then the codes; and its layouts.
+
+Labels and codes have ids of their own, so a label may look like a number. Adding a label shifts every code's id: the
+vocabulary belongs to a trained model and is stored with it. Order and layouts as SamOut's author published them
+(``suffix``); ``prompt`` puts the label first, so that a model can be asked for it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+PAD, START, END, WAV = range(4)
+SPECIAL = ("<|pad|>", "<|im_start|>", "<|im_end|>", "<|wav|>")
+LAYOUTS = ("prompt", "suffix")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """labels in order, and the number of codes; ids 0..3 are special, then labels, then codes."""
+
+    labels: tuple[str, ...]
+    codes: int
+
+    @property
+    def first_code(self) -> int:
+        return len(SPECIAL) + len(self.labels)
+
+    @property
+    def size(self) -> int:
+        return self.first_code + self.codes
+
+    def label_id(self, label: str) -> int:
+        """The id of a label; ValueError, with the labels there are, when it is none."""
+        if label not in self.labels:
+            known = ", ".join(self.labels[:20]) + (", ..." if len(self.labels) > 20 else "")
+            raise ValueError(f"there is no label {label!r}; " + (f"there are {known}" if known else "there are none"))
+        return len(SPECIAL) + self.labels.index(label)
+
+    def sequence(self, codes: np.ndarray, label: int, layout: str) -> np.ndarray:
+        """codes (T,), the number of its label or -1 for none -> ids (T + 2..4,) int64 of one clip.
+
+        suffix: start, codes, label, end.    prompt: start, label, wav, codes, end.
+        """
+        named = [len(SPECIAL) + label] if label >= 0 else []
+        inner = codes.astype(np.int64) + self.first_code
+        if layout == "suffix":
+            return np.concatenate([[START], inner, named, [END]]).astype(np.int64)
+        return np.concatenate([[START], named, [WAV], inner, [END]]).astype(np.int64)
+
+    def prompt(self, label: int, layout: str, codes: np.ndarray | None = None) -> np.ndarray:
+        """The ids that a clip of this label (-1: none) starts with, and the first of its codes: (P,) int64."""
+        codes = np.zeros(0, np.int64) if codes is None else codes
+        sequence = self.sequence(codes, label, layout)
+        return sequence[: 1 + len(codes)] if layout == "suffix" else sequence[:-1]
+
+    def codes_of(self, ids: np.ndarray) -> np.ndarray:
+        """The codes among ids, as codes: (T,) int64."""
+        ids = np.asarray(ids, np.int64)
+        return ids[ids >= self.first_code] - self.first_code
+
+    def described(self) -> dict[str, Any]:
+        """vocabulary.json: every id of the model can be told from it."""
+        return {"special": list(SPECIAL), "labels": list(self.labels), "codes": self.codes, "size": self.size}
+
+    @staticmethod
+    def read(described: dict[str, Any]) -> "Vocabulary":
+        if described["special"] != list(SPECIAL):
+            raise ValueError(f"the special tokens are {described['special']}, not {list(SPECIAL)}")
+        return Vocabulary(tuple(described["labels"]), described["codes"])
