@@ -6,25 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from typer import Argument, Option
 
-from cluster import words
+from cluster import modelverbs, words
+from cluster.app import JobFile, On, Set, Verbose, app, connecting, err, out
 from pipeline.errors import JobError, TooManyRejects, WavmillError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Grinds an audio corpus into features, tokens and windows that speech models train on.",
-)
-out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
-
-JobFile = Annotated[str, Argument(metavar="JOB", help="a job file")]
-Set = Annotated[list[str], Option("--set", metavar="NAME=VALUE", help="feature.bands=40; repeatable")]
-On = Annotated[str | None, Option(help="a running Ray cluster, as host:6379; default: RAY_ADDRESS, else a local one")]
-Verbose = Annotated[bool, Option("--verbose", help="show Ray's own log")]
 MAX_REJECTS = 0.1
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
@@ -172,21 +160,14 @@ def schema() -> None:
     print(json.dumps(job_schema(), indent=1))
 
 
+app.command()(modelverbs.train)
+app.command()(modelverbs.generate)
+
+
 def load(job: str, set: list[str]) -> Any:
-    from pipeline.jobfile import load_job
+    from cluster.load import load_making
 
-    return load_job(job, set)
-
-
-def connecting(on: str | None, verbose: bool) -> Any:
-    """What connects to Ray when it is needed, and not before: a finished job needs none."""
-
-    def connect_now() -> Any:
-        from cluster.connect import connect
-
-        return connect(on, verbose)
-
-    return connect_now
+    return load_making(job, set)
 
 
 def main() -> None:

@@ -57,11 +57,11 @@ def decoders() -> Iterator[Finding]:
 
 
 def job(path: str) -> Iterator[Finding]:
+    from cluster.load import load_making
     from pipeline.job import resolve
-    from pipeline.jobfile import load_job
     from pipeline.preview import preview
 
-    seen = preview(resolve(load_job(path), f"wavmill fit {path}"))
+    seen = preview(resolve(load_making(path, []), f"wavmill fit {path}"))
     yield Finding(True, "job", f"{path}: {seen.objects:,} {seen.unit}, {seen.done:,} of {seen.shards:,} shards done")
 
 

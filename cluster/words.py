@@ -1,5 +1,6 @@
 """What the verbs print: findings as sentences and small tables."""
 
+import re
 import shlex
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
@@ -11,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.card import hours, how_to_read, reasons
+from pipeline.modelcard import figures, how_to_use
 
 SHOWN_REJECTS = 50
 
@@ -128,3 +130,23 @@ def print_rejects(console: Console, dataset: dict[str, Any]) -> None:
         console.print(
             f"... and {rejected.num_rows - SHOWN_REJECTS:,} more in {escape(dataset['address'])}/rejects.parquet"
         )
+
+
+def print_model(console: Console, said: dict[str, Any]) -> None:
+    """The end of a training: what it is worth, where it is, how to use it."""
+    address = said["address"]
+    why = "stopped early" if said["stopped"] == "early" else "to the end"
+    console.print(
+        f"[bold]{said['model']['parameters']:,} parameters[/], {said['steps']:,} steps ({why}), "
+        f"{said['epochs']:.1f} epochs of {said['pack']['rows']:,} clips in {hours(said['seconds'])}"
+    )
+    for line in figures(said["best"]):
+        console.print(f"          {line}")
+    console.print(f"model     {escape(address)}")
+    console.print(f"report    {escape(address)}/report.html")
+    console.print("use it    " + escape("\n          ".join(how_to_use(said, address))))
+
+
+def file_name(text: str) -> str:
+    """A text as the name of a file that is no path."""
+    return re.sub(r"[^\w.-]", "_", text).lstrip(".") or "_"

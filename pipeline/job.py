@@ -15,7 +15,7 @@ from pipeline.codebooks import describe_codebook
 from pipeline.decode import Clip
 from pipeline.errors import JobError
 from pipeline.features import EXTRACTORS
-from pipeline.published import find_dataset
+from pipeline.published import VERSION, find_dataset
 from pipeline.quantizers import QUANTIZERS
 from pipeline.rows import FACTS, IDS, PRODUCTS
 from pipeline.sources import SOURCES
@@ -78,7 +78,9 @@ class Job(BaseModel):
     store: str
     fit: Fit = Fit()
     scale: Scale = Scale()
+    FAMILIES: ClassVar[dict[str, dict[str, type[Any]]]] = FAMILIES
     SECTIONS: ClassVar[dict[str, type[Any]]] = {"clip": Clip, "fit": Fit, "scale": Scale}
+    LISTS: ClassVar[dict[str, type[Any]]] = {}
 
     @property
     def steps(self) -> list[Any]:
@@ -89,6 +91,35 @@ class Job(BaseModel):
     def address(self) -> str:
         """Where the dataset is published: <store>/<name>."""
         return join(self.store, self.name)
+
+    def misfits(self) -> list[tuple[tuple[Any, ...], str]]:
+        """What is wrong between sections that are right: (path of the option, what)."""
+        problems: list[tuple[tuple[Any, ...], str]] = []
+        if self.source is None:
+            return [(("source",), f"source is missing; kinds: {', '.join(SOURCES)}")]
+        there = {self.source.gives}
+        for name, step in (("feature", self.feature), ("token", self.token), ("window", self.window)):
+            if step is None:
+                continue
+            if name in there:
+                problems.append(
+                    ((name,), f"{name} is in the dataset already; leave it out, or start from another column")
+                )
+            reads = step.reads
+            if reads == "auto":
+                reads = "token" if "token" in there else "feature"
+            if reads not in there:
+                problems.append(((name,), f"{name} reads the column {reads!r}, and nothing before it gives that"))
+            there.add(name)
+        if VERSION.fullmatch(self.name):
+            problems.append((("name",), f"name is {self.name!r}, as the versions of a dataset are; take another"))
+        made = [name for name in PRODUCTS if getattr(self, name) is not None]
+        if not made:
+            problems.append((("name",), "the job makes nothing; give it a feature, a token or a window"))
+        for name in self.keep:
+            if name not in made:
+                problems.append((("keep",), f"keep: {name} is not made by this job; it makes {', '.join(made)}"))
+        return problems
 
 
 def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB", any_codebook: bool = False) -> Job:

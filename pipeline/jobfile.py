@@ -1,4 +1,4 @@
-"""The job file as people write it: YAML -> Job, with every problem found at once: line, option, what would be right."""
+"""A job file as people write it: YAML -> Job or TrainJob, every problem at once: line, option, what would be right."""
 
 import os
 import re
@@ -12,10 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import JobError
-from pipeline.job import FAMILIES, Job
-from pipeline.published import VERSION
-from pipeline.rows import PRODUCTS
-from pipeline.sources import SOURCES
+from pipeline.job import Job
+from pipeline.trainjob import TrainJob
 from pipeline.yamltext import read_yaml
 
 ADDRESSES = ("path", "root", "origin", "codebook")
@@ -23,7 +21,7 @@ BRANCH = re.compile(r"(constrained-)?(int|float|str|bool)|literal\[.*\]", re.DOT
 Problem = tuple[tuple[Any, ...], str]  # the path of an option, and what is wrong with it
 
 
-def load_job(path: str | Path, sets: Sequence[str] = ()) -> Job:
+def load_job(path: str | Path, sets: Sequence[str] = ()) -> Job | TrainJob:
     """Read and check a job file. Raises JobError with every problem found: line, option, what would be right."""
     try:
         text = Path(path).read_text("utf-8")
@@ -33,36 +31,40 @@ def load_job(path: str | Path, sets: Sequence[str] = ()) -> Job:
     return parse_job(text, str(path), sets)
 
 
-def parse_job(text: str, where: str = "job", sets: Sequence[str] = ()) -> Job:
-    """``load_job`` of a text; ``where`` names it in messages."""
+def parse_job(text: str, where: str = "job", sets: Sequence[str] = ()) -> Any:
+    """``load_job`` of a text; ``where`` names it in messages. A file with data, model, train or pack trains."""
     given, lines = read_yaml(text, where)
     if not isinstance(given, dict):
         raise JobError(f"{where} is not a job; 'wavmill new tokens' writes one to start from")
     problems: list[Problem] = []
     for one in sets:
         problems += _set(given, one, lines)
+    kind: type[Any] = TrainJob if TrainJob.TELLING & given.keys() else Job
     values: dict[str, Any] = {}
     for key, value in given.items():
-        if key in FAMILIES:
-            values[key] = _choice(key, value, problems)
-        elif key in Job.SECTIONS:
-            values[key] = _checked(Job.SECTIONS[key], value, (key,), key, problems)
+        if key in kind.FAMILIES:
+            values[key] = _choice(key, kind.FAMILIES[key], value, problems)
+        elif key in kind.SECTIONS:
+            values[key] = _checked(kind.SECTIONS[key], value, (key,), key, problems)
+        elif key in kind.LISTS and isinstance(value, list):
+            each = enumerate(value)
+            values[key] = [_checked(kind.LISTS[key], one, (key, at), f"{key}.{at}", problems) for at, one in each]
         else:
             values[key] = value
     unfit = {path[0] for path, _ in problems}
     try:
-        job = Job.model_validate(values)
+        job = kind.model_validate(values)
         if not unfit:
-            problems += _misfits(job)
+            problems += job.misfits()
     except ValidationError as error:
-        problems += [(p, m) for p, m in _said(Job, error, (), "a job") if p[0] not in unfit]
+        problems += [(p, m) for p, m in _said(kind, error, (), "a job") if p[0] not in unfit]
     if problems:
         problems.sort(key=lambda problem: _line(lines, problem[0]) or 1 << 30)
         raise JobError("\n".join(_place(where, lines, path) + message for path, message in problems))
     return absolute(job)
 
 
-def absolute(job: Job) -> Job:
+def absolute(job: Any) -> Any:
     """The job with its folders as absolute paths: workers run elsewhere."""
 
     def full(address: str) -> str:
@@ -75,15 +77,17 @@ def absolute(job: Job) -> Job:
         return made
 
     def moved(choice: Any) -> Any:
+        if isinstance(choice, tuple):
+            return tuple(map(moved, choice))
         named = {name: getattr(choice, name) for name in ADDRESSES if isinstance(getattr(choice, name, None), str)}
         return choice.model_copy(update={name: full(address) for name, address in named.items()}) if named else choice
 
-    return job.model_copy(update={"store": full(job.store), "source": moved(job.source), "token": moved(job.token)})
+    there = {name: moved(getattr(job, name)) for name in ("source", "token", "data") if hasattr(job, name)}
+    return job.model_copy(update={"store": full(job.store), **there})
 
 
-def _choice(family: str, value: Any, problems: list[Problem]) -> Any:
+def _choice(family: str, known: dict[str, type[Any]], value: Any, problems: list[Problem]) -> Any:
     """A section with a ``kind`` as the class of that kind."""
-    known = FAMILIES[family]
     if value is None:
         return None
     if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
@@ -109,7 +113,7 @@ def _choice(family: str, value: Any, problems: list[Problem]) -> Any:
         problems.append(((family, "kind"), f"{family}.kind {kind!r} is no choice: it must be a pydantic model"))
         return None
     made = _checked(outside, {k: v for k, v in value.items() if k != "kind"}, (family,), kind, problems)
-    if made is not None and not hasattr(made, "gives" if family == "source" else "reads"):
+    if made is not None and not hasattr(made, {"source": "gives", "model": "open"}.get(family, "reads")):
         problems.append(((family, "kind"), f"{family}.kind {kind!r} is no {family}"))
         return None
     return made
@@ -189,31 +193,3 @@ def _line(lines: dict[tuple[Any, ...], int], path: tuple[Any, ...]) -> int | Non
 def _place(where: str, lines: dict[tuple[Any, ...], int], path: tuple[Any, ...]) -> str:
     line = _line(lines, path)
     return f"{where}:{line}: " if line else f"{where}: "
-
-
-def _misfits(job: Job) -> list[Problem]:
-    """What is wrong between the sections of a job whose sections are right."""
-    problems: list[Problem] = []
-    if job.source is None:
-        return [(("source",), f"source is missing; kinds: {', '.join(SOURCES)}")]
-    there = {job.source.gives}
-    for name, step in (("feature", job.feature), ("token", job.token), ("window", job.window)):
-        if step is None:
-            continue
-        if name in there:
-            problems.append(((name,), f"{name} is in the dataset already; leave it out, or start from another column"))
-        reads = step.reads
-        if reads == "auto":
-            reads = "token" if "token" in there else "feature"
-        if reads not in there:
-            problems.append(((name,), f"{name} reads the column {reads!r}, and nothing before it gives that"))
-        there.add(name)
-    if VERSION.fullmatch(job.name):
-        problems.append((("name",), f"name is {job.name!r}, as the versions of a dataset are; take another"))
-    made = [name for name in PRODUCTS if getattr(job, name) is not None]
-    if not made:
-        problems.append((("name",), "the job makes nothing; give it a feature, a token or a window"))
-    for name in job.keep:
-        if name not in made:
-            problems.append((("keep",), f"keep: {name} is not made by this job; it makes {', '.join(made)}"))
-    return problems

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pipeline.commit import attempts_done
 from pipeline.job import Job, fingerprint
 from pipeline.plan import cut, list_objects, plans_of, todo_of, unplanned
-from pipeline.published import versions
+from pipeline.published import numbers
 from pipeline.rows import PRODUCTS, frame_bytes
 from pipeline.store import open_store
 
@@ -46,7 +46,7 @@ def preview(job: Job) -> Preview:
     new = cut(job, fresh).num_rows if fresh.num_rows else 0
     left = len(list(todo_of(plans, set(attempts_done(store, fingerprint(job))))))
     missing = job.token is not None and job.token.sha256 == "auto"
-    there = versions(job.address)
+    there = numbers(job.address)
     return Preview(
         steps=steps_of(job),
         unit={"webdataset": "tars", "dataset": "row groups"}.get(job.source.kind, "sound files"),

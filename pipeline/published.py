@@ -12,16 +12,16 @@ DATASET = "dataset.json"
 VERSION = re.compile(r"v([1-9][0-9]*)$")
 
 
-def versions(address: str) -> list[int]:
-    """The published versions below <store>/<name>, rising."""
-    found = (re.fullmatch(rf"v([1-9][0-9]*)/{DATASET}", entry.key) for entry in open_store(address).list())
+def numbers(address: str, file: str = DATASET) -> list[int]:
+    """The versions below <store>/<name> that have this file, written last, rising."""
+    found = (re.fullmatch(rf"v([1-9][0-9]*)/{re.escape(file)}", entry.key) for entry in open_store(address).list())
     return sorted(int(match[1]) for match in found if match)
 
 
 def find_dataset(address: str) -> dict[str, Any]:
     """dataset.json of an address, its newest version unless one is named, with ``address`` of that version added."""
     if not VERSION.fullmatch(split(address)[1]):
-        if not (found := versions(address)):
+        if not (found := numbers(address)):
             raise JobError(f"there is no dataset at {address}")
         address = join(address, f"v{found[-1]}")
     return _read(address)

@@ -1,0 +1,31 @@
+"""What the verbs share: the app, the consoles, the options that several of them take."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer import Argument, Option
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Grinds an audio corpus into features, tokens and windows that speech models train on, and trains on it.",
+)
+out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+
+JobFile = Annotated[str, Argument(metavar="JOB", help="a job file")]
+Set = Annotated[list[str], Option("--set", metavar="NAME=VALUE", help="feature.bands=40; repeatable")]
+On = Annotated[str | None, Option(help="a running Ray cluster, as host:6379; default: RAY_ADDRESS, else a local one")]
+Verbose = Annotated[bool, Option("--verbose", help="show Ray's own log")]
+
+
+def connecting(on: str | None, verbose: bool) -> Any:
+    """What connects to Ray when it is needed, and not before: a finished job needs none."""
+
+    def connect_now() -> Any:
+        from cluster.connect import connect
+
+        return connect(on, verbose)
+
+    return connect_now

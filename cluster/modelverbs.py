@@ -1,0 +1,93 @@
+"""The verbs of models: train and generate."""
+
+from pathlib import Path
+from typing import Annotated
+
+from rich.markup import escape
+from typer import Argument, Option
+
+from cluster import words
+from cluster.app import JobFile, On, Set, Verbose, connecting, out
+from pipeline.errors import JobError
+
+
+def train(job: JobFile, set: Set = [], on: On = None, verbose: Verbose = False) -> None:
+    """Train the model that a job names, on its workers. The same command again resumes, in the middle of an epoch."""
+    from cluster.load import load_training
+    from cluster.trainwatch import TrainWatch
+    from pipeline.metrics import TensorBoard
+    from pipeline.release import already
+    from pipeline.store import open_store
+    from pipeline.trainjob import fingerprint, parents_of
+
+    checked = load_training(job, set)
+    run = fingerprint(checked, parents_of(checked))
+    said = already(open_store(checked.store), checked.name, run)
+    if said is not None:
+        out.print("done already")
+    else:
+        from pipeline.train import train as train_model
+
+        with TensorBoard(checked.store, checked.name, run) as board, TrainWatch(out, board) as watch:
+            said = train_model(checked, connecting(on, verbose), watch)
+        out.print(f"curves    tensorboard --logdir {escape(board.address)}")
+    words.print_model(out, said)
+
+
+def generate(
+    model: Annotated[
+        str, Argument(metavar="MODEL", help="a trained model's address, its newest version or one (.../v1)")
+    ],
+    label: Annotated[list[str], Option("--label", help="clips of this label; repeatable")] = [],
+    after: Annotated[
+        list[Path], Option("--continue", metavar="SOUND", help="go on from a sound file; repeatable")
+    ] = [],
+    count: Annotated[int, Option(min=1, help="clips of each")] = 1,
+    to: Annotated[Path, Option("-o", "--to", help="the folder for the clips")] = Path("generated"),
+    temperature: Annotated[float, Option(help="0: always the likeliest token")] = 1.0,
+    top_k: Annotated[int, Option(help="only among the k likeliest; 0: all")] = 0,
+    top_p: Annotated[float, Option(help="only among the likeliest that have this share together")] = 0.9,
+    repetition_penalty: Annotated[float, Option(help="above 1: tokens of late come less often")] = 1.0,
+    max_s: Annotated[float, Option(min=0.1, help="no clip is longer")] = 10.0,
+    seed: Annotated[int, Option(min=0, help="another seed, other clips")] = 0,
+    script: Annotated[bool, Option("--script", help="run model.pt, the TorchScript, and not the weights")] = False,
+) -> None:
+    """Make clips: of labels, going on from sounds, or of nothing; WAVs where the codebook can speak, else tokens."""
+    import json
+
+    from model.generate import Sampling
+    from pipeline.say import Wish, codes_of, say, voice_of
+    from pipeline.speak import Voice, wav_bytes
+    from pipeline.trained import open_model
+
+    opened = open_model(model, script)
+    named = [(one, Wish(one)) for one in label]
+    named += [(path.stem, Wish(label[0] if len(label) == 1 else "", codes_of(opened, path))) for path in after]
+    if after and len(label) == 1:
+        named = named[1:]  # the one label is that of the sounds to go on from
+    named = named or [("clip", Wish())]
+    try:
+        sampling = Sampling(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            max_tokens=max(1, round(max_s * opened.frames_hz)),
+            seed=seed,
+        )
+    except ValueError as error:
+        raise JobError(str(error)) from error
+    asked = [(f"{name}-{i + 1:0{len(str(count))}d}", wish) for name, wish in named for i in range(count)]
+    clips = say(opened, [wish for _, wish in asked], sampling)
+    speak = voice_of(opened)
+    to.mkdir(parents=True, exist_ok=True)
+    for (name, wish), codes in zip(asked, clips, strict=True):
+        stem = words.file_name(name)
+        (to / f"{stem}.json").write_text(json.dumps({"label": wish.label, "tokens": codes.tolist()}))
+        if isinstance(speak, Voice):
+            (to / f"{stem}.wav").write_bytes(wav_bytes(speak(codes), speak.rate_hz))
+    made = "WAVs and tokens" if isinstance(speak, Voice) else f"tokens only: {speak}"
+    lengths = ", ".join(f"{len(codes) / opened.frames_hz:.2f} s" for codes in clips[:8])
+    out.print(
+        f"{len(clips)} clips in {escape(str(to))}/ ({escape(made)}): {lengths}{', ...' if len(clips) > 8 else ''}"
+    )

@@ -1,0 +1,61 @@
+"""What a training shows while it runs: steps, loss, accuracies, speed, time left. Lines at validations elsewhere."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from pipeline.card import hours
+
+
+class TrainWatch:
+    """Called with each line of metrics, which it hands on; a context manager for the bar."""
+
+    def __init__(self, console: Console, hand_on: Callable[[dict[str, Any]], None]) -> None:
+        self.console, self.hand_on = console, hand_on
+        self.bar = Progress(
+            TextColumn("{task.fields[steps]}"),
+            BarColumn(None),
+            TextColumn("{task.percentage:>3.0f} %  {task.fields[said]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task: TaskID | None = None
+        self.first: tuple[float, int] | None = None  # when this process saw its first line, of which step
+
+    def __enter__(self) -> "TrainWatch":
+        self.bar.start()
+        self.task = self.bar.add_task("", total=None, steps="packing, starting", said="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        self.hand_on(line)
+        if line["kind"] == "valid":
+            self.console.print(self.validated(line))
+        elif self.task is not None:
+            steps, total = line["step"], line["steps"]
+            self.first = self.first or (time.monotonic(), steps)
+            said = f"loss {line['loss']:.3f}, {line['tokens_per_s']:,.0f} tokens/s{self._left(steps, total)}"
+            self.bar.update(self.task, total=total, completed=steps, steps=f"{steps:,} / {total:,} steps", said=said)
+
+    def _left(self, step: int, total: int) -> str:
+        began, first = self.first or (0.0, step)
+        if step == first:
+            return ""
+        return f", {hours((time.monotonic() - began) / (step - first) * (total - step))} left"
+
+    @staticmethod
+    def validated(line: dict[str, Any]) -> str:
+        label = ""
+        if line["label_accuracy"] is not None:
+            label = f", labels {line['label_accuracy']:.1%} (chance {line['label_chance']:.1%})"
+        return (
+            f"step {line['step']:,} / {line['steps']:,}: validation loss {line['loss']:.3f}, "
+            f"tokens {line['token_accuracy']:.1%}{label}"
+        )

@@ -1,0 +1,106 @@
+"""Checkpoints of a training: data under an attempt's name, then a record; what has no record does not exist.
+
+_mill/train/<T>/out/<step>.<A>.safetensors      weights and Adam's moments
+_mill/train/<T>/out/<step>.<A>.metrics.jsonl    every line of metrics so far
+_mill/train/<T>/done/<step>.<A>.json            the record, with the hashes of both: it is the commit
+"""
+
+import json
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline import VERSION
+from pipeline.commit import sealed
+from pipeline.store import Store, sha256
+
+KEPT = 2  # of the last ones: should the newest be damaged, there is the one before
+
+
+def save(store: Store, run: str, step: int, tensors: dict[str, Any], facts: dict[str, Any], lines: list[Any]) -> None:
+    """Put a checkpoint, and only then take away those that nobody needs: all but the last two and the best."""
+    from safetensors.torch import save as pack
+
+    at = f"{step:09d}.{secrets.token_hex(8)}"
+    data = {
+        "safetensors": pack({name: tensor.contiguous() for name, tensor in tensors.items()}),
+        "metrics.jsonl": "".join(json.dumps(line) + "\n" for line in lines).encode(),
+    }
+    files = {}
+    for what, content in data.items():
+        key = f"{_top(run)}/out/{at}.{what}"
+        store.put(key, content)
+        files[what] = {"key": key, "sha256": sha256(content), "bytes": len(content)}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    record = {"run": run, "step": step, "at": now, "wavmill": VERSION, "files": files, **facts}
+    store.put(f"{_top(run)}/done/{at}.json", sealed(record))
+    best = (facts.get("best") or {}).get("step")
+    for key in recorded(store, run)[KEPT:]:
+        if _step(key) != best:
+            _remove(store, key)
+
+
+def recorded(store: Store, run: str) -> list[str]:
+    """The keys of all records, the latest first."""
+    return sorted(
+        (entry.key for entry in store.list(f"{_top(run)}/done/") if entry.key.endswith(".json")), reverse=True
+    )
+
+
+def latest(store: Store, run: str, step: int | None = None) -> dict[str, Any] | None:
+    """The record of the latest checkpoint that is whole, or of the one of a step; None when there is none.
+
+    One that is not what its record says is passed over: the one before it gives the same weights in the end.
+    """
+    for key in recorded(store, run):
+        if step is None or _step(key) == step:
+            try:
+                return read_record(store, key)
+            except (FileNotFoundError, ValueError):
+                continue
+    return None
+
+
+def read_record(store: Store, key: str) -> dict[str, Any]:
+    """A record whose files are there with the hashes it names; ValueError or FileNotFoundError when not."""
+    data = store.read(key)
+    record = json.loads(data)
+    if sealed({name: value for name, value in record.items() if name != "sha256"}) != data:
+        raise ValueError(f"{key} does not have the hash it names")
+    for what in record["files"]:
+        read_file(store, record, what)
+    return record
+
+
+def read_file(store: Store, record: dict[str, Any], what: str) -> bytes:
+    """One of the files of a record; ValueError when it is not the one that was recorded."""
+    file = record["files"][what]
+    data = store.read(file["key"])
+    if sha256(data) != file["sha256"]:
+        raise ValueError(f"{store.url}/{file['key']} is damaged: it is not what its record says")
+    return data
+
+
+def tensors_of(store: Store, record: dict[str, Any]) -> dict[str, Any]:
+    from safetensors.torch import load
+
+    return load(read_file(store, record, "safetensors"))
+
+
+def lines_of(store: Store, record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in read_file(store, record, "metrics.jsonl").splitlines()]
+
+
+def _remove(store: Store, key: str) -> None:
+    """The record first: what has none is not looked for."""
+    store.remove(key)
+    for what in ("safetensors", "metrics.jsonl"):
+        store.remove(key.replace("/done/", "/out/").removesuffix("json") + what)
+
+
+def _step(key: str) -> int:
+    return int(key.rsplit("/", 1)[1].split(".")[0])
+
+
+def _top(run: str) -> str:
+    return f"_mill/train/{run}"

@@ -1,0 +1,231 @@
+"""learn(): what one worker of a training does. Knows torch.distributed, not Ray; alone it is the whole training."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from model.vocab import Vocabulary
+from pipeline.checkpoints import latest, lines_of, save, tensors_of
+from pipeline.packed import Pack, open_pack
+from pipeline.store import Store, open_store
+from pipeline.trainjob import TrainJob
+from pipeline.validate import Validation
+
+AUTO_VALIDATE_STEPS = 500
+WARM_UP = 0.05  # of all steps, unless the job says
+LR_FLOOR = 0.1  # of the highest rate, where the cosine ends
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Progress:
+    """All of a training that is not in tensors. Saved with every checkpoint."""
+
+    step: int = 0
+    best: dict[str, Any] | None = None  # the validation line with the lowest loss
+    worse: int = 0  # validations since
+    stopped: str = ""  # "steps" or "early" once it has ended
+    seconds: float = 0.0
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        named = ("best", "worse", "stopped", "seconds")
+        return {name: getattr(self, name) for name in named}
+
+
+class Learner:
+    """Rank ``rank`` of ``world`` workers. All ranks take the same decisions, from sums over all of them."""
+
+    def __init__(self, job: TrainJob, pack: str, run: str, rank: int = 0, world: int = 1, tell: Tell = lambda _: None):
+        import torch
+
+        from model.lm import Loss
+        from model.sampler import Sampler
+
+        self.job, self.run, self.rank, self.world, self.tell = job, run, rank, world, tell
+        self.store: Store = open_store(job.store)
+        self.pack: Pack = open_pack(job.store, pack)
+        self.vocabulary = Vocabulary(self.pack.labels, self.pack.codes)
+        self.train_rows, valid_rows = self.pack.split(job.pack.split)
+        weights = np.array([one.weight for one in job.data])[self.pack.dataset_of[self.train_rows]]
+        self.sampler = Sampler(self.pack.lengths[self.train_rows], weights, job.train.batch, job.train.seed)
+        plan, epoch = job.train, self.sampler.steps_per_epoch
+        among = job.pack.layout, plan.batch, plan.seed, rank, world
+        self.validation = Validation(self.pack, valid_rows, self.vocabulary, *among)
+        self.steps = plan.epochs * epoch if plan.steps == "auto" else plan.steps
+        self.validate_every = min(epoch, AUTO_VALIDATE_STEPS) if plan.validate_every == "auto" else plan.validate_every
+        every = plan.checkpoint_every
+        self.checkpoint_every = self.validate_every if every == "auto" else every
+        self.warm_up = math.ceil(WARM_UP * self.steps) if plan.warmup_steps == "auto" else plan.warmup_steps
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(plan.seed)
+        self.net = job.model.open(self.vocabulary.size).to(self.device)
+        self.loss: Any = Loss(self.net)
+        if world > 1:
+            # Without find_unused_parameters DDP sorts its buckets anew after the first step, and with it the order of
+            # its sums: a run that is resumed would end with other weights than one that is not.
+            self.loss = torch.nn.parallel.DistributedDataParallel(self.loss, find_unused_parameters=True)
+        self.adam = torch.optim.Adam(self.net.parameters(), plan.lr, fused=True)
+        self.progress = Progress()
+
+    def learn(self) -> None:
+        """Train from the last checkpoint to the end; rank 0 saves and tells. Returns when a final one is saved."""
+        self._resume()
+        started = time.monotonic() - self.progress.seconds
+        window = _Window()
+        while not self.progress.stopped:
+            self._step(window)
+            self.progress.step += 1
+            step, last = self.progress.step, self.progress.step == self.steps
+            validates, saves = step % self.validate_every == 0, step % self.checkpoint_every == 0
+            if not (last or validates or saves or step % self.job.train.log_every == 0):
+                continue
+            self.progress.seconds = time.monotonic() - started
+            self._log(window)
+            if (validates or last) and len(self.validation.rows):
+                self._validate()
+            early = 0 < self.job.train.patience <= self.progress.worse
+            self.progress.stopped = "early" if early else "steps" if last else ""
+            if validates or saves or self.progress.stopped:
+                self._save()
+            window = _Window()
+
+    # ---- one step -------------------------------------------------------------------------------------------------
+
+    def _step(self, window: "_Window") -> None:
+        import torch
+
+        from model.lm import collate
+        from model.sampler import part
+
+        step, plan = self.progress.step, self.job.train
+        rows = self.train_rows[self.sampler.rows(step)]
+        torch.manual_seed(int(np.random.SeedSequence([plan.seed, step, self.rank]).generate_state(1)[0]))
+        mine = part(rows, self.rank, self.world)
+        batch = collate([self.validation.sequence(row) for row in mine]).to(self.device)
+        for group in self.adam.param_groups:
+            group["lr"] = plan.lr * self._rate(step)
+        self.adam.zero_grad()
+        with self._precision():
+            loss, right = self.loss(batch)
+        # DDP averages over workers; the loss is a mean over all tokens of the global batch, whoever has them
+        (loss * (self.world / self._targets(rows))).backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), plan.clip_norm)
+        self.adam.step()
+        window.add(loss.detach(), right, norm, batch)
+
+    def _targets(self, rows: np.ndarray) -> int:
+        """How many ids are foretold in these rows: all of a sequence but its first."""
+        extra = 1 if self.job.pack.layout == "suffix" else 2
+        return int(self.pack.lengths[rows].sum() + extra * len(rows) + (self.pack.label_of[rows] >= 0).sum())
+
+    def _rate(self, step: int) -> float:
+        """The share of the highest learning rate at a step: up in a line, down in half a cosine."""
+        if step < self.warm_up:
+            return (step + 1) / self.warm_up
+        done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
+        return LR_FLOOR + (1 - LR_FLOOR) * (1 + math.cos(math.pi * done)) / 2
+
+    def _precision(self) -> Any:
+        import torch
+
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.train.dtype == "bfloat16")
+
+    # ---- what is told ---------------------------------------------------------------------------------------------
+
+    def _log(self, window: "_Window") -> None:
+        loss, right, targets, places = self._summed([window.loss, window.right, window.targets, window.places])
+        step = self.progress.step
+        self._tell(
+            {
+                "kind": "train",
+                "step": step,
+                "epoch": step / self.sampler.steps_per_epoch,
+                "loss": loss / targets,
+                "perplexity": math.exp(min(loss / targets, 50)),
+                "token_accuracy": right / targets,
+                "grad_norm": float(window.norm) / window.steps,
+                "lr": self.job.train.lr * self._rate(step - 1),
+                "padding": 1 - targets / places,
+                "tokens_per_s": targets / window.spent_s(),
+                "seconds": self.progress.seconds,
+            }
+        )
+
+    def _validate(self) -> None:
+        """A better loss on the validation rows than all before is the best."""
+        with self._precision():
+            sums = self.validation.sums(self.net)
+        said = {"kind": "valid", "step": self.progress.step, **self.validation.line(self._summed(sums))}
+        best = self.progress.best
+        if best is None or said["loss"] < best["loss"]:
+            self.progress.best, self.progress.worse = said, 0
+        else:
+            self.progress.worse += 1
+        self._tell(said)
+
+    def _summed(self, values: list[Any]) -> list[float]:
+        """Each value summed over all workers."""
+        import torch
+
+        sums = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=self.device) for value in values])
+        if self.world > 1:
+            torch.distributed.all_reduce(sums)
+        return sums.tolist()
+
+    def _tell(self, line: dict[str, Any]) -> None:
+        self.progress.lines.append(line)
+        if self.rank == 0:
+            self.tell({**line, "steps": self.steps})
+
+    # ---- checkpoints ----------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        if self.rank:
+            return
+        tensors = {f"net.{name}": value.cpu() for name, value in self.net.state_dict().items()}
+        for (name, _), state in zip(self.net.named_parameters(), self.adam.state_dict()["state"].values(), strict=True):
+            tensors |= {f"adam.{what}.{name}": value.cpu() for what, value in state.items()}
+        facts = {**self.progress.facts(), "world": self.world, "steps_per_epoch": self.sampler.steps_per_epoch}
+        save(self.store, self.run, self.progress.step, tensors, facts, self.progress.lines)
+
+    def _resume(self) -> None:
+        """Go on from the latest whole checkpoint. Rank 0 chooses it, so that all have the same."""
+        import torch
+
+        chosen = [latest(self.store, self.run) if self.rank == 0 else None]
+        if self.world > 1:
+            torch.distributed.broadcast_object_list(chosen, device=self.device)
+        [record] = chosen
+        if record is None:
+            return
+        tensors = tensors_of(self.store, record)
+        self.net.load_state_dict({name: tensors[f"net.{name}"] for name in self.net.state_dict()})
+        moments = ("step", "exp_avg", "exp_avg_sq")
+        state = [{what: tensors[f"adam.{what}.{name}"] for what in moments} for name, _ in self.net.named_parameters()]
+        self.adam.load_state_dict({**self.adam.state_dict(), "state": dict(enumerate(state))})
+        self.progress = Progress(
+            record["step"], **{name: record[name] for name in Progress().facts()}, lines=lines_of(self.store, record)
+        )
+
+
+class _Window:
+    """Sums between two lines of metrics, kept on the device: nothing waits for them before."""
+
+    def __init__(self) -> None:
+        self.loss, self.right, self.norm = 0.0, 0.0, 0.0
+        self.targets = self.places = self.steps = 0
+        self.started = time.monotonic()
+
+    def add(self, loss: Any, right: Any, norm: Any, batch: Any) -> None:
+        self.loss, self.right, self.norm = self.loss + loss, self.right + right, self.norm + norm
+        self.targets += len(batch.targets)
+        self.places += len(batch.ids) * (batch.ids.shape[1] - 1)
+        self.steps += 1
+
+    def spent_s(self) -> float:
+        return max(time.monotonic() - self.started, 1e-9)

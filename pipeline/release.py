@@ -1,0 +1,136 @@
+"""A finished training -> the version that people load: weights, TorchScript, codebook, report; model.json last."""
+
+import io
+import json
+from typing import Any
+
+from model.generate import Sampling
+from model.vocab import Vocabulary
+from pipeline.checkpoints import latest, lines_of, tensors_of
+from pipeline.codebooks import DESCRIBED, TENSOR, load_codebook
+from pipeline.errors import Stopped
+from pipeline.modelcard import model_card
+from pipeline.modelpage import Sound, model_page
+from pipeline.published import numbers
+from pipeline.say import Wish, say, voice_of
+from pipeline.speak import Voice
+from pipeline.store import Store, join, open_store, sha256
+from pipeline.trained import CONFIG, MODEL, SCRIPT, WEIGHTS, Trained, find_model
+from pipeline.trainjob import TrainJob, decisive
+
+HEARD_LABELS, HEARD_S = 12, 6.0  # in the report: so many labels, clips no longer than that
+
+
+def release(
+    job: TrainJob, parents: list[dict[str, Any]], pack: dict[str, Any], run: str, record: dict[str, Any]
+) -> dict[str, Any]:
+    """Publish the best checkpoint of a training whose last one is ``record``; return model.json. Idempotent."""
+    store = open_store(job.store)
+    best = record["best"]
+    chosen = latest(store, run, best["step"] if best else record["step"])
+    if chosen is None:
+        raise Stopped(f"{job.address}: the best checkpoint, of step {best['step']}, is damaged or gone")
+    vocabulary = Vocabulary(tuple(pack["labels"]), pack["codes"])
+    net = job.model.open(vocabulary.size)
+    tensors = tensors_of(store, chosen)
+    net.load_state_dict({name: tensors[f"net.{name}"] for name in net.state_dict()})
+    codebook = next((join(one["address"], one["codebook"]["path"]) for one in parents if one.get("codebook")), None)
+    config = {
+        "format": "wavmill-samout-1",
+        "net": net.options,
+        "vocabulary": vocabulary.described(),
+        "layout": job.pack.layout,
+        "dedup": job.pack.dedup,
+        "rate_hz": pack["rate_hz"],
+        "codebook": pack["codebook"] if codebook else None,
+    }
+    book = load_codebook(codebook) if codebook else None
+    trained = Trained(net.eval(), vocabulary, job.pack.layout, job.pack.dedup, float(pack["rate_hz"]), book)
+    version = claim(store, job.name, run)
+    top, lines = f"{job.name}/v{version}", lines_of(store, record)
+    files = {**net_files(net, config), "metrics.jsonl": "".join(json.dumps(line) + "\n" for line in lines).encode()}
+    if codebook:
+        files |= {f"codebook/{name}": open_store(codebook).read(name) for name in (TENSOR, DESCRIBED)}
+    said = {
+        "format": "wavmill-model-1",
+        "name": job.name,
+        "version": version,
+        "fingerprint": run,
+        "created_at": record["at"],
+        "does": decisive(job, parents),
+        "parents": [
+            {"address": parent["address"], "fingerprint": parent["fingerprint"], "weight": one.weight}
+            for one, parent in zip(job.data, parents, strict=True)
+        ],
+        "pack": {name: pack[name] for name in ("fingerprint", "rows", "tokens", "skipped", "by", "rate_hz")},
+        "model": {**job.model.recipe(), "parameters": sum(value.numel() for value in net.parameters())},
+        "vocabulary": {"labels": list(vocabulary.labels), "codes": vocabulary.codes},
+        "layout": job.pack.layout,
+        "train": job.train.model_dump(mode="json"),
+        "workers": record["world"],
+        "steps": record["step"],
+        "epochs": record["step"] / record["steps_per_epoch"],
+        "stopped": record["stopped"],
+        "seconds": record["seconds"],
+        "best": best,
+        "files": [{"path": path, "bytes": len(data), "sha256": sha256(data)} for path, data in files.items()],
+    }
+    sounds, why_not = heard(trained)
+    files["report.html"] = model_page(said, lines, sounds, why_not).encode()
+    files["README.md"] = model_card(said, join(store.url, top)).encode()
+    for path, data in files.items():
+        store.put(f"{top}/{path}", data)
+    store.put(f"{top}/{MODEL}", json.dumps(said, indent=1).encode())
+    return find_model(join(store.url, top))
+
+
+def net_files(net: Any, config: dict[str, Any]) -> dict[str, bytes]:
+    """The files that a net can be loaded from, by path."""
+    import torch
+    from safetensors.torch import save
+
+    script = io.BytesIO()
+    torch.jit.save(torch.jit.script(net), script)
+    weights = save({name: tensor.contiguous() for name, tensor in net.state_dict().items()})
+    return {WEIGHTS: weights, SCRIPT: script.getvalue(), CONFIG: json.dumps(config, indent=1).encode()}
+
+
+def heard(model: Trained) -> tuple[list[Sound], str]:
+    """One generated clip for each of a few labels, as sound; or none, and why."""
+    speak = voice_of(model)
+    if not isinstance(speak, Voice):
+        return [], speak
+    named = model.layout == "prompt" and model.vocabulary.labels
+    wishes = [Wish(label) for label in model.vocabulary.labels[:HEARD_LABELS]] if named else [Wish()] * 4
+    clips = say(model, wishes, Sampling(top_p=0.9, max_tokens=int(HEARD_S * speak.frames_hz)))
+    return [
+        Sound(
+            wish.label or f"clip {i + 1}",
+            f"{len(codes)} tokens",
+            speak(codes),
+            speak.rate_hz,
+            codes,
+            speak.frames(codes),
+        )
+        for i, (wish, codes) in enumerate(zip(wishes, clips, strict=True))
+    ], ""
+
+
+def claim(store: Store, name: str, run: str) -> int:
+    """The version of a training, for ever: the first to create it under a name has it. Datasets count along."""
+    number = 1
+    while True:
+        mine = {"format": "wavmill-choice-1", "name": name, "version": number, "fingerprint": run, "plans": 0}
+        there = json.loads(store.create_once(f"_mill/choice/{name}/v{number}.json", json.dumps(mine).encode()))
+        if (there["fingerprint"], there["plans"]) == (run, 0):
+            return number
+        number += 1
+
+
+def already(store: Store, name: str, run: str) -> dict[str, Any] | None:
+    """model.json of a training that was published under a name, or None."""
+    for number in numbers(join(store.url, name), MODEL):
+        said = find_model(join(store.url, name, f"v{number}"))
+        if said["fingerprint"] == run:
+            return said
+    return None

@@ -1,0 +1,92 @@
+"""Asking a trained model for clips: of a label, or going on from a sound; as codes and, where it can speak, sound."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from model.generate import Sampling, generate
+from model.vocab import END
+from pipeline.decode import Clip, Sound, resampled
+from pipeline.errors import JobError, Reject
+from pipeline.speak import Voice, extractor_of, voice
+from pipeline.step import opened
+from pipeline.trained import Trained
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for: a label ("" = none), and codes to go on from (T,), which may be none."""
+
+    label: str = ""
+    codes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+def say(model: Trained, wishes: Sequence[Wish], sampling: Sampling, together: int = 64) -> list[np.ndarray]:
+    """The codes of a clip for each wish, (T,) int64, those it goes on from included. JobError for a wrong label.
+
+    Inside a clip only codes are drawn, and what ends it: the end, or with the suffix layout a label. A clip's draws
+    depend on the seed and its number among the wishes.
+    """
+    vocabulary, suffix = model.vocabulary, model.layout == "suffix"
+    if suffix and any(wish.label for wish in wishes):
+        raise JobError("the model puts labels after the codes (layout suffix): it cannot be asked for one")
+    numbers = [_number(model, wish.label) for wish in wishes]
+    stop = [END, *range(4, vocabulary.first_code)] if suffix else [END]
+    allowed = np.zeros(vocabulary.size, bool)
+    allowed[[*stop, *range(vocabulary.first_code, vocabulary.size)]] = True
+    prompts = [
+        vocabulary.prompt(number, model.layout, wish.codes) for number, wish in zip(numbers, wishes, strict=True)
+    ]
+    said = []
+    for start in range(0, len(prompts), together):
+        some = prompts[start : start + together]
+        news = generate(model.net, some, sampling, allowed, stop, first=start)
+        said += [
+            np.concatenate([wish.codes, vocabulary.codes_of(new)])
+            for wish, new in zip(wishes[start:], news, strict=False)
+        ]
+    return said
+
+
+def _number(model: Trained, label: str) -> int:
+    if not label:
+        return -1
+    try:
+        return model.vocabulary.label_id(label) - 4
+    except ValueError as error:
+        raise JobError(str(error)) from error
+
+
+def voice_of(model: Trained) -> Voice | str:
+    """What turns the model's codes into sound, or why nothing can."""
+    if model.codebook is None:
+        return "the model has no codebook"
+    if model.dedup:
+        return "it learnt codes without their repetitions, so how long each lasts is not known"
+    return voice(model.codebook)
+
+
+def codes_of(model: Trained, path: Path) -> np.ndarray:
+    """The codes (T,) int64 of a sound file, made as those that the model learnt from. JobError when it cannot be."""
+    from model.kmeans import assign
+
+    if model.codebook is None:
+        raise JobError("the model has no codebook: nothing says how its codes are made from sound")
+    recipe = model.codebook.recipe
+    extractor = extractor_of(recipe)
+    if isinstance(extractor, str):
+        raise JobError(f"the model's codes cannot be made here: {extractor}")
+    try:
+        with path.open("rb") as file, Sound(file, Clip(channel=recipe["channel"]).channel) as sound:
+            wave = resampled(sound.read(0, 1 << 62), sound.rate_hz, extractor.clock.rate_hz)
+        [frames] = opened(extractor)([wave])
+        if isinstance(frames, Reject):
+            raise frames
+    except OSError as error:
+        raise JobError(f"{path}: {error.strerror}") from error
+    except Reject as reject:
+        raise JobError(f"{path}: {reject.reason}: {reject.message}") from reject
+    codes = assign(frames.reshape(len(frames), -1), model.codebook.centroids).astype(np.int64)
+    return codes[np.flatnonzero(np.diff(codes, prepend=-1))] if model.dedup else codes

@@ -1,0 +1,136 @@
+"""train(job): pack, learn on as many workers as the job says, publish. The same call again goes on where it ended."""
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from pipeline.checkpoints import latest
+from pipeline.errors import Stopped, WavmillError
+from pipeline.learn import Learner, Tell
+from pipeline.pack import make_pack
+from pipeline.release import already, release
+from pipeline.run import causes
+from pipeline.store import open_store
+from pipeline.trainjob import TrainJob, fingerprint, parents_of
+
+RETRIES = 3  # a worker that died is started again with all others, from the last checkpoint
+ASK_S = 0.5  # how often the workers' lines are fetched
+
+
+def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: None) -> dict[str, Any]:
+    """Train and publish; return model.json. ``connect`` is called when Ray is needed, ``watch`` gets each line told."""
+    store, parents = open_store(job.store), parents_of(job)
+    run = fingerprint(job, parents)
+    if (said := already(store, job.name, run)) is not None:
+        return said
+    pack = make_pack(store, list(job.data), job.pack)
+    record = latest(store, run)
+    if record is None or not record["stopped"]:
+        if job.scale.workers == 0:
+            alone(job, pack["fingerprint"], run, watch)
+        else:
+            connect()
+            together(job, pack["fingerprint"], run, watch)
+        record = latest(store, run)
+    if record is None or not record["stopped"]:
+        raise Stopped(f"{job.address}: the training ended without its last checkpoint; run the same command again")
+    return release(job, parents, pack, run, record)
+
+
+def alone(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
+    """In this process, on all of its cores."""
+    Learner(job, pack, run, tell=watch).learn()
+
+
+def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
+    """On the workers of Ray Train. Their lines come through an actor; resuming needs nothing that Ray keeps."""
+    workers, cpus, gpu = shares(job)
+    lines = ray.remote(num_cpus=0)(Lines).remote()
+    given = {"job": job, "pack": pack, "run": run, "lines": lines, "threads": cpus}
+    with tempfile.TemporaryDirectory() as scratch, passed_on(lines, watch):
+        trainer = TorchTrainer(
+            work,
+            train_loop_config=given,
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus}),
+            run_config=RunConfig(
+                name=f"{run[:12]}-{datetime.now(UTC):%H%M%S%f}",
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=RETRIES),
+            ),
+        )
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            failures = getattr(error, "worker_failures", {}).values()
+            for cause in (one for failure in failures for one in causes(failure)):
+                if isinstance(cause, WavmillError):
+                    raise cause from None
+            raise Stopped(f"a worker failed {RETRIES + 1} times; the same command goes on: {error}") from error
+
+
+def work(given: dict[str, Any]) -> None:
+    """What each worker runs."""
+    import torch
+
+    torch.set_num_threads(given["threads"])
+    context = ray.train.get_context()
+    rank, world, lines = context.get_world_rank(), context.get_world_size(), given["lines"]
+    Learner(given["job"], given["pack"], given["run"], rank, world, lambda line: lines.put.remote(line)).learn()
+
+
+class Lines:
+    """The actor between rank 0 and who watches."""
+
+    def __init__(self) -> None:
+        self.held: list[dict[str, Any]] = []
+
+    def put(self, line: dict[str, Any]) -> None:
+        self.held.append(line)
+
+    def take(self) -> list[dict[str, Any]]:
+        held, self.held = self.held, []
+        return held
+
+
+@contextlib.contextmanager
+def passed_on(lines: Any, watch: Tell) -> Iterator[None]:
+    """While this lasts, another thread hands the workers' lines to ``watch``; trainer.fit() needs the main thread."""
+    over = threading.Event()
+
+    def ask() -> None:
+        while True:
+            last = over.wait(ASK_S)
+            for line in ray.get(lines.take.remote()):
+                watch(line)
+            if last:
+                return
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def shares(job: TrainJob) -> tuple[int, int, bool]:
+    """How many workers, how many CPUs each, and whether each has a GPU."""
+    cluster = ray.cluster_resources()
+    cpus, gpus = int(cluster.get("CPU", 1)), int(cluster.get("GPU", 0))
+    workers = max(1, gpus) if job.scale.workers == "auto" else job.scale.workers
+    each = job.scale.cpus if job.scale.cpus != "auto" else 1 if gpus else max(1, cpus // workers)
+    if workers * each > cpus or (gpus and workers > gpus):
+        raise Stopped(
+            f"scale.workers: {workers} workers of {each} CPUs {'and a GPU ' if gpus else ''}each would wait for ever; "
+            f"the cluster has {cpus} CPUs and {gpus} GPUs"
+        )
+    return workers, each, bool(gpus)

@@ -1,0 +1,89 @@
+"""A trained model at rest: <store>/<name>/v1 with safetensors, JSON and TorchScript; model.json is written last.
+
+model.safetensors  the weights          config.json    the net's options, the vocabulary, the layout: all it needs
+model.pt           TorchScript          codebook/      what its codes mean, when they are of one
+metrics.jsonl      every line told      report.html    a page to look at and listen to
+"""
+
+import io
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from model.codebook import Codebook
+from model.vocab import Vocabulary
+from pipeline.codebooks import load_codebook
+from pipeline.errors import JobError
+from pipeline.published import VERSION, numbers
+from pipeline.store import Store, join, open_store, sha256, split
+
+MODEL, CONFIG, WEIGHTS, SCRIPT = "model.json", "config.json", "model.safetensors", "model.pt"
+
+
+def find_model(address: str) -> dict[str, Any]:
+    """model.json of an address, its newest version unless one is named, with ``address`` of that version added."""
+    if not VERSION.fullmatch(split(address)[1]):
+        if not (found := numbers(address, MODEL)):
+            raise JobError(f"there is no model at {address}")
+        address = join(address, f"v{found[-1]}")
+    return _read(address)
+
+
+@lru_cache(maxsize=16)
+def _read(address: str) -> dict[str, Any]:
+    try:
+        said = json.loads(open_store(address).read(MODEL))
+        if said["format"] != "wavmill-model-1":
+            raise ValueError("not one of ours")
+        return {**said, "address": open_store(address).url}
+    except FileNotFoundError as error:
+        raise JobError(f"there is no model at {address}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise JobError(f"{address}/{MODEL} is not a wavmill model") from error
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model at work: ``net`` with prefill and step on its device, what its ids mean, and, if any, its codebook."""
+
+    net: Any
+    vocabulary: Vocabulary
+    layout: str
+    dedup: bool
+    frames_hz: float  # tokens in a second of sound
+    codebook: Codebook | None
+
+
+def open_model(address: str, script: bool = False) -> Trained:
+    """The model in a folder. ``script`` takes its TorchScript, not its weights: the same numbers from another file.
+
+    JobError when there is none, or a file is not the one that model.json describes.
+    """
+    import torch
+
+    said = find_model(address)
+    store = open_store(said["address"])
+    config = json.loads(_checked(store, said, CONFIG))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if script:
+        net: Any = torch.jit.load(io.BytesIO(_checked(store, said, SCRIPT)), map_location=device)
+    else:
+        from safetensors.torch import load
+
+        from model.samout import SamOut
+
+        net = SamOut(**config["net"])
+        net.load_state_dict(load(_checked(store, said, WEIGHTS)))
+    codebook = load_codebook(join(said["address"], "codebook")) if config["codebook"] else None
+    vocabulary = Vocabulary.read(config["vocabulary"])
+    net = net.eval().to(device)
+    return Trained(net, vocabulary, config["layout"], config["dedup"], float(config["rate_hz"]), codebook)
+
+
+def _checked(store: Store, said: dict[str, Any], path: str) -> bytes:
+    data = store.read(path)
+    [file] = [file for file in said["files"] if file["path"] == path]
+    if sha256(data) != file["sha256"]:
+        raise JobError(f"{store.url}/{path} is damaged: it is not what {MODEL} describes")
+    return data
