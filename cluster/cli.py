@@ -21,16 +21,23 @@ INTERRUPTED = 130  # what typer makes of Ctrl-C
 def demo(
     to: Annotated[str, Option(help="where the results go")] = "demo-out", on: On = None, verbose: Verbose = False
 ) -> None:
-    """The whole mill on the shipped corpus: fit a codebook, make tokens and windows, say how to read them."""
-    file = Path(__file__).parents[1] / "examples" / "demo.yaml"
-    if not file.exists():
+    """The whole mill on the shipped corpus: a codebook, tokens, windows, a token LM, and words that it speaks."""
+    examples = Path(__file__).parents[1] / "examples"
+    if not (examples / "demo.yaml").exists():
         raise JobError("the demo needs the examples of a clone; there are none beside this installation")
-    corpus = file.parent / "corpus"
-    sets = [f"source.path={corpus}", f"store={to}", f"token.codebook={to}/codebook"]
-    out.print(f"[bold]fit[/]   {escape(words.command('fit', file))}")
-    fit(str(file), sets, on=on, verbose=verbose)
-    out.print(f"[bold]run[/]   {escape(words.command('run', file))}")
-    run(str(file), sets, on=on, verbose=verbose)
+    making, training = str(examples / "demo.yaml"), str(examples / "demo-train.yaml")
+    sets = [f"source.path={examples / 'corpus'}", f"store={to}", f"token.codebook={to}/codebook"]
+    out.print(f"[bold]fit[/]       {escape(words.command('fit', making))}")
+    fit(making, sets, on=on, verbose=verbose)
+    out.print(f"[bold]run[/]       {escape(words.command('run', making))}")
+    run(making, sets, on=on, verbose=verbose)
+    out.print(f"[bold]train[/]     {escape(words.command('train', training))}")
+    modelverbs.train(training, [f"data=[{{from: {to}/words}}]", f"store={to}"], on=on, verbose=verbose)
+    out.print(
+        f"[bold]generate[/]  wavmill generate {escape(to)}/samout-words --label yes --label stop -o {escape(to)}/said"
+    )
+    modelverbs.generate(f"{to}/samout-words", label=["yes", "stop"], to=Path(to) / "said")
+    out.print(f"look and listen:  {escape(to)}/words/v1/report.html, {escape(to)}/samout-words/v1/report.html")
     out.print("Now on your own sound:  wavmill new tokens > my.yaml")
 
 
@@ -51,10 +58,19 @@ def new(kind: Annotated[str | None, Argument(metavar="KIND", help="without it, t
 @app.command()
 def plan(job: JobFile, set: Set = []) -> None:
     """Check a job file and print what would run, how long and how much. Starts and writes nothing."""
-    from pipeline.job import resolve
-    from pipeline.preview import preview
+    from cluster.load import load_job
+    from pipeline.trainjob import TrainJob
 
-    words.print_preview(out, preview(resolve(load(job, set), how_to_fit=None)), job, set)
+    checked = load_job(job, set)
+    if isinstance(checked, TrainJob):
+        from pipeline.foretell import foretell
+
+        words.print_training(out, foretell(checked), job, set)
+    else:
+        from pipeline.job import resolve
+        from pipeline.preview import preview
+
+        words.print_preview(out, preview(resolve(checked, how_to_fit=None)), job, set)
 
 
 @app.command()
@@ -116,23 +132,28 @@ def run(
 
 @app.command()
 def show(
-    what: Annotated[str, Argument(metavar="WHAT", help="a job file, or a dataset's address")],
+    what: Annotated[str, Argument(metavar="WHAT", help="a job file, or the address of a dataset or a model")],
     set: Set = [],
     rejects: Annotated[bool, Option("--rejects", help="list what was rejected, and why")] = False,
-    as_json: Annotated[bool, Option("--json", help="dataset.json as it is")] = False,
+    html: Annotated[bool, Option("--html", help="the report, as a file to open in a browser")] = False,
+    as_json: Annotated[bool, Option("--json", help="dataset.json or model.json as it is")] = False,
 ) -> None:
-    """Show what there is: counts, columns with their units, rejects; ends with how to read it."""
-    from pipeline.published import find_dataset
+    """Show what there is: counts, columns with their units, rejects, what a model is worth; ends with how to use it."""
+    from cluster.load import load_job
+    from pipeline.trained import find
 
-    address = load(what, set).address if what.endswith((".yaml", ".yml")) else what
-    dataset = find_dataset(address)
+    said = find(load_job(what, set).address if what.endswith((".yaml", ".yml")) else what)
     if as_json:
-        print(json.dumps(dataset, indent=1))
+        print(json.dumps(said, indent=1))
+    elif html:
+        out.print(f"report    {escape(words.report_file(said))}")
+    elif said["format"] == "wavmill-model-1":
+        words.print_model(out, said)
     elif rejects:
-        words.print_rejects(out, dataset)
+        words.print_rejects(out, said)
     else:
-        words.print_columns(out, dataset)
-        words.print_dataset(out, dataset, dataset["address"].rsplit("/", 1)[0])
+        words.print_columns(out, said)
+        words.print_dataset(out, said, said["address"].rsplit("/", 1)[0])
 
 
 @app.command()

@@ -147,6 +147,33 @@ def print_model(console: Console, said: dict[str, Any]) -> None:
     console.print("use it    " + escape("\n          ".join(how_to_use(said, address))))
 
 
+def print_training(console: Console, seen: Any, job: str, sets: list[str]) -> None:
+    """What ``plan`` says of a training: data, model, steps, what is there already."""
+    for dataset in seen.datasets:
+        rows = f"{dataset['counts']['done']:,} clips, {hours(dataset['seconds'])}"
+        console.print(f"data      {escape(dataset['address'])}: {rows}")
+    console.print(f"model     {seen.parameters:,} parameters; {seen.codes:,} codes")
+    console.print(f"steps     about {seen.steps:,}, {seen.steps_per_epoch:,} an epoch; {seen.batch} clips each")
+    console.print(f"gives     {escape(seen.address)}/v{seen.version}")
+    console.print(f"identity  {seen.fingerprint[:16]}{f', saved at step {seen.saved:,}' if seen.saved else ''}")
+    console.print(f"next      {escape(command('train', job, sets))}")
+
+
+def report_file(said: dict[str, Any]) -> str:
+    """The path of a report: where it was published, or, from a bucket, a copy in the current folder."""
+    from pipeline.errors import JobError
+    from pipeline.store import open_store
+
+    if not said["address"].startswith("s3://"):
+        path = Path(said["address"]) / "report.html"
+        if not path.exists():
+            raise JobError(f"{said['address']} has no report.html: it was made by an older wavmill")
+        return str(path)
+    path = Path(f"{said['name']}-v{said['version']}.html")
+    path.write_bytes(open_store(said["address"]).read("report.html"))
+    return str(path)
+
+
 def file_name(text: str) -> str:
     """A text as the name of a file that is no path."""
     return re.sub(r"[^\w.-]", "_", text).lstrip(".") or "_"

@@ -22,7 +22,9 @@ def card(dataset: dict[str, Any], address: str) -> str:
         ),
         "",
         "A row is a clip; `clip` is its id: the path below the corpus, `#member` in a tar, `#start_ms` for a part of a",
-        "longer sound. Rejected clips are in `rejects.parquet`, with stage, reason and message.",
+        "longer sound. Rejected clips are in `rejects.parquet`, with stage, reason and message. `report.html` shows",
+        "what is in it, with a few clips to hear."
+        + (" The codebook is in `codebook/`." if dataset["codebook"] else ""),
         "",
         "```python",
         *how_to_read(dataset, address),

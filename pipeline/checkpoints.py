@@ -36,7 +36,7 @@ def save(store: Store, run: str, step: int, tensors: dict[str, Any], facts: dict
     store.put(f"{_top(run)}/done/{at}.json", sealed(record))
     best = (facts.get("best") or {}).get("step")
     for key in recorded(store, run)[KEPT:]:
-        if _step(key) != best:
+        if step_of(key) != best:
             _remove(store, key)
 
 
@@ -53,7 +53,7 @@ def latest(store: Store, run: str, step: int | None = None) -> dict[str, Any] | 
     One that is not what its record says is passed over: the one before it gives the same weights in the end.
     """
     for key in recorded(store, run):
-        if step is None or _step(key) == step:
+        if step is None or step_of(key) == step:
             try:
                 return read_record(store, key)
             except (FileNotFoundError, ValueError):
@@ -98,7 +98,7 @@ def _remove(store: Store, key: str) -> None:
         store.remove(key.replace("/done/", "/out/").removesuffix("json") + what)
 
 
-def _step(key: str) -> int:
+def step_of(key: str) -> int:
     return int(key.rsplit("/", 1)[1].split(".")[0])
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
+from time import perf_counter
 from typing import Any
 
 import pyarrow as pa
@@ -24,8 +25,10 @@ from pipeline import VERSION
 from pipeline.errors import Stopped
 from pipeline.job import Job, columns_of, fingerprint
 from pipeline.rows import NOTHING, rejects
+from pipeline.spent import spent_s
 from pipeline.store import Store, open_store, sha256
 
+GROUP_ROWS = 1000  # of the clips at rest
 PREFIXES = "0123456789abcdef"
 RECORDED_VERSIONS = ("ray", "numpy", "pyarrow", "soundfile", "av", "soxr")
 
@@ -38,6 +41,7 @@ class Commit:
         self.columns, self.carry = columns_of(job), job.source.carried()
 
     def __call__(self, shard: pa.Table) -> pa.Table:
+        start = perf_counter()
         key, attempt, found = self._checked(shard)
         good = pc.equal(shard["error"], "")
         done = shard.filter(good).select(self.columns.names).cast(self.columns)
@@ -57,7 +61,8 @@ class Commit:
             "data": self._put(f"{at}.parquet", done) if done.num_rows else None,
             "rejects": self._put(f"{at}.rejects.parquet", self._rejects(bad)) if bad.num_rows else None,
             "host": socket.gethostname(),
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "spent_s": {**spent_s(shard), "commit": round(perf_counter() - start, 6)},
             "versions": {"wavmill": VERSION, **{name: version(name) for name in RECORDED_VERSIONS}},
         }
         self.store.put(record_key(self.fingerprint, key, attempt), sealed(record))
@@ -88,7 +93,7 @@ class Commit:
 def parquet_bytes(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     with parquet_writer(sink, table.schema) as writer:
-        writer.write_table(table, row_group_size=1000)
+        writer.write_table(table, row_group_size=GROUP_ROWS)
     return sink.getvalue()
 
 
@@ -145,7 +150,10 @@ def read_records(store: Store, job_fingerprint: str, chosen: Iterable[tuple[str,
     def one(pair: tuple[str, str]) -> dict[str, Any]:
         key = record_key(job_fingerprint, *pair)
         data = store.read(key)
-        record = json.loads(data)
+        try:
+            record = json.loads(data)
+        except ValueError:
+            record = {}
         if sealed({name: value for name, value in record.items() if name != "sha256"}) != data:
             raise Stopped(f"{store.url}/{key} is damaged: it does not have the hash it names")
         return record

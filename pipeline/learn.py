@@ -12,13 +12,18 @@ from model.vocab import Vocabulary
 from pipeline.checkpoints import latest, lines_of, save, tensors_of
 from pipeline.packed import Pack, open_pack
 from pipeline.store import Store, open_store
-from pipeline.trainjob import TrainJob
+from pipeline.trainjob import Train, TrainJob
 from pipeline.validate import Validation
 
 AUTO_VALIDATE_STEPS = 500
 WARM_UP = 0.05  # of all steps, unless the job says
 LR_FLOOR = 0.1  # of the highest rate, where the cosine ends
 Tell = Callable[[dict[str, Any]], None]
+
+
+def length_of(plan: Train, steps_per_epoch: int) -> int:
+    """How many steps a training has at most."""
+    return plan.epochs * steps_per_epoch if plan.steps == "auto" else plan.steps
 
 
 @dataclass
@@ -56,7 +61,7 @@ class Learner:
         plan, epoch = job.train, self.sampler.steps_per_epoch
         among = job.pack.layout, plan.batch, plan.seed, rank, world
         self.validation = Validation(self.pack, valid_rows, self.vocabulary, *among)
-        self.steps = plan.epochs * epoch if plan.steps == "auto" else plan.steps
+        self.steps = length_of(plan, epoch)
         self.validate_every = min(epoch, AUTO_VALIDATE_STEPS) if plan.validate_every == "auto" else plan.validate_every
         every = plan.checkpoint_every
         self.checkpoint_every = self.validate_every if every == "auto" else every

@@ -36,7 +36,7 @@ SCHEMA = pa.schema([
 
 
 def _free(carry: tuple[str, ...]) -> tuple[str, ...]:
-    taken = {*decoded(()).names, *PRODUCTS, *SCHEMA.names, "end_s", "reason", "shard", "found"}
+    taken = {*decoded(()).names, *PRODUCTS, *SCHEMA.names, "end_s", "reason", "shard", "found", "spent_s"}
     for name in carry:
         if name in taken or carry.count(name) > 1:
             raise ValueError(f"there is a column {name!r} already")

@@ -68,7 +68,7 @@ class Packing(Choice):
 
 def make_pack(store: Store, data: list[Data], packing: Packing) -> dict[str, Any]:
     """Build the pack that a training job reads, or what is missing of it; return pack.json."""
-    datasets = _checked(data, packing)
+    datasets = checked_data(data, packing)
     token = datasets[0]["columns"]["token"]
     made_of = {
         "format": FORMAT,
@@ -119,7 +119,7 @@ def folder_of(fingerprint: str) -> str:
     return f"_mill/pack/{fingerprint}"
 
 
-def _checked(data: list[Data], packing: Packing) -> list[dict[str, Any]]:
+def checked_data(data: list[Data], packing: Packing) -> list[dict[str, Any]]:
     """The datasets, once nothing is wrong with them, each alone or together."""
     problems, datasets = [], []
     for number, one in enumerate(data):

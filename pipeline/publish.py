@@ -1,4 +1,4 @@
-"""Records -> one choice of attempts -> compacted parts -> dataset.json, written last.
+"""Records -> one choice of attempts -> compacted parts, codebook, report -> dataset.json, written last.
 
 _mill/choice/<name>/v1.json   create-once: which attempt of each shard this version is made of
 <name>/v1/                    what people read: a pure function of the choice, so any publisher writes the same
@@ -18,18 +18,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.card import card
-from pipeline.commit import attempts_done, parquet_writer, read_records
+from pipeline.codebooks import DESCRIBED, TENSOR, load_codebook
+from pipeline.commit import GROUP_ROWS, attempts_done, parquet_writer, read_records
 from pipeline.errors import Stopped
 from pipeline.growth import kept, superseded
 from pipeline.job import Job, columns_of, decisive, fingerprint, recipe_of
 from pipeline.objects import ahead
 from pipeline.plan import Plan
-from pipeline.published import DATASET
+from pipeline.published import DATASET, find_dataset
+from pipeline.report import dataset_page
 from pipeline.rows import rejects
-from pipeline.store import Store, open_store, sha256
+from pipeline.spent import time_of
+from pipeline.store import Store, join, open_store, sha256
 
 PART_BYTES = 256 << 20
-GROUP_ROWS = 1000
 
 
 def published(job: Job, plans: list[Plan]) -> dict[str, Any] | None:
@@ -91,7 +93,10 @@ def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
         },
         "parts": parts,
         "rejects": reject_facts,
+        "codebook": _copy_codebook(store, top, job),
+        "time": time_of(records),
     }
+    store.put(f"{top}/report.html", dataset_page(job, plans, dataset).encode())
     store.put(f"{top}/README.md", card(dataset, f"{store.url}/{top}").encode())
     store.put(f"{top}/{DATASET}", json.dumps(dataset, indent=1).encode())
     return dataset
@@ -216,3 +221,17 @@ def _write_rejects(
         store.put_file(f"{top}/rejects.parquet", path)
         facts = {"path": "rejects.parquet", "rows": table.num_rows, "sha256": sha256(path.read_bytes())}
     return table.num_rows, Counter(table["reason"].to_pylist()), facts
+
+
+def _copy_codebook(store: Store, top: str, job: Job) -> dict[str, Any] | None:
+    """The codebook of the job's tokens, or of its parent's, beside the parts: the folder alone can speak."""
+    if job.token is not None:
+        address, digest = job.token.codebook, job.token.sha256
+    elif job.source.kind == "dataset" and (parent := find_dataset(job.source.origin)).get("codebook"):
+        address, digest = join(parent["address"], parent["codebook"]["path"]), parent["codebook"]["sha256"]
+    else:
+        return None
+    load_codebook(address, digest)  # it is there, whole, and the one of the tokens
+    for name in (TENSOR, DESCRIBED):
+        store.put(f"{top}/codebook/{name}", open_store(address).read(name))
+    return {"path": "codebook", "sha256": digest}

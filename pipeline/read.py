@@ -1,20 +1,24 @@
 """Read: the first stage of a run. A shard of the plan goes in, its decoded clips come out."""
 
+from time import perf_counter
+
 import pyarrow as pa
 
 from pipeline.job import Job
 from pipeline.plan import objects_between
 from pipeline.rows import nothing
+from pipeline.spent import started
 
 
 class Read:
-    """One row of the plan's shards -> a table of clips, with the shard's key and their number in every row."""
+    """One row of the plan's shards -> a table of clips; in every row the shard's key, their number and the time."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.rate_hz = job.feature.clock.rate_hz if job.feature is not None else 0
 
     def __call__(self, planned: pa.Table) -> pa.Table:
+        start = perf_counter()
         [shard] = planned.to_pylist()
         objects = objects_between(self.job.store, shard["objects"], shard["row_lo"], shard["row_hi"])
         clips = self.job.source.read(objects, self.job.clip, self.rate_hz)
@@ -22,4 +26,5 @@ class Read:
         if not found:  # a stretch of a tar in which no sample starts; Ray drops a table without rows
             clips = nothing(clips.schema)
         clips = clips.append_column("shard", pa.repeat(shard["shard"], clips.num_rows))
-        return clips.append_column("found", pa.repeat(pa.scalar(found, pa.int64()), clips.num_rows))
+        clips = clips.append_column("found", pa.repeat(pa.scalar(found, pa.int64()), clips.num_rows))
+        return started(clips, "read", perf_counter() - start)

@@ -1,6 +1,7 @@
 """Apply: the one class that Ray Data runs between reading and commit. Choices turn columns into columns."""
 
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow as pa
 
 from pipeline.errors import Reject
 from pipeline.rows import arrays_of, column_of, marked, replace
+from pipeline.spent import spent
 
 EMPTY = np.zeros(0, np.int8)  # column_of gives it the column's own type
 _open: dict[Any, Any] = {}  # what this worker has opened
@@ -27,7 +29,9 @@ class Apply:
 
     def __call__(self, shard: pa.Table) -> pa.Table:
         for choice in self.choices:
+            start = perf_counter()
             shard = self._one(choice, shard)
+            shard = spent(shard, choice.writes, perf_counter() - start)
         return shard.drop_columns([name for name in self.drop if name in shard.column_names])
 
     def _one(self, choice: Any, shard: pa.Table) -> pa.Table:

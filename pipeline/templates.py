@@ -43,4 +43,32 @@ feature:
 store: out                  # a folder or s3://bucket/prefix; the dataset is <store>/<name>/v1
 """
 
-TEMPLATES = {"tokens": TOKENS, "features": FEATURES}
+TRAIN = """\
+# A token LM on published tokens.
+#   wavmill plan my-train.yaml && wavmill train my-train.yaml      again = resume
+name: my-samout
+data:                       # one or more datasets with tokens of one codebook
+  - from: out/my-tokens     # newest version, or one: out/my-tokens/v1
+    label: label            # the text column that is a clip's class, or a carried one (speaker); null: none
+    weight: 1               # how often an epoch sees each of its clips
+pack:
+  layout: prompt            # label before the codes: can be asked for one; suffix: after them, as published
+  dedup: false              # collapse repetitions of a code; how long a sound lasts is then lost
+  split: {by: clip, valid: 0.05}      # or {by: speaker, hold: [ann, bob]}: nobody is on both sides
+model:
+  kind: samout
+  d: 256                    # the published size is d 512, 8 heads, 8 layers: 19 million parameters
+  heads: 8
+  layers: 6
+train:
+  batch: 32                 # clips, of all workers together
+  lr: 1e-3
+  epochs: 20
+  patience: 3               # stop after so many validations without a better loss
+  seed: 0
+store: out                  # the model is <store>/<name>/v1
+scale:
+  workers: auto             # one for each GPU; 0: in this process, without Ray
+"""
+
+TEMPLATES = {"tokens": TOKENS, "features": FEATURES, "train": TRAIN}

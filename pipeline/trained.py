@@ -15,7 +15,7 @@ from model.codebook import Codebook
 from model.vocab import Vocabulary
 from pipeline.codebooks import load_codebook
 from pipeline.errors import JobError
-from pipeline.published import VERSION, numbers
+from pipeline.published import VERSION, find_dataset, numbers
 from pipeline.store import Store, join, open_store, sha256, split
 
 MODEL, CONFIG, WEIGHTS, SCRIPT = "model.json", "config.json", "model.safetensors", "model.pt"
@@ -28,6 +28,15 @@ def find_model(address: str) -> dict[str, Any]:
             raise JobError(f"there is no model at {address}")
         address = join(address, f"v{found[-1]}")
     return _read(address)
+
+
+def find(address: str) -> dict[str, Any]:
+    """dataset.json or model.json of an address, whichever is there, of the newest version unless one is named."""
+    if VERSION.fullmatch(split(address)[1]):
+        is_model = open_store(address).stat(MODEL) is not None
+    else:
+        is_model = max(numbers(address, MODEL), default=0) > max(numbers(address), default=0)
+    return find_model(address) if is_model else find_dataset(address)
 
 
 @lru_cache(maxsize=16)

@@ -14,10 +14,11 @@ from inline import digest, globbed, mill, read_parquet, rows_of, run_inline, wor
 
 from model.codebook import Codebook
 from model.kmeans import fit as fit_kmeans
+from pipeline import commit as committing
 from pipeline import publish as publishing
-from pipeline.codebooks import save_codebook
+from pipeline.codebooks import load_codebook, save_codebook
 from pipeline.commit import attempts_done, record_key, sealed
-from pipeline.errors import Stopped
+from pipeline.errors import JobError, Stopped
 from pipeline.job import fingerprint, recipe_of, resolve
 from pipeline.jobfile import parse_job
 from pipeline.plan import make_plans, todo_of
@@ -153,6 +154,16 @@ def test_a_damaged_object_stops_the_publisher(corpus, tmp_path, what):
     assert published(job, plans) is None
 
 
+def test_half_a_record_stops_the_publisher(corpus, tmp_path):
+    job = words(corpus, tmp_path / "store")
+    plans = make_plans(job)
+    mill(job, plans)
+    record = next((tmp_path / "store" / "_mill" / "done").rglob("*.json"))
+    record.write_bytes(record.read_bytes()[:100])
+    with pytest.raises(Stopped, match="damaged"):
+        publish(job, plans)
+
+
 def test_new_files_become_the_next_version_which_holds_all(corpus, tmp_path, tone, wav):
     job = words(corpus, tmp_path / "store")
     first = run_inline(job)
@@ -201,7 +212,8 @@ def test_many_shards_become_parts_of_a_bounded_size(corpus, tmp_path, monkeypatc
 
 def test_a_part_is_described_by_its_hash_rows_and_row_groups(corpus, any_store, monkeypatch):
     monkeypatch.setattr(publishing, "PART_BYTES", 40_000)
-    monkeypatch.setattr(publishing, "GROUP_ROWS", 2)
+    for module in (committing, publishing):
+        monkeypatch.setattr(module, "GROUP_ROWS", 2)
     job = words(corpus, any_store)
     dataset, store = run_inline(job), open_store(any_store)
     for part in dataset["parts"]:
@@ -209,6 +221,37 @@ def test_a_part_is_described_by_its_hash_rows_and_row_groups(corpus, any_store, 
         file = pq.ParquetFile(pa.BufferReader(data))
         assert (sha256(data), len(data)) == (part["sha256"], part["bytes"])
         assert file.metadata.num_rows == part["rows"]
+
+
+def test_a_dataset_carries_the_codebook_of_its_tokens(corpus, any_store, tmp_path):
+    features = words(corpus, tmp_path / "features")
+    save_codebook(str(tmp_path / "codebook"), Codebook(np.zeros((3, 80), np.float32), recipe_of(features), {}))
+    job = words(corpus, any_store, f"token={{kind: kmeans, codebook: {tmp_path}/codebook}}", "keep=[token]")
+    dataset = run_inline(job)
+    (tmp_path / "codebook" / "codebook.json").unlink()
+    carried = load_codebook(f"{any_store}/words/v1/{dataset['codebook']['path']}", dataset["codebook"]["sha256"])
+    assert carried.centroids.shape == (3, 80) and dataset["codebook"]["sha256"] == job.token.sha256
+    text = f"{{name: w, source: {{kind: dataset, from: '{any_store}/words', column: token}}, store: {tmp_path}/w, "
+    child = run_inline(resolve(parse_job(text + "window: {kind: fixed, length_frames: 9, stride_frames: 5}}")))
+    assert child["codebook"]["sha256"] == job.token.sha256
+    assert load_codebook(f"{tmp_path}/w/w/v1/codebook").recipe == recipe_of(features)
+
+
+def test_a_dataset_without_tokens_carries_no_codebook(corpus, tmp_path):
+    assert run_inline(words(corpus, tmp_path / "store"))["codebook"] is None
+    assert not (tmp_path / "store" / "words" / "v1" / "codebook").exists()
+
+
+def test_another_codebook_in_the_place_of_the_one_used_stops_the_publisher(corpus, tmp_path):
+    recipe = recipe_of(words(corpus, tmp_path / "store"))
+    save_codebook(str(tmp_path / "codebook"), Codebook(np.zeros((3, 80), np.float32), recipe, {}))
+    job = words(corpus, tmp_path / "store", f"token={{kind: kmeans, codebook: {tmp_path}/codebook}}", "keep=[token]")
+    plans = make_plans(job)
+    mill(job, plans)
+    save_codebook(str(tmp_path / "codebook"), Codebook(np.ones((3, 80), np.float32), recipe, {}))
+    with pytest.raises(JobError, match="the job was planned with"):
+        publish(job, plans)
+    assert published(job, plans) is None
 
 
 def test_columns_carry_their_units(corpus, tmp_path):

@@ -1,6 +1,7 @@
 """Log-mel frames, 50 a second."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.rows import ragged
 
 WINDOW_SAMPLES = 800  # 50 ms
 FLOOR = 1e-5  # of the magnitude: -100 dB, where HiFi-GAN (Kong et al. 2020) puts it
+ROUNDS = 32  # of Griffin and Lim; twice as many bring a clip's log-mel closer by a few per cent
 
 
 class Mel(Choice):
@@ -23,7 +25,7 @@ class Mel(Choice):
     audio (N,) float32 in [-1, 1] at 16 kHz  ->  feature (T, 1, bands) float32, 50 Hz, T = 1 + N // 320
 
     Frame t is centred on sample 320*t (Hann, 800 samples, zeros beyond the ends). The floor is a constant and not
-    the clip's own maximum, so a frame depends on nothing but the 50 ms around it.
+    the clip's own maximum, so a frame depends on nothing but the 50 ms around it. ``sound`` is the way back.
     """
 
     kind: Literal["mel"] = "mel"
@@ -56,3 +58,28 @@ class Mel(Choice):
         padded = np.pad(wave, WINDOW_SAMPLES // 2)
         views = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[:: self.clock.hop_samples]
         return blockwise(views[:frames], mel)[:, None]  # (T, 1, bands)
+
+    def sound(self, frames: np.ndarray) -> np.ndarray:
+        """Log-mel frames (T, bands) or (T, 1, bands) -> sound (320*T,) float32 at 16 kHz that has about these frames.
+
+        Magnitudes are the least-squares ones; phases, which a mel does not hold, are found by Griffin and Lim (1984),
+        from seeded noise: the same frames always sound the same.
+        """
+        if not len(frames):
+            return np.zeros(0, np.float32)
+        import librosa
+
+        mel = np.exp(np.asarray(frames, np.float32).reshape(len(frames), self.bands).T)  # (bands, T)
+        mel = np.pad(mel, ((0, 0), (0, 3)), mode="edge")  # the last hop lies between frames, too, and all fill a window
+        stft = np.maximum(_unmel(self.clock.rate_hz, self.bands) @ mel, 0)  # (401, T + 3)
+        hop = self.clock.hop_samples
+        made = librosa.griffinlim(stft, n_iter=ROUNDS, hop_length=hop, random_state=0)[: hop * len(frames)]
+        return made.astype(np.float32, copy=False)
+
+
+@lru_cache(maxsize=4)
+def _unmel(rate_hz: int, bands: int) -> np.ndarray:
+    """(401, bands): mel bands -> the magnitudes of least energy that have them."""
+    import librosa.filters as mels
+
+    return np.linalg.pinv(mels.mel(sr=rate_hz, n_fft=WINDOW_SAMPLES, n_mels=bands))

@@ -1,0 +1,52 @@
+"""What a training job would do, found without starting or writing anything."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.checkpoints import recorded, step_of
+from pipeline.learn import length_of
+from pipeline.pack import checked_data
+from pipeline.published import numbers
+from pipeline.store import open_store
+from pipeline.trained import MODEL
+from pipeline.trainjob import TrainJob, fingerprint
+
+
+@dataclass(frozen=True)
+class Foretold:
+    datasets: list[dict[str, Any]]
+    codes: int
+    parameters: int
+    batch: int
+    steps: int
+    steps_per_epoch: int
+    address: str
+    version: int
+    fingerprint: str
+    saved: int  # the step of the last checkpoint, 0 = none
+
+
+def foretell(job: TrainJob) -> Foretold:
+    """Look at the datasets and the store of a training job. JobError, with all that is wrong, when they do not fit."""
+    import torch
+
+    datasets, store = checked_data(list(job.data), job.pack), open_store(job.store)
+    codes = int(datasets[0]["columns"]["token"]["codes"])
+    with torch.device("meta"):
+        net = job.model.open(4 + codes)
+    rows = sum(round(one.weight * dataset["counts"]["done"]) for one, dataset in zip(job.data, datasets, strict=True))
+    epoch = max(1, -(-round(rows * (1 - job.pack.split.valid)) // job.train.batch))
+    run = fingerprint(job, datasets)
+    saved = recorded(store, run)
+    return Foretold(
+        datasets=datasets,
+        codes=codes,
+        parameters=sum(value.numel() for value in net.parameters()),
+        batch=job.train.batch,
+        steps=length_of(job.train, epoch),
+        steps_per_epoch=epoch,
+        address=job.address,
+        version=max([*numbers(job.address), *numbers(job.address, MODEL)], default=0) + 1,
+        fingerprint=run,
+        saved=step_of(saved[0]) if saved else 0,
+    )

@@ -1,0 +1,141 @@
+"""report.html of a trained model: how well it does, how it got there, and what it says."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.card import hours
+from pipeline.charts import curves
+from pipeline.heard import clip_card
+from pipeline.look import spread
+from pipeline.page import Html, card, chart_card, code, figures, grid, heading, page, section, steps, table, tag
+
+POINTS = 600  # of a curve
+SOUND_BYTES = 4_000_000  # of the page
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A generated clip: wave (N,) float32 in [-1, 1], its codes (T,), and its log-mel (T', 80) where there is one."""
+
+    title: str
+    note: str
+    wave: np.ndarray
+    rate_hz: int
+    codes: Sequence[int] | np.ndarray | None = None
+    mel: np.ndarray | None = None
+
+
+def model_page(
+    model: dict[str, Any], metrics: list[dict[str, Any]], sounds: Sequence[Sound], voice_missing: str = ""
+) -> str:
+    """The page of a model: model.json, its lines of metrics, clips it made; or why none of them can be heard."""
+    train = [line for line in metrics if line["kind"] == "train"]
+    valid = [line for line in metrics if line["kind"] == "valid"]
+    net = model["model"]
+    return page(
+        f"{model['name']}, version {model['version']}",
+        heading(
+            f"model, version {model['version']}",
+            model["name"],
+            f"{net['kind']} with {net['parameters']:,} parameters, trained by wavmill on "
+            f"{model['pack']['rows']:,} rows for {model['epochs']:g} epochs in {hours(model['seconds'])}, "
+            f"on {model['created_at'][:10]}.",
+        ),
+        figures(_headlines(model["best"], train)),
+        section("What it says", *_said(sounds, voice_missing)),
+        section("How it learnt", grid(*_charts(train, valid)), tag("p", _ended(model))),
+        section("What it is", steps(_parts(model))),
+        section("What it was trained on", table(("dataset", "weight", "fingerprint"), _parents(model))),
+        section("Vocabulary", *_vocabulary(model["vocabulary"])),
+        section("How to use it", code(_how_to_use(model))),
+        tag("footer", f"fingerprint {model['fingerprint']}"),
+    )
+
+
+def _headlines(best: dict[str, Any] | None, train: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    if best:
+        note = f"perplexity {best['perplexity']:,.1f}, at step {best['step']:,}"
+        yield "validation loss", f"{best['loss']:.3f}", note
+        yield "token accuracy", f"{best['token_accuracy']:.1%}", "of the next tokens, validation"
+    if best and best["label_accuracy"] is not None:
+        yield "label accuracy", f"{best['label_accuracy']:.1%}", f"by chance {best['label_chance']:.1%}"
+    if train:
+        yield "speed", f"{np.median([line['tokens_per_s'] for line in train]):,.0f}", "tokens/s, the median"
+        yield "padding", f"{np.mean([line['padding'] for line in train]):.1%}", "of what was computed"
+
+
+def _said(sounds: Sequence[Sound], voice_missing: str) -> Iterator[Html]:
+    if voice_missing:
+        yield tag("p", f"Its tokens cannot be heard: {voice_missing}.")
+    cards: list[Html] = []
+    for sound in sounds:
+        heard = [("generated", sound.wave, sound.rate_hz)]
+        cards.append(clip_card(sound.title, [sound.note], heard, sound.codes, sound.mel))
+        if sum(map(len, cards)) > SOUND_BYTES:
+            break
+    if cards:
+        yield grid(*cards)
+    if len(cards) < len(sounds):
+        yield tag("p", f"{len(sounds) - len(cards):,} more were made and would not fit on this page.")
+
+
+def _charts(train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> Iterator[Html]:
+    losses = {"training": _line(train, "loss"), "validation": _line(valid, "loss")}
+    yield chart_card("Loss", curves("loss by step", losses, "step", "loss, nats a token"))
+    if any(line["label_accuracy"] is not None for line in valid):
+        chance = [1.0 if line["label_chance"] is None else line["label_chance"] for line in valid]
+        accuracies = {"chance": ([line["step"] for line in valid], chance), "model": _line(valid, "label_accuracy")}
+        picture = curves("label accuracy by step, and chance", accuracies, "step", "share right")
+        yield chart_card("Label accuracy", picture, "How often the label of a clip is told from its tokens.")
+    norm = curves("gradient norm by step", {"norm": _line(train, "grad_norm")}, "step", "gradient norm")
+    yield chart_card("Gradient norm", norm)
+    speed = curves("tokens per second by step", {"speed": _line(train, "tokens_per_s")}, "step", "tokens/s")
+    yield chart_card("Speed", speed)
+
+
+def _line(lines: list[dict[str, Any]], what: str) -> tuple[list[Any], list[Any]]:
+    some = spread(lines, POINTS)
+    return [line["step"] for line in some], [math.nan if line[what] is None else line[what] for line in some]
+
+
+def _ended(model: dict[str, Any]) -> str:
+    why = {"early": "validation no longer improved", "steps": "all were done"}[model["stopped"]]
+    best = (
+        f"the weights are those of step {model['best']['step']:,}, where validation was best" if model["best"] else ""
+    )
+    who = f"{model['workers']} worker{'s' if model['workers'] > 1 else ''}"
+    return "; ".join(one for one in (f"It ended after {model['steps']:,} steps on {who}: {why}", best) if one) + "."
+
+
+def _parts(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    net = {key: value for key, value in model["model"].items() if key != "kind"}
+    yield f"model: {model['model']['kind']}", _options(net)
+    yield "pack", _options({"layout": model["layout"], **model["pack"]})
+    yield "train", _options(model["train"])
+
+
+def _options(given: dict[str, Any]) -> str:
+    """Options in one line, hashes by their beginnings."""
+    said = ((key, f"{value:,}" if type(value) is int else str(value)[:24]) for key, value in given.items())
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in said if given[key] is not None)
+
+
+def _parents(model: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for parent in model["parents"]:
+        yield tag("code", parent["address"]), f"{parent['weight']:g}", tag("code", parent["fingerprint"][:16])
+
+
+def _vocabulary(vocabulary: dict[str, Any]) -> Iterator[Html]:
+    labels = vocabulary["labels"]
+    yield tag("p", f"{vocabulary['codes']:,} codes and {len(labels):,} labels.")
+    if labels:
+        yield card(*(tag("span", label, class_="chip") for label in labels[:200]))
+
+
+def _how_to_use(model: dict[str, Any]) -> list[str]:
+    address = f"{model['name']}/v{model['version']}"
+    return [f"wavmill generate STORE/{address}"]

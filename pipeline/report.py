@@ -1,0 +1,180 @@
+"""report.html of a dataset: what is in it, how it sounds, what was rejected, where the time went."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.card import hours, how_to_read
+from pipeline.charts import histogram, ranks, rates
+from pipeline.codebooks import load_codebook
+from pipeline.heard import clip_card
+from pipeline.job import Job
+from pipeline.look import RATE_HZ, originals, picked, some_rejects, some_rows
+from pipeline.page import Html, card, chart_card, code, figures, grid, heading, page, section, stack, steps, table, tag
+from pipeline.plan import Plan
+from pipeline.rows import PRODUCTS, arrays_of
+from pipeline.speak import Voice, voice
+from pipeline.store import join, open_store
+
+MEANS = {
+    "clip": "stable id: the path below the corpus, #member in a tar, #start_ms for a part of a longer sound",
+    "source": "the object it came from",
+    "label": "the folder it lies in, or what the corpus says",
+    "start_s": "where it starts in its object",
+    "seconds": "how long it is",
+    "peak": "largest absolute sample, 0..1",
+    "rms_db": "loudness",
+    "feature": "frames",
+    "token": "codes, one a frame",
+    "window": "positions; -1 = nothing there",
+}
+UNITS = {"unit": "{}", "rate_hz": "{} Hz", "codes": "{} codes"}  # of a column, as a person writes them
+STAGES = {
+    "read": "reading and decoding",
+    "feature": "features",
+    "token": "tokens",
+    "window": "windows",
+    "commit": "writing and checking",
+}
+
+
+def dataset_page(job: Job, plans: list[Plan], dataset: dict[str, Any]) -> str:
+    """The page of a version whose parts, rejects and codebook are in the store already."""
+    store, top = open_store(job.store), f"{job.name}/v{dataset['version']}"
+    rows = some_rows(store, top, dataset)
+    speak = _voice(dataset, join(store.url, top))
+    usage = _usage(rows, dataset)
+    return page(
+        f"{dataset['name']}, version {dataset['version']}",
+        heading(
+            f"dataset, version {dataset['version']}",
+            dataset["name"],
+            f"{dataset['counts']['done']:,} clips, {hours(dataset['seconds'])} of sound, made by wavmill from "
+            f"{dataset['counts']['objects']:,} objects on {dataset['created_at'][:10]}.",
+        ),
+        figures(_headlines(dataset, usage)),
+        section("What made it", steps(_steps(dataset))),
+        _clips(job, plans, rows, speak),
+        section("What is in it", grid(*_charts(dataset, rows, usage))),
+        section("What was rejected", _rejects(dataset, some_rejects(store, top))),
+        section("Columns", table(("column", "type", "unit", "meaning"), _columns(dataset))),
+        section("How to read it", code(how_to_read(dataset, join(store.url, top)))),
+        tag("footer", f"fingerprint {dataset['fingerprint']}"),
+    )
+
+
+def _voice(dataset: dict[str, Any], address: str) -> Voice | str:
+    if not dataset["codebook"]:
+        return "there is no codebook"
+    return voice(load_codebook(join(address, dataset["codebook"]["path"]), dataset["codebook"]["sha256"]))
+
+
+def _usage(rows: pa.Table, dataset: dict[str, Any]) -> np.ndarray | None:
+    """How often each code is used in the sampled clips, (K,); None without tokens."""
+    if "token" not in rows.column_names or not rows.num_rows:
+        return None
+    codes = int(dataset["columns"]["token"].get("codes", 0))
+    return np.bincount(np.concatenate(arrays_of(rows["token"])), minlength=codes)
+
+
+def perplexity(counts: np.ndarray) -> float:
+    """exp of the entropy of how often each code is used: as many codes as are used evenly would have it."""
+    shares = counts[counts > 0] / max(1, counts.sum())
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def _headlines(dataset: dict[str, Any], usage: np.ndarray | None) -> Iterator[tuple[str, str, str]]:
+    counts, took = dataset["counts"], dataset["time"]["wall_s"]
+    yield "clips", f"{counts['done']:,}", f"of {counts['clips']:,} found"
+    yield "rejected", f"{counts['rejected']:,}", f"{counts['rejected'] / max(1, counts['clips']):.1%} of the clips"
+    mean_s = dataset["seconds"] / max(1, counts["done"])
+    yield "sound", hours(dataset["seconds"]), f"{mean_s:.2f} s a clip on average"
+    if usage is not None:
+        yield "codes in use", f"{(usage > 0).sum():,}", f"of {len(usage):,}"
+        yield "perplexity", f"{perplexity(usage):,.1f}", "as if so many were used evenly"
+    if took:
+        yield "speed", f"{dataset['seconds'] / took:,.0f}×", f"real time; it took {hours(took)}"
+
+
+def _steps(dataset: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    does, hidden = dataset["job"]["does"], ("kind", "version", "class")
+    for name in ("source", "clip", *PRODUCTS):
+        if options := does.get(name):
+            said = [f"{dataset['counts']['objects']:,} objects"] if name == "source" else []
+            said += [f"{key} {str(value)[:12]}" for key, value in options.items() if key not in hidden]
+            yield (f"{name}: {options['kind']}" if "kind" in options else name), ", ".join(said)
+
+
+def _clips(job: Job, plans: list[Plan], rows: pa.Table, speak: Voice | str) -> Html | None:
+    """A few clips: the original, and the same spoken back from its tokens."""
+    if not rows.num_rows:
+        return None
+    clips, cards, missing = picked(rows), [], []
+    token = arrays_of(rows["token"]) if "token" in rows.column_names else None
+    for clip, sound in zip(clips, originals(job, plans, clips), strict=True):
+        codes, heard = (token[clip["row"]] if token is not None else None), []
+        if isinstance(sound, str):
+            missing.append(tag("li", f"{clip['clip']}: {sound}"))
+        else:
+            heard.append(("original", sound, RATE_HZ))
+        if isinstance(speak, Voice) and codes is not None and len(codes):
+            heard.append(("spoken back from its tokens", speak(codes), speak.rate_hz))
+        if heard:
+            cards.append(clip_card(clip["clip"], (clip["label"], f"{clip['seconds']:.2f} s"), heard, codes))
+    mute = tag("p", f"The tokens cannot be heard: {speak}.") if token is not None and isinstance(speak, str) else None
+    gone = card(tag("small", "Clips without their original:"), tag("ul", *missing)) if missing else None
+    return section("A few clips", mute, grid(*cards), gone)
+
+
+def _charts(dataset: dict[str, Any], rows: pa.Table, usage: np.ndarray | None) -> Iterator[Html]:
+    done, took = dataset["counts"]["done"], dataset["time"]
+    of = f"{rows.num_rows:,} sampled clips" if rows.num_rows < done else f"all {done:,} clips"
+    if rows.num_rows:
+        lengths = histogram("how long the clips are", rows["seconds"].to_numpy(), "length, s", "clips")
+        yield chart_card("Clip lengths", lengths, f"The lengths of {of}.")
+    if took["wall_s"]:
+        speeds = np.array(took["finished_s"]) / took["bin_s"]
+        speed = rates("sound finished over time", speeds, took["bin_s"], "time since the start, s", "times real time")
+        yield chart_card("Throughput", speed, "Sound finished per second of the run, without pauses between runs.")
+    if usage is not None and usage.sum():
+        chart = ranks("how often each code is used", usage / usage.sum(), "code, by frequency", "share", "all alike")
+        used = f"{(usage > 0).sum():,} of {len(usage):,} codes, perplexity {perplexity(usage):,.1f}, in {of}."
+        yield chart_card("Codes in use", chart, used)
+    yield _time(dataset)
+
+
+def _time(dataset: dict[str, Any]) -> Html:
+    spent = dataset["time"]["spent_s"]
+    padding = (
+        f"{dataset['padding']:.1%} of what was computed was padding."
+        if "padding" in dataset
+        else "No padding: these features are made clip by clip."
+    )
+    words = {stage: f"{STAGES.get(stage, stage)} {hours(seconds)}" for stage, seconds in spent.items()}
+    said = f"{hours(sum(spent.values()))} in the stages, summed over the workers; {hours(dataset['time']['wall_s'])} "
+    return chart_card("Where the time went", stack(spent, words, "seconds by stage"), f"{said}by the clock. {padding}")
+
+
+def _rejects(dataset: dict[str, Any], examples: dict[str, list[dict[str, Any]]]) -> Html:
+    if not dataset["counts"]["rejected"]:
+        return tag("p", "Nothing: every clip found is in the dataset.")
+    rows = []
+    for reason, count in dataset["counts"]["reasons"].items():
+        some = [tag("div", row["clip"], ": ", tag("small", row["message"])) for row in examples.get(reason, [])]
+        stage = ", ".join(sorted({row["stage"] for row in examples.get(reason, [])}))
+        rows.append((tag("b", reason), f"{count:,}", stage, Html("".join(some))))
+    return table(("reason", "clips", "stage", "for instance"), rows)
+
+
+def _columns(dataset: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for name, column in dataset["columns"].items():
+        units = [UNITS.get(key, key + " {}").format(value[:12]) for key, value in column.items() if key != "type"]
+        means = MEANS.get(name, "carried with the clip")
+        yield (
+            tag("code", name),
+            tag("code", column["type"]),
+            ", ".join(units),
+            means,
+        )

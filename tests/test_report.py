@@ -1,0 +1,312 @@
+"""report.html: one page of its own, true to dataset.json and model.json, whatever the corpus and its names."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from inline import run_inline, words
+
+from model.codebook import Codebook
+from pipeline import commit as committing
+from pipeline import look
+from pipeline import publish as publishing
+from pipeline.codebooks import save_codebook
+from pipeline.features.mel import Mel
+from pipeline.features.mfcc import Mfcc
+from pipeline.job import described, resolve
+from pipeline.jobfile import parse_job
+from pipeline.modelpage import Sound, model_page
+from pipeline.page import PLAYED_S
+from pipeline.sources.files import Files
+
+VOID = {"meta", "br", "img", "link", "input"}
+
+
+class Parsed(HTMLParser):
+    """What a browser would make of a page: its elements, its texts, and whether they close in order."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def named(self, tag):
+        return [given for name, given in self.tags if name == tag]
+
+
+def tokens(corpus, tmp_path, *sets, extractor=None, codes=8):
+    """A resolved job of words with tokens, by a codebook of made frames."""
+    extractor = extractor or Mel()
+    frames = np.random.default_rng(0).normal(-5, 2, (codes, extractor.type.value_type.list_size)).astype(np.float32)
+    recipe = {"channel": "mean", "feature": described(extractor, "feature")}
+    save_codebook(f"{tmp_path}/codebook", Codebook(frames, recipe, {}))
+    token = f"token={{kind: kmeans, codebook: {tmp_path}/codebook}}"
+    return words(corpus, tmp_path / "store", token, f"feature={{kind: {extractor.kind}}}", "keep=[token]", *sets)
+
+
+def page_of(job, dataset) -> str:
+    return Path(job.store, job.name, f"v{dataset['version']}", "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tone, wav):
+    """A corpus in which one clip is twice as long as is played, its job with tokens, dataset.json and the page."""
+    root = tmp_path_factory.mktemp("report")
+    for number in range(6):
+        folder = root / "corpus" / f"word{number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        seconds = 2 * PLAYED_S if number == 2 else 0.5
+        (folder / f"take{number}.wav").write_bytes(wav(tone(seconds, seed=number)))
+    (root / "corpus" / "word0" / "broken.wav").write_text("not a sound")
+    job = tokens(root / "corpus", root, "clip.max_s=30")
+    dataset = run_inline(job)
+    return job, dataset, page_of(job, dataset)
+
+
+def said(page: str) -> str:
+    return re.sub(r"\s+", " ", Parsed(page).text)
+
+
+def fetches(page: str) -> list[str]:
+    """Every address that the page would have a browser fetch."""
+    parsed = Parsed(page)
+    names = ("src", "href", "xlink:href", "data", "action", "poster", "srcset")
+    given = [str(given[name]) for _, given in parsed.tags for name in names if name in given]
+    return [one for one in (*given, *re.findall(r"url\(([^)]*)\)|@import", page)) if not one.startswith(("data:", "#"))]
+
+
+def test_a_page_needs_nothing_but_itself(made):
+    assert not fetches(made[2])
+    assert not {name for name, _ in Parsed(made[2]).tags} & {"script", "iframe", "link", "object", "embed"}
+    assert not [name for _, given in Parsed(made[2]).tags for name in given if name.startswith("on")]
+
+
+def test_the_counts_are_those_of_dataset_json(made):
+    _, dataset, page = made
+    text = said(page)
+    assert (dataset["counts"]["done"], dataset["counts"]["rejected"]) == (6, 1)
+    assert "clips6of 7 found" in text and "rejected1" in text and "not_audio1decode" in text
+    assert "word0/broken.wav" in text and dataset["fingerprint"] in text
+
+
+def test_every_clip_is_heard_twice_and_no_longer_than_allowed(made):
+    sounds = [given["src"] for given in Parsed(made[2]).named("audio")]
+    assert len(sounds) == 2 * look.CLIPS
+    most = 4 / 3 * (PLAYED_S * 16_000 * 2 + 100)
+    assert most * 0.9 < max(map(len, sounds)) <= most
+    assert f"the first {PLAYED_S:g} s" in said(made[2]) and len(made[2]) < 3_000_000
+
+
+def test_every_picture_says_in_words_what_it_shows(made):
+    parsed = Parsed(made[2])
+    assert len(parsed.named("svg")) >= 3 + look.CLIPS
+    assert all(given["aria-label"] and given["role"] == "img" for given in parsed.named("svg"))
+    assert all(given["aria-label"] for given in parsed.named("audio"))
+
+
+def test_no_two_elements_share_an_id(made):
+    ids = [given["id"] for _, given in Parsed(made[2]).tags if "id" in given]
+    assert len(ids) == len(set(ids))
+
+
+def test_charts_have_no_colours_and_fonts_of_their_own(made):
+    charts = re.sub(r"data:[^\"]*", "", "".join(re.findall(r"<svg.*?</svg>", made[2], re.DOTALL)))
+    assert set(re.findall(r"#[0-9a-f]{6}\b", charts)) <= {"#000000"}  # clip paths
+    assert "var(--soft)" in charts and "<style" not in charts
+    assert not re.search(r"DejaVu|Arial|\bnan\b", charts)
+
+
+def test_the_same_dataset_gives_the_same_page(made, tmp_path):
+    job, dataset, page = made
+    from pipeline.plan import plans_of
+    from pipeline.report import dataset_page
+
+    assert dataset_page(job, plans_of(job), dataset) == page
+
+
+NASTY = "<script>alert(1)<&\"'$x_1$ ünï"
+
+
+def test_hostile_names_stay_text(tmp_path, tone, wav):
+    folder = tmp_path / "corpus" / NASTY
+    folder.mkdir(parents=True)
+    (folder / f"{NASTY}.wav").write_bytes(wav(tone(0.4)))
+    (folder / f"bad{NASTY}.wav").write_text("not a sound")
+    job = tokens(tmp_path / "corpus", tmp_path)
+    parsed = Parsed(page_of(job, run_inline(job)))
+    assert not parsed.named("script")
+    assert f"{NASTY}/{NASTY}.wav" in parsed.text and f"bad{NASTY}.wav" in parsed.text
+
+
+def test_the_look_at_a_large_dataset_is_bounded_and_says_so(corpus, tmp_path, monkeypatch):
+    for module in (committing, publishing):
+        monkeypatch.setattr(module, "GROUP_ROWS", 2)
+    monkeypatch.setattr(publishing, "PART_BYTES", 20_000)
+    monkeypatch.setattr(look, "GROUPS", 4)
+    job = words(corpus, tmp_path / "store")
+    dataset = run_inline(job)
+    assert len(dataset["parts"]) > 4 and sum(part["row_groups"] for part in dataset["parts"]) >= 13
+    [sampled] = re.findall(r"The lengths of (\d+) sampled clips", said(page_of(job, dataset)))
+    assert 4 <= int(sampled) <= 8
+
+
+def test_features_and_windows_alone_have_a_page(corpus, tmp_path):
+    job = words(corpus, tmp_path / "store")
+    page = page_of(job, run_inline(job))
+    assert not fetches(page) and "Codes in use" not in page
+    assert len(Parsed(page).named("audio")) == look.CLIPS
+    assert "No padding: these features are made clip by clip." in said(page)
+
+
+def test_tokens_without_a_voice_say_why(corpus, tmp_path):
+    job = tokens(corpus, tmp_path, "window=null", extractor=Mfcc())
+    page = page_of(job, run_inline(job))
+    assert "cannot be heard: its features are mfcc, which do not turn back into sound" in said(page)
+    assert len(Parsed(page).named("audio")) == look.CLIPS
+
+
+def test_a_dataset_of_a_dataset_speaks_with_its_parent_s_codebook(corpus, tmp_path):
+    run_inline(tokens(corpus, tmp_path))
+    shutil.rmtree(tmp_path / "codebook")
+    text = f"""
+name: later
+source: {{kind: dataset, from: {tmp_path}/store/words, column: token}}
+window: {{kind: fixed, length_frames: 10, stride_frames: 5}}
+store: {tmp_path}/later
+"""
+    job = resolve(parse_job(text))
+    dataset = run_inline(job)
+    assert dataset["codebook"] and "Clips without their original" in said(page_of(job, dataset))
+
+
+def test_a_corpus_without_one_good_clip_has_a_page(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.wav").write_text("not a sound")
+    job = words(tmp_path / "corpus", tmp_path / "store")
+    text = said(page_of(job, run_inline(job)))
+    assert "clips0of 1 found" in text and "not_audio" in text
+
+
+@pytest.mark.parametrize("gone", ["one file", "the corpus"])
+def test_a_missing_original_is_left_out_and_named(corpus, tmp_path, gone, monkeypatch):
+    from inline import mill
+
+    from pipeline.plan import make_plans
+    from pipeline.publish import publish
+
+    for path in corpus.rglob("*.flac"):
+        if path.name not in ("take00.flac", "take01.flac"):
+            path.unlink()
+    job = tokens(corpus, tmp_path)
+    plans = make_plans(job)
+    mill(job, plans)
+    shutil.rmtree(corpus) if gone == "the corpus" else (corpus / "word0" / "take00.flac").unlink()
+    page = page_of(job, publish(job, plans))
+    assert "word0/take00.flac: its sound cannot be read any more: missing" in said(page)
+    assert len(Parsed(page).named("audio")) == (2 if gone == "the corpus" else 3)
+
+
+def test_a_bug_is_not_taken_for_a_missing_original(corpus, tmp_path, monkeypatch):
+    job = words(corpus, tmp_path / "store")
+    read = Files.read
+
+    def broken(self, objects, clip, rate_hz):
+        return read(self, objects, clip, rate_hz if objects.num_rows > 1 else 1 // 0)
+
+    from inline import mill
+
+    from pipeline.plan import make_plans
+    from pipeline.publish import publish
+
+    plans = make_plans(job)
+    mill(job, plans)
+    monkeypatch.setattr(Files, "read", broken)
+    with pytest.raises(ZeroDivisionError):
+        publish(job, plans)
+
+
+def test_a_clip_of_a_large_object_is_not_decoded_again(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(look, "LONG_BYTES", 100)
+    job = words(corpus, tmp_path / "store")
+    assert "its object is larger than" in said(page_of(job, run_inline(job)))
+
+
+def test_a_part_of_a_longer_sound_is_heard_from_where_it_starts(tmp_path, tone, wav):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "long.wav").write_bytes(wav(tone(5.0)))
+    job = words(tmp_path / "corpus", tmp_path / "store")  # clips of 2 s
+    from pipeline.plan import plans_of
+
+    run_inline(job)
+    [sound] = look.originals(job, plans_of(job), [{"clip": "long.wav#2000", "source": "long.wav"}])
+    assert np.abs(sound - tone(5.0)[32_000:64_000]).max() < 1e-4
+
+
+# ---- a trained model --------------------------------------------------------------------------------------------
+
+MODEL = {
+    "format": "wavmill-model-1", "name": "lm", "version": 2, "fingerprint": "f" * 64,
+    "created_at": "2026-01-02T03:04:05+00:00",
+    "parents": [{"address": "s3://b/words/v1", "fingerprint": "e" * 64, "weight": 1.0}],
+    "pack": {"rows": 90, "valid_rows": 10, "tokens": 12_345},
+    "model": {"kind": "samout", "d": 64, "heads": 2, "layers": 2, "mixer": "max_state_super", "parameters": 123_456},
+    "vocabulary": {"labels": ["yes", NASTY], "codes": 100}, "layout": "prompt", "train": {"batch": 8, "lr": 0.001},
+    "workers": 2, "steps": 400, "epochs": 4.0, "stopped": "early", "seconds": 61.0, "files": [],
+    "best": {"step": 300, "loss": 1.25, "perplexity": 3.49, "token_accuracy": 0.61, "label_accuracy": 0.875,
+             "label_chance": 0.5},
+}  # fmt: skip
+TRAIN = {"kind": "train", "epoch": 1, "perplexity": 3.0, "token_accuracy": 0.5, "grad_norm": 1.0, "lr": 1e-3}
+TRAIN |= {"tokens_per_s": 5000.0, "padding": 0.02, "seconds": 1.0}
+VALID = {"kind": "valid", "perplexity": 3.0, "token_accuracy": 0.5, "label_chance": 0.5}
+METRICS = [{**TRAIN, "step": step, "loss": 3.0 - step / 200} for step in range(10, 400, 10)] + [
+    {**VALID, "step": step, "loss": 3.0 - step / 300, "label_accuracy": None if step == 100 else 0.5}
+    for step in (100, 200, 300, 400)
+]
+
+
+def sounds(tone, many=2, seconds=0.5):
+    return [Sound(f"{NASTY} {i}", "", tone(seconds), 16_000, np.arange(25) % 7, None) for i in range(many)]
+
+
+def test_a_model_s_page_has_its_headline_numbers_and_needs_nothing_but_itself(tone):
+    page = model_page(MODEL, METRICS, sounds(tone))
+    text = said(page)
+    assert all(one in text for one in ("1.250", "61.0%", "87.5%by chance 50.0%", "5,000", "2.0%", "s3://b/words/v1"))
+    assert not fetches(page) and not Parsed(page).named("script")
+    assert (len(Parsed(page).named("audio")), len(Parsed(page).named("svg"))) == (2, 4 + 2)
+    assert f"{NASTY} 0" in Parsed(page).text
+
+
+def test_a_model_without_labels_validation_or_voice_has_a_page():
+    plain = {**MODEL, "vocabulary": {"labels": [], "codes": 9}, "best": None, "stopped": "steps"}
+    lines = [{**line, "label_accuracy": None, "label_chance": None} for line in METRICS]
+    text = said(model_page(plain, lines, [], "its features are mfcc"))
+    assert "Its tokens cannot be heard: its features are mfcc." in text and "label accuracy" not in text.lower()
+    assert "Loss" in said(model_page(plain, [], []))
+
+
+def test_however_many_sounds_a_page_stays_below_5_mb(tone):
+    page = model_page(MODEL, METRICS * 1000, sounds(tone, many=40, seconds=8.0))
+    assert len(page) < 5_000_000
+    assert "more were made and would not fit" in said(page)

@@ -1,0 +1,118 @@
+"""Speaking: frames back into sound, and a codebook as its own decoder."""
+
+import io
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import soundfile
+
+from model.clock import Clock
+from model.codebook import Codebook
+from model.kmeans import assign, fit
+from pipeline.choice import Choice
+from pipeline.features.mel import Mel
+from pipeline.features.mfcc import Mfcc
+from pipeline.job import described
+from pipeline.speak import Voice, voice, wav_bytes
+
+NEAR = 0.15  # nepers, mean distance of log-mels: half of what noise with another seed is away
+
+
+def codebook_of(extractor, centroids: np.ndarray) -> Codebook:
+    return Codebook(centroids, {"channel": "mean", "feature": described(extractor, "feature")}, {})
+
+
+@pytest.fixture(scope="module")
+def spoken(tone) -> tuple[Voice, np.ndarray, np.ndarray]:
+    """A voice learnt on two tones, with the mel frames (T, 80) and codes (T,) of one of them."""
+    frames = [clip[:, 0] for clip in Mel().open()([tone(2.0), tone(2.0, hz=500, seed=1)])]
+    centroids, _ = fit(np.concatenate(frames), 60, 0)
+    made = voice(codebook_of(Mel(), centroids))
+    assert isinstance(made, Voice)
+    return made, frames[0], assign(frames[0], centroids)
+
+
+def mel_of(wave: np.ndarray) -> np.ndarray:
+    [frames] = Mel().open()([wave])
+    return frames[:, 0]
+
+
+def apart(one: np.ndarray, two: np.ndarray) -> float:
+    """The mean distance of two log-mels over the frames that both have."""
+    both = min(len(one), len(two))
+    return float(np.abs(one[:both] - two[:both]).mean())
+
+
+def test_frames_turned_into_sound_and_back_are_nearly_the_same(tone):
+    frames = mel_of(tone(1.5))
+    assert apart(mel_of(Mel().sound(frames)), frames) < NEAR
+    assert apart(mel_of(tone(1.5, seed=9)), frames) > 2 * NEAR
+
+
+def test_a_feature_column_sounds_like_its_frames(tone):
+    frames = mel_of(tone(0.5))
+    assert (Mel().sound(frames[:, None]) == Mel().sound(frames)).all()
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2, 75])
+def test_a_sound_has_one_hop_of_samples_for_each_frame(frames, tone):
+    made = Mel().sound(mel_of(tone(1.5))[:frames])
+    assert made.dtype == np.float32 and made.shape == (320 * frames,) and np.isfinite(made).all()
+
+
+def test_tokens_sound_like_the_clip_they_were_made_of(spoken, tone):
+    speak, frames, codes = spoken
+    made = speak(codes)
+    assert (speak.rate_hz, len(made)) == (16_000, 320 * len(codes))
+    assert apart(mel_of(made), frames) < 3 * NEAR < apart(mel_of(made), mel_of(tone(2.0, hz=500, seed=1)))
+
+
+def test_the_same_tokens_always_sound_the_same(spoken):
+    speak, _, codes = spoken
+    assert (speak(codes) == speak(codes)).all()
+
+
+def test_nothing_is_spoken_louder_than_full_scale():
+    speak = voice(codebook_of(Mel(), np.full((2, 80), 6.0, np.float32)))
+    assert np.abs(speak(np.zeros(20, np.uint16))).max() <= 1
+
+
+def test_features_without_a_way_back_say_so():
+    why = voice(codebook_of(Mfcc(), np.zeros((2, 39), np.float32)))
+    assert why == "its features are mfcc, which do not turn back into sound"
+
+
+def test_another_version_of_the_features_is_not_spoken():
+    codebook = codebook_of(Mel(), np.zeros((2, 80), np.float32))
+    codebook.recipe["feature"]["version"] = 99
+    assert "version 99" in voice(codebook)
+
+
+def test_an_extractor_that_is_not_there_is_named():
+    codebook = codebook_of(Mel(), np.zeros((2, 80), np.float32))
+    codebook.recipe["feature"] = {"kind": "x", "version": 1, "class": "no_such_module:Thing"}
+    assert voice(codebook) == "its features are no_such_module:Thing, which is not at hand here"
+
+
+class Buzz(Choice):
+    """An extractor from outside that can speak: a frame is how loud 8 samples are."""
+
+    kind: str = "buzz"
+    loud: float = 1.0
+    clock: ClassVar[Clock] = Clock(rate_hz=8000, hop_samples=8, window_samples=8, centred=False)
+
+    def sound(self, frames):
+        return np.repeat(self.loud * frames[:, 0], 8)
+
+
+def test_a_class_from_outside_speaks_with_its_own_options():
+    speak = voice(codebook_of(Buzz(loud=0.5), np.array([[0.0], [1.0]], np.float32)))
+    assert (speak.rate_hz, speak.frames_hz) == (8000, 1000)
+    assert speak(np.array([1, 0])).tolist() == [0.5] * 8 + [0.0] * 8
+
+
+def test_a_wav_holds_the_sound_in_16_bits(tone):
+    wave = tone(0.2)
+    read, rate_hz = soundfile.read(io.BytesIO(wav_bytes(wave, 16_000)), dtype="float32")
+    assert rate_hz == 16_000 and np.abs(read - wave).max() <= 1 / 32768
