@@ -63,7 +63,7 @@ def stream(
     device = next(net.parameters()).device
     draws = [np.random.default_rng([sampling.seed, first + row]) for row in range(len(prompts))]
     forbidden = torch.from_numpy(~allowed).to(device)
-    stops = torch.tensor(sorted(stop), device=device)
+    stops = torch.tensor(sorted(stop), dtype=torch.int64, device=device)
     recent = torch.full((len(prompts), PENALTY_WINDOW), PAD, device=device)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     chosen = torch.full((len(prompts),), PAD, device=device)

@@ -20,7 +20,7 @@ MIXERS = ("max_state_super", "max_state")
 class State(NamedTuple):
     """All that a model knows of what it has read: maxima (layers, B, d), and how many tokens, seen (B,) int64.
 
-    Never changed in place. The published (B, d / heads, 1, heads) per layer is ``maxima[layer].view(B, d // heads, 1, heads)``.
+    Never changed in place. The published (B, d / heads, 1, heads) of a layer is a view of its maxima.
     """
 
     maxima: Tensor

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.samout import SamOut
+
 NAMES = {
     "em.weight": "embedding.weight",
     "pos.weight": "positions.table.weight",
@@ -21,8 +23,13 @@ def from_published(weights: Mapping[str, Tensor], heads: int) -> tuple[dict[str,
 
     ``heads`` is not written in the weights. The original splits a projection of MaxStateSuper as (4, heads, h) and
     gives its output as (h, heads); we keep the second order throughout, so rows of ``combined`` are sorted here.
-    V1's three projections become one. ValueError for weights of another net (OpenASH-V2's sine gate, say).
+    V1's three projections become one. ValueError for weights of another net.
     """
+    if "em.weight" not in weights:
+        raise ValueError("these are not the weights of a published SamOut: em.weight is missing")
+    vocabulary, d = weights["em.weight"].shape
+    if d % heads:
+        raise ValueError(f"d is {d}, which {heads} heads do not divide")
     made: dict[str, Tensor] = {}
     parts: dict[str, dict[str, Tensor]] = {}  # V1: head0..2 of each layer
     for name, tensor in weights.items():
@@ -44,18 +51,25 @@ def from_published(weights: Mapping[str, Tensor], heads: int) -> tuple[dict[str,
         else:
             raise ValueError(f"{name} is not a weight of a published SamOut")
     for name, three in parts.items():
-        made[name] = torch.cat([three[one] for one in ("head0", "head1", "head2")])
-    if "embedding.weight" not in made or "blocks.0.ffn.ffn1.weight" not in made:
-        raise ValueError("these are not the weights of a published SamOut with a relu gate")
-    vocabulary, d = made["embedding.weight"].shape
-    return {
+        made[name] = torch.cat([tensor for _, tensor in sorted(three.items())])
+    options: dict[str, Any] = {
         "vocabulary": vocabulary,
         "d": d,
         "heads": heads,
-        "layers": 1 + max(int(name.split(".")[1]) for name in made if name.startswith("blocks.")),
+        "layers": max(1, len({name.split(".")[1] for name in made if name.startswith("blocks.")})),
         "mixer": "max_state" if parts else "max_state_super",
         "head_linear": "blocks.0.mixer.head_linear.weight" in made,
-    }, made
+    }
+    with torch.device("meta"):
+        wanted = SamOut(**options).state_dict()
+    wrong = sorted(name for name in wanted.keys() | made.keys() if _shape(wanted, name) != _shape(made, name))
+    if wrong:
+        raise ValueError(f"these are not the weights of a published SamOut: {', '.join(wrong[:5])} do not fit")
+    return options, made
+
+
+def _shape(weights: Mapping[str, Tensor], name: str) -> torch.Size | None:
+    return weights[name].shape if name in weights else None
 
 
 def sorted_by_place(combined: Tensor, heads: int) -> Tensor:
