@@ -1,11 +1,14 @@
 # demo, test and check need Python 3.11 or newer and nothing else: the first call makes .venv and installs into it.
+# make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch from there: PyPI's wheel for Linux brings CUDA.
 PYTHON ?= python3
 BIN = .venv/bin
+TORCH_INDEX ?=
 
 # The newer pip resolves the pins in half the time, and 16,000 files are compiled when they are first imported, not at
 # once: 46 s in all on 2 cores, where the pip 23.2 of Python 3.11 takes 207 s. Hence the unexport, too.
 INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade pip && \
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check clean

@@ -10,18 +10,19 @@ from torch import nn
 from model.samout import SamOut
 
 KINDS: dict[str, dict[str, Any]] = {"super": {}, "head_linear": {"head_linear": True}, "first": {"mixer": "max_state"}}
-VOCABULARY, LAYERS, D, HEADS = 23, 2, 16, 4
+VOCABULARY, LAYERS, D, HEADS = 23, 2, 16, 2
 SMALL = {"vocabulary": VOCABULARY, "d": D, "heads": HEADS, "layers": LAYERS}
 POSITIONS = 6  # rows of the table of positions, which the tests' sequences shall outgrow
 PublishedSamOut = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/published_samout.py"))["PublishedSamOut"]
 
 
 def shaken(net: nn.Module, seed: int = 0) -> Any:
-    """The net with all weights drawn anew around what they were."""
+    """The net with all weights drawn anew, from the seed alone, around the half or the 1 that some start from."""
     lots = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in net.parameters():
-            weight.copy_(weight.mean() + 0.25 * torch.randn(weight.shape, generator=lots))
+            around = weight.mean() if weight.ndim == 0 or (weight == 1).all() else 0.0  # what is drawn starts around 0
+            weight.copy_(around + 0.25 * torch.randn(weight.shape, generator=lots))
     return net
 
 

@@ -113,7 +113,7 @@ def test_a_command_can_be_copied_into_a_shell(sets):
     assert words_ == ["wavmill", "run", "some job.yaml", *(word for one in sets for word in ("--set", one))]
 
 
-@pytest.mark.parametrize("kind", TEMPLATES)
+@pytest.mark.parametrize("kind", sorted({*TEMPLATES} - {"train"}))
 def test_a_template_can_be_planned_when_it_has_a_path(wavmill, sounds, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.yaml").write_text(wavmill("new", kind).out)

@@ -4,14 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import D, HEADS, KINDS, LAYERS, POSITIONS, SMALL, VOCABULARY, shaken, small, some_ids
+from nets import HEADS, KINDS, LAYERS, POSITIONS, SMALL, VOCABULARY, D, shaken, small, some_ids
 from torch import Tensor
 from torch.nn import functional
 
 from model.samout import Positions, SamOut, State
 from model.vocab import PAD
 
-quick = settings(deadline=None, max_examples=8)
+quick = settings(deadline=None, max_examples=6)
 seeds = st.integers(0, 1 << 30)
 pieces = st.lists(st.integers(1, 7), min_size=1, max_size=4)
 every_kind = pytest.mark.parametrize("kind", KINDS)

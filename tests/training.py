@@ -8,6 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from model.codebook import Codebook
+from pipeline.codebooks import save_codebook
+from pipeline.features.mel import Mel
 from pipeline.jobfile import parse_job
 from pipeline.trainjob import TrainJob
 
@@ -54,6 +57,17 @@ def put_dataset(address: Path, clips: int = 90, seed: int = 0) -> Path:
     }
     (top / "dataset.json").write_text(json.dumps(dataset))
     return address
+
+
+def give_codebook(address: Path) -> None:
+    """Let the dataset carry a codebook of log-mels, so that its tokens can be spoken."""
+    frames = np.random.default_rng(1).normal(-5, 2, (CODES, 80)).astype(np.float32)
+    codebook = Codebook(frames, {"channel": "mean", "feature": {**Mel().recipe()}}, {})
+    described = save_codebook(str(address / "v1" / "codebook"), codebook)
+    dataset = json.loads((address / "v1" / "dataset.json").read_text())
+    dataset["codebook"] = {"path": "codebook", "sha256": described["sha256"]}
+    dataset["columns"]["token"]["codebook"] = described["sha256"]
+    (address / "v1" / "dataset.json").write_text(json.dumps(dataset))
 
 
 def training(data: Path, store: Any, *sets: str, layout: str = "prompt") -> TrainJob:
