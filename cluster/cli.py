@@ -58,10 +58,9 @@ def new(kind: Annotated[str | None, Argument(metavar="KIND", help="without it, t
 @app.command()
 def plan(job: JobFile, set: Set = []) -> None:
     """Check a job file and print what would run, how long and how much. Starts and writes nothing."""
-    from cluster.load import load_job
     from pipeline.trainjob import TrainJob
 
-    checked = load_job(job, set)
+    checked = load(job, set)
     if isinstance(checked, TrainJob):
         from pipeline.foretell import foretell
 
@@ -82,10 +81,11 @@ def fit(
     verbose: Verbose = False,
 ) -> None:
     """Learn the codebook that the job names, on a seeded sample of its corpus."""
+    from cluster.load import load_making
     from pipeline.fit import fit as fit_codebook
     from pipeline.job import resolve
 
-    checked = resolve(load(job, set), how_to_fit=None, any_codebook=True)
+    checked = resolve(load_making(job, set), how_to_fit=None, any_codebook=True)
     with out.status("fitting the codebook") if out.is_terminal else words.nothing():
         described, already = fit_codebook(checked, connecting(on, verbose), replace)
     words.print_codebook(out, checked.token.codebook, described, already)
@@ -101,6 +101,7 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Make the dataset. The same command again resumes; when nothing is left to do it says so."""
+    from cluster.load import load_making
     from cluster.progress import Watch, too_many
     from pipeline.commit import attempts_done
     from pipeline.job import fingerprint, resolve
@@ -108,7 +109,7 @@ def run(
     from pipeline.publish import published
     from pipeline.store import open_store
 
-    checked = resolve(load(job, set), words.command("fit", job, set))
+    checked = resolve(load_making(job, set), words.command("fit", job, set))
     plans = make_plans(checked, refresh)
     dataset = published(checked, plans)
     if dataset is not None:
@@ -139,10 +140,9 @@ def show(
     as_json: Annotated[bool, Option("--json", help="dataset.json or model.json as it is")] = False,
 ) -> None:
     """Show what there is: counts, columns with their units, rejects, what a model is worth; ends with how to use it."""
-    from cluster.load import load_job
     from pipeline.trained import find
 
-    said = find(load_job(what, set).address if what.endswith((".yaml", ".yml")) else what)
+    said = find(load(what, set).address if what.endswith((".yaml", ".yml")) else what)
     if as_json:
         print(json.dumps(said, indent=1))
     elif html:
@@ -176,7 +176,7 @@ def doctor(
 @app.command(hidden=True)
 def schema() -> None:
     """Print the JSON schema of a job file, for editors."""
-    from pipeline.job import schema as job_schema
+    from pipeline.schema import schema as job_schema
 
     print(json.dumps(job_schema(), indent=1))
 
@@ -186,9 +186,9 @@ app.command()(modelverbs.generate)
 
 
 def load(job: str, set: list[str]) -> Any:
-    from cluster.load import load_making
+    from pipeline.jobfile import load_job
 
-    return load_making(job, set)
+    return load_job(job, set)
 
 
 def main() -> None:

@@ -200,23 +200,6 @@ def _difference(wanted: Any, given: Any, path: str = "") -> str:
     return "" if wanted == given else f"{path} is {wanted!r} here, {given!r} there"
 
 
-def schema() -> dict[str, Any]:
-    """The JSON schema of a job file, for editors."""
-    made = Job.model_json_schema()
-    definitions = made.setdefault("$defs", {})
-    for family, kinds in FAMILIES.items():
-        refs = []
-        for kind in kinds.values():
-            one = kind.model_json_schema(by_alias=True)
-            definitions |= one.pop("$defs", {})
-            one.setdefault("required", []).append("kind")
-            definitions[kind.__name__] = one
-            refs.append({"$ref": f"#/$defs/{kind.__name__}"})
-        outside = {"type": "object", "properties": {"kind": {"type": "string", "pattern": ":"}}, "required": ["kind"]}
-        made["properties"][family] = {"anyOf": [*refs, outside]}
-    return made
-
-
 def columns_of(job: Job) -> pa.Schema:
     """The columns of a resolved job's dataset, each with its units in the field's metadata."""
     given = find_dataset(job.source.origin)["columns"] if job.source.kind == "dataset" else {}

@@ -38,7 +38,7 @@ class Train(Choice):
     seed: int = Field(0, ge=0, lt=1 << 32)
 
 
-class Workers(Choice):
+class Team(Choice):
     """How many workers, and what each takes of the cluster; 0 trains in the process that was called, without Ray.
 
     auto is a worker for each GPU, or one with all CPUs where there is no GPU.
@@ -58,9 +58,9 @@ class TrainJob(BaseModel):
     model: Any
     train: Train = Train()
     store: str
-    scale: Workers = Workers()
+    scale: Team = Team()
     FAMILIES: ClassVar[dict[str, dict[str, type[Any]]]] = {"model": MODELS}
-    SECTIONS: ClassVar[dict[str, type[Any]]] = {"pack": Packing, "train": Train, "scale": Workers}
+    SECTIONS: ClassVar[dict[str, type[Any]]] = {"pack": Packing, "train": Train, "scale": Team}
     LISTS: ClassVar[dict[str, type[Any]]] = {"data": Data}
     TELLING: ClassVar[set[str]] = {"data", "model", "train", "pack"}  # a file with one of these is a training job
 

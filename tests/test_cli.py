@@ -132,7 +132,7 @@ def test_new_lists_the_kinds_there_are(wavmill):
 
 
 def test_schema_prints_json_for_editors(wavmill):
-    assert json.loads(wavmill("schema").out)["properties"]["source"]
+    assert json.loads(wavmill("schema").out)["$defs"]["Job"]["properties"]["source"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 999, 1000, 1e6, 3.43e6, 1e15])
