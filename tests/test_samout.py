@@ -190,7 +190,7 @@ def test_the_maxima_stay_in_single_precision_under_autocast(kind):
     assert seen[0].dtype == torch.bfloat16
     assert state.maxima.dtype == torch.float32
     q, k, c, *_ = seen[0].unflatten(-1, (-1, D)).unbind(-2)
-    c = (q + k).float() / (D // HEADS) ** 0.5 if kind == "first" else c.float()
+    c = (q + k).float() * (D // HEADS) ** -0.5 if kind == "first" else c.float()
     assert torch.equal(state.maxima[0], c.cummax(dim=1).values[:, -1])
 
 
