@@ -15,6 +15,18 @@ GUARD_CLIPS = 1000  # below this many clips no share of rejects means anything
 LINE_S = 60.0
 
 
+def bar(console: Console, left: str, right: str) -> Progress:
+    """A bar with these fields of its task beside it, which goes away at the end; nothing where there is no terminal."""
+    return Progress(
+        TextColumn(f"{{task.fields[{left}]}}"),
+        BarColumn(None),
+        TextColumn(f"{{task.percentage:>3.0f}} %  {{task.fields[{right}]}}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
 class Watch:
     """Called with the row of each finished shard; a context manager for the bar."""
 
@@ -25,14 +37,7 @@ class Watch:
         self.reasons: Counter[str] = Counter()
         self.started = self.said_at = time.monotonic()
         self.warned = False
-        self.bar = Progress(
-            TextColumn("{task.fields[hours]}"),
-            BarColumn(None),
-            TextColumn("{task.percentage:>3.0f} %  {task.fields[speed]}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self.bar = bar(console, "hours", "speed")
         self.task: TaskID | None = None
 
     def __enter__(self) -> "Watch":

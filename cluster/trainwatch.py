@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import TaskID
 
+from cluster.progress import bar
 from pipeline.card import hours
 
 
@@ -15,14 +16,7 @@ class TrainWatch:
 
     def __init__(self, console: Console, hand_on: Callable[[dict[str, Any]], None]) -> None:
         self.console, self.hand_on = console, hand_on
-        self.bar = Progress(
-            TextColumn("{task.fields[steps]}"),
-            BarColumn(None),
-            TextColumn("{task.percentage:>3.0f} %  {task.fields[said]}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self.bar = bar(console, "steps", "said")
         self.task: TaskID | None = None
         self.first: tuple[float, int] | None = None  # when this process saw its first line, of which step
 

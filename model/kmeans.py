@@ -56,5 +56,5 @@ def fit(frames: np.ndarray, codes: int, seed: int) -> tuple[np.ndarray, dict[str
 
 def usage(counts: np.ndarray) -> dict[str, Any]:
     """counts (K,) of each code -> how many codes are used, and the perplexity, exp of the entropy: 1..K."""
-    shares = counts[counts > 0] / counts.sum()
+    shares = counts[counts > 0] / max(1, counts.sum())
     return {"codes_used": int((counts > 0).sum()), "perplexity": float(np.exp(-(shares * np.log(shares)).sum()))}

@@ -69,8 +69,7 @@ def label_scores(net: SamOut, clips: Sequence[np.ndarray], vocabulary: Vocabular
         prompts = collate([vocabulary.prompt(-1, layout, codes) for codes in clips]).to(device)
         lengths = torch.tensor([1 + len(codes) for codes in clips], device=device)
         logits, _ = net.prefill(prompts.ids, lengths)
-        first = vocabulary.first_code - len(labels)
-        return logits.float().log_softmax(-1)[:, first : vocabulary.first_code]
+        return logits.float().log_softmax(-1)[:, list(vocabulary.label_ids)]
     scores = []
     for label in labels:
         batch = collate([vocabulary.sequence(codes, label, layout) for codes in clips]).to(device)

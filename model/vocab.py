@@ -30,19 +30,27 @@ class Vocabulary:
     def size(self) -> int:
         return self.first_code + self.codes
 
-    def label_id(self, label: str) -> int:
-        """The id of a label; ValueError, with the labels there are, when it is none."""
+    @property
+    def label_ids(self) -> range:
+        return range(len(SPECIAL), self.first_code)
+
+    @property
+    def code_ids(self) -> range:
+        return range(self.first_code, self.size)
+
+    def label_number(self, label: str) -> int:
+        """A label's place among the labels, from 0; ValueError, with the labels there are, when it is none."""
         if label not in self.labels:
             known = ", ".join(self.labels[:20]) + (", ..." if len(self.labels) > 20 else "")
             raise ValueError(f"there is no label {label!r}; " + (f"there are {known}" if known else "there are none"))
-        return len(SPECIAL) + self.labels.index(label)
+        return self.labels.index(label)
 
     def sequence(self, codes: np.ndarray, label: int, layout: str) -> np.ndarray:
         """codes (T,), the number of its label or -1 for none -> ids (T + 2..4,) int64 of one clip.
 
         suffix: start, codes, label, end.    prompt: start, label, wav, codes, end.
         """
-        named = [len(SPECIAL) + label] if label >= 0 else []
+        named = [self.label_ids[label]] if label >= 0 else []
         inner = codes.astype(np.int64) + self.first_code
         if layout == "suffix":
             return np.concatenate([[START], inner, named, [END]]).astype(np.int64)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline import VERSION
-from pipeline.commit import sealed
+from pipeline.commit import sealed, unsealed
 from pipeline.store import Store, sha256
 
 KEPT = 2  # of the last ones: should the newest be damaged, there is the one before
@@ -63,10 +63,7 @@ def latest(store: Store, run: str, step: int | None = None) -> dict[str, Any] | 
 
 def read_record(store: Store, key: str) -> dict[str, Any]:
     """A record whose files are there with the hashes it names; ValueError or FileNotFoundError when not."""
-    data = store.read(key)
-    record = json.loads(data)
-    if sealed({name: value for name, value in record.items() if name != "sha256"}) != data:
-        raise ValueError(f"{key} does not have the hash it names")
+    record = unsealed(store.read(key))
     for what in record["files"]:
         read_file(store, record, what)
     return record

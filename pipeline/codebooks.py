@@ -39,6 +39,12 @@ def load_codebook(address: str, sha256: str = "auto") -> Codebook:
         raise JobError(f"the codebook at {address} is damaged: {error}") from error
 
 
+def codebook_files(address: str, sha256: str = "auto") -> dict[str, bytes]:
+    """The codebook's files, by their paths in a version that carries it. JobError as ``load_codebook``."""
+    load_codebook(address, sha256)  # it is there, whole, and the one that is meant
+    return {f"codebook/{name}": open_store(address).read(name) for name in (TENSOR, DESCRIBED)}
+
+
 def save_codebook(address: str, codebook: Codebook) -> dict[str, Any]:
     """Write the two files, the description last: what is described is there."""
     store, tensor = open_store(address), codebook.tensor_bytes()

@@ -130,6 +130,14 @@ def sealed(record: dict[str, Any]) -> bytes:
     return json.dumps({**record, "sha256": sha256(plain.encode())}, sort_keys=True).encode()
 
 
+def unsealed(data: bytes) -> dict[str, Any]:
+    """The record; ValueError when it does not have the hash it names."""
+    record = json.loads(data)
+    if sealed({name: value for name, value in record.items() if name != "sha256"}) != data:
+        raise ValueError("a record without the hash it names")
+    return record
+
+
 def attempts_done(store: Store, job_fingerprint: str) -> dict[str, str]:
     """Every shard with a record, and of its attempts the first by name. Lists 16 prefixes at once, reads nothing."""
 
@@ -149,14 +157,10 @@ def read_records(store: Store, job_fingerprint: str, chosen: Iterable[tuple[str,
 
     def one(pair: tuple[str, str]) -> dict[str, Any]:
         key = record_key(job_fingerprint, *pair)
-        data = store.read(key)
         try:
-            record = json.loads(data)
-        except ValueError:
-            record = {}
-        if sealed({name: value for name, value in record.items() if name != "sha256"}) != data:
-            raise Stopped(f"{store.url}/{key} is damaged: it does not have the hash it names")
-        return record
+            return unsealed(store.read(key))
+        except ValueError as error:
+            raise Stopped(f"{store.url}/{key} is damaged: it does not have the hash it names") from error
 
     with ThreadPoolExecutor(32) as pool:
         return list(pool.map(one, chosen))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from model.vocab import Vocabulary
 from pipeline.checkpoints import recorded, step_of
 from pipeline.learn import length_of
 from pipeline.pack import checked_data
@@ -33,7 +34,7 @@ def foretell(job: TrainJob) -> Foretold:
     datasets, store = checked_data(list(job.data), job.pack), open_store(job.store)
     codes = int(datasets[0]["columns"]["token"]["codes"])
     with torch.device("meta"):
-        net = job.model.open(4 + codes)
+        net = job.model.open(Vocabulary((), codes).size)
     rows = sum(round(one.weight * dataset["counts"]["done"]) for one, dataset in zip(job.data, datasets, strict=True))
     epoch = max(1, -(-round(rows * (1 - job.pack.split.valid)) // job.train.batch))
     run = fingerprint(job, datasets)

@@ -11,6 +11,7 @@ from pipeline.card import hours
 from pipeline.charts import curves
 from pipeline.heard import clip_card
 from pipeline.look import spread
+from pipeline.modelcard import how_to_use
 from pipeline.page import Html, card, chart_card, code, figures, grid, heading, page, section, steps, table, tag
 
 POINTS = 600  # of a curve
@@ -30,9 +31,13 @@ class Sound:
 
 
 def model_page(
-    model: dict[str, Any], metrics: list[dict[str, Any]], sounds: Sequence[Sound], voice_missing: str = ""
+    model: dict[str, Any],
+    address: str,
+    metrics: list[dict[str, Any]],
+    sounds: Sequence[Sound],
+    voice_missing: str = "",
 ) -> str:
-    """The page of a model: model.json, its lines of metrics, clips it made; or why none of them can be heard."""
+    """The page of a model: model.json, where it is, its lines of metrics, clips it made; or why none can be heard."""
     train = [line for line in metrics if line["kind"] == "train"]
     valid = [line for line in metrics if line["kind"] == "valid"]
     net = model["model"]
@@ -51,7 +56,7 @@ def model_page(
         section("What it is", steps(_parts(model))),
         section("What it was trained on", table(("dataset", "weight", "fingerprint"), _parents(model))),
         section("Vocabulary", *_vocabulary(model["vocabulary"])),
-        section("How to use it", code(_how_to_use(model))),
+        section("How to use it", code(how_to_use(model, address))),
         tag("footer", f"fingerprint {model['fingerprint']}"),
     )
 
@@ -134,8 +139,3 @@ def _vocabulary(vocabulary: dict[str, Any]) -> Iterator[Html]:
     yield tag("p", f"{vocabulary['codes']:,} codes and {len(labels):,} labels.")
     if labels:
         yield card(*(tag("span", label, class_="chip") for label in labels[:200]))
-
-
-def _how_to_use(model: dict[str, Any]) -> list[str]:
-    address = f"{model['name']}/v{model['version']}"
-    return [f"wavmill generate STORE/{address}"]

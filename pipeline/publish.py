@@ -8,7 +8,6 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.card import card
-from pipeline.codebooks import DESCRIBED, TENSOR, load_codebook
+from pipeline.codebooks import codebook_files
 from pipeline.commit import GROUP_ROWS, attempts_done, parquet_writer, read_records
 from pipeline.errors import Stopped
 from pipeline.growth import kept, superseded
@@ -30,6 +29,7 @@ from pipeline.report import dataset_page
 from pipeline.rows import rejects
 from pipeline.spent import time_of
 from pipeline.store import Store, join, open_store, sha256
+from pipeline.versions import claim, claimed
 
 PART_BYTES = 256 << 20
 
@@ -37,13 +37,11 @@ PART_BYTES = 256 << 20
 def published(job: Job, plans: list[Plan]) -> dict[str, Any] | None:
     """dataset.json of the version that these plans made, or None while there is none."""
     store = open_store(job.store)
-    for number, choice in _choices(store, job):
-        if (choice["fingerprint"], choice["plans"]) == (fingerprint(job), len(plans)):
-            try:
-                return json.loads(store.read(f"{job.name}/v{number}/{DATASET}"))
-            except FileNotFoundError:
-                return None
-    return None
+    choice = claimed(store, job.name, fingerprint(job), len(plans))
+    try:
+        return json.loads(store.read(f"{job.name}/v{choice['version']}/{DATASET}")) if choice else None
+    except FileNotFoundError:
+        return None
 
 
 def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
@@ -103,42 +101,20 @@ def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
 
 
 def choose(store: Store, job: Job, plans: list[Plan]) -> dict[str, Any]:
-    """One attempt for each shard, for ever. Versions are numbered by whoever creates the choice first."""
-    number = 1
-    for taken, choice in _choices(store, job):
-        if (choice["fingerprint"], choice["plans"]) == (fingerprint(job), len(plans)):
-            return choice
-        number = taken + 1
-    done = attempts_done(store, fingerprint(job))
-    shards = [(plan.number, shard) for plan in plans for shard in plan.shards["shard"].to_pylist()]
-    if missing := [shard for _, shard in shards if shard not in done]:
-        raise Stopped(f"{len(missing):,} of {len(shards):,} shards are not done; run the same command again")
-    chosen = [[plan, shard, done[shard]] for plan, shard in shards]
-    while True:
-        mine = {
-            "format": "wavmill-choice-1",
-            "name": job.name,
-            "version": number,
-            "fingerprint": fingerprint(job),
-            "plans": len(plans),
+    """One attempt for each shard, for ever. Stopped while a shard has none."""
+
+    def attempts() -> dict[str, Any]:
+        done = attempts_done(store, fingerprint(job))
+        shards = [(plan.number, shard) for plan in plans for shard in plan.shards["shard"].to_pylist()]
+        if missing := [shard for _, shard in shards if shard not in done]:
+            raise Stopped(f"{len(missing):,} of {len(shards):,} shards are not done; run the same command again")
+        return {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "digest": sha256("\n".join(shard for _, shard in shards).encode()),
-            "shards": chosen,
+            "shards": [[plan, shard, done[shard]] for plan, shard in shards],
         }
-        there = json.loads(store.create_once(f"_mill/choice/{job.name}/v{number}.json", json.dumps(mine).encode()))
-        if (there["fingerprint"], there["plans"]) == (mine["fingerprint"], mine["plans"]):
-            return there
-        number += 1
 
-
-def _choices(store: Store, job: Job) -> Iterator[tuple[int, dict[str, Any]]]:
-    number = 1
-    while True:
-        try:
-            yield number, json.loads(store.read(f"_mill/choice/{job.name}/v{number}.json"))
-        except FileNotFoundError:
-            return
-        number += 1
+    return claim(store, job.name, fingerprint(job), len(plans), attempts)
 
 
 def _read(store: Store, record: dict[str, Any], what: str) -> pa.Table:
@@ -231,7 +207,6 @@ def _copy_codebook(store: Store, top: str, job: Job) -> dict[str, Any] | None:
         address, digest = join(parent["address"], parent["codebook"]["path"]), parent["codebook"]["sha256"]
     else:
         return None
-    load_codebook(address, digest)  # it is there, whole, and the one of the tokens
-    for name in (TENSOR, DESCRIBED):
-        store.put(f"{top}/codebook/{name}", open_store(address).read(name))
+    for path, data in codebook_files(address, digest).items():
+        store.put(f"{top}/{path}", data)
     return {"path": "codebook", "sha256": digest}

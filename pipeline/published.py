@@ -1,4 +1,4 @@
-"""Finding what was published: <store>/<name>/v1/dataset.json, and the newest version of a name."""
+"""Finding what was published: <store>/<name>/v1/dataset.json or model.json, and the newest version of a name."""
 
 import json
 import re
@@ -20,22 +20,27 @@ def numbers(address: str, file: str = DATASET) -> list[int]:
 
 def find_dataset(address: str) -> dict[str, Any]:
     """dataset.json of an address, its newest version unless one is named, with ``address`` of that version added."""
+    return find_published(address, "dataset")
+
+
+def find_published(address: str, kind: str) -> dict[str, Any]:
+    """<kind>.json, as ``find_dataset``. JobError when there is none, or not one of ours."""
     if not VERSION.fullmatch(split(address)[1]):
-        if not (found := numbers(address)):
-            raise JobError(f"there is no dataset at {address}")
+        if not (found := numbers(address, f"{kind}.json")):
+            raise JobError(f"there is no {kind} at {address}")
         address = join(address, f"v{found[-1]}")
-    return _read(address)
+    return _read(address, kind)
 
 
 @lru_cache(maxsize=64)
-def _read(address: str) -> dict[str, Any]:
+def _read(address: str, kind: str) -> dict[str, Any]:
     """A published version never changes, so it is read once."""
     try:
-        dataset = json.loads(open_store(address).read(DATASET))
-        if dataset["format"] != "wavmill-dataset-1":
+        said = json.loads(open_store(address).read(f"{kind}.json"))
+        if said["format"] != f"wavmill-{kind}-1":
             raise ValueError("not one of ours")
-        return {**dataset, "address": open_store(address).url}
+        return {**said, "address": open_store(address).url}
     except FileNotFoundError as error:
-        raise JobError(f"there is no dataset at {address}") from error
+        raise JobError(f"there is no {kind} at {address}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise JobError(f"{address}/{DATASET} is not a wavmill dataset") from error
+        raise JobError(f"{address}/{kind}.json is not a wavmill {kind}") from error

@@ -6,8 +6,8 @@ from typing import Any
 
 from model.generate import Sampling
 from model.vocab import Vocabulary
-from pipeline.checkpoints import latest, lines_of, tensors_of
-from pipeline.codebooks import DESCRIBED, TENSOR, load_codebook
+from pipeline.checkpoints import latest, lines_of, read_file, tensors_of
+from pipeline.codebooks import codebook_files, load_codebook
 from pipeline.errors import Stopped
 from pipeline.modelcard import model_card
 from pipeline.modelpage import Sound, model_page
@@ -17,6 +17,7 @@ from pipeline.speak import Voice
 from pipeline.store import Store, join, open_store, sha256
 from pipeline.trained import CONFIG, MODEL, SCRIPT, WEIGHTS, Trained, find_model
 from pipeline.trainjob import TrainJob, decisive
+from pipeline.versions import claim
 
 HEARD_LABELS, HEARD_S = 12, 6.0  # in the report: so many labels, clips no longer than that
 
@@ -46,11 +47,11 @@ def release(
     }
     book = load_codebook(codebook) if codebook else None
     trained = Trained(net.eval(), vocabulary, job.pack.layout, job.pack.dedup, float(pack["rate_hz"]), book)
-    version = claim(store, job.name, run)
-    top, lines = f"{job.name}/v{version}", lines_of(store, record)
-    files = {**net_files(net, config), "metrics.jsonl": "".join(json.dumps(line) + "\n" for line in lines).encode()}
+    version = claim(store, job.name, run, 0)["version"]
+    top, address = f"{job.name}/v{version}", join(store.url, job.name, f"v{version}")
+    files = {**net_files(net, config), "metrics.jsonl": read_file(store, record, "metrics.jsonl")}
     if codebook:
-        files |= {f"codebook/{name}": open_store(codebook).read(name) for name in (TENSOR, DESCRIBED)}
+        files |= codebook_files(codebook)
     said = {
         "format": "wavmill-model-1",
         "name": job.name,
@@ -76,12 +77,12 @@ def release(
         "files": [{"path": path, "bytes": len(data), "sha256": sha256(data)} for path, data in files.items()],
     }
     sounds, why_not = heard(trained)
-    files["report.html"] = model_page(said, lines, sounds, why_not).encode()
-    files["README.md"] = model_card(said, join(store.url, top)).encode()
+    files["report.html"] = model_page(said, address, lines_of(store, record), sounds, why_not).encode()
+    files["README.md"] = model_card(said, address).encode()
     for path, data in files.items():
         store.put(f"{top}/{path}", data)
     store.put(f"{top}/{MODEL}", json.dumps(said, indent=1).encode())
-    return find_model(join(store.url, top))
+    return find_model(address)
 
 
 def net_files(net: Any, config: dict[str, Any]) -> dict[str, bytes]:
@@ -114,17 +115,6 @@ def heard(model: Trained) -> tuple[list[Sound], str]:
         )
         for i, (wish, codes) in enumerate(zip(wishes, clips, strict=True))
     ], ""
-
-
-def claim(store: Store, name: str, run: str) -> int:
-    """The version of a training, for ever: the first to create it under a name has it. Datasets count along."""
-    number = 1
-    while True:
-        mine = {"format": "wavmill-choice-1", "name": name, "version": number, "fingerprint": run, "plans": 0}
-        there = json.loads(store.create_once(f"_mill/choice/{name}/v{number}.json", json.dumps(mine).encode()))
-        if (there["fingerprint"], there["plans"]) == (run, 0):
-            return number
-        number += 1
 
 
 def already(store: Store, name: str, run: str) -> dict[str, Any] | None:

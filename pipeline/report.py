@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from model.kmeans import usage
 from pipeline.card import hours, how_to_read
 from pipeline.charts import histogram, ranks, rates
 from pipeline.codebooks import load_codebook
@@ -45,7 +46,7 @@ def dataset_page(job: Job, plans: list[Plan], dataset: dict[str, Any]) -> str:
     store, top = open_store(job.store), f"{job.name}/v{dataset['version']}"
     rows = some_rows(store, top, dataset)
     speak = _voice(dataset, join(store.url, top))
-    usage = _usage(rows, dataset)
+    counted = _counted(rows, dataset)
     return page(
         f"{dataset['name']}, version {dataset['version']}",
         heading(
@@ -54,10 +55,10 @@ def dataset_page(job: Job, plans: list[Plan], dataset: dict[str, Any]) -> str:
             f"{dataset['counts']['done']:,} clips, {hours(dataset['seconds'])} of sound, made by wavmill from "
             f"{dataset['counts']['objects']:,} objects on {dataset['created_at'][:10]}.",
         ),
-        figures(_headlines(dataset, usage)),
+        figures(_headlines(dataset, counted)),
         section("What made it", steps(_steps(dataset))),
         _clips(job, plans, rows, speak),
-        section("What is in it", grid(*_charts(dataset, rows, usage))),
+        section("What is in it", grid(*_charts(dataset, rows, counted))),
         section("What was rejected", _rejects(dataset, some_rejects(store, top))),
         section("Columns", table(("column", "type", "unit", "meaning"), _columns(dataset))),
         section("How to read it", code(how_to_read(dataset, join(store.url, top)))),
@@ -71,7 +72,7 @@ def _voice(dataset: dict[str, Any], address: str) -> Voice | str:
     return voice(load_codebook(join(address, dataset["codebook"]["path"]), dataset["codebook"]["sha256"]))
 
 
-def _usage(rows: pa.Table, dataset: dict[str, Any]) -> np.ndarray | None:
+def _counted(rows: pa.Table, dataset: dict[str, Any]) -> np.ndarray | None:
     """How often each code is used in the sampled clips, (K,); None without tokens."""
     if "token" not in rows.column_names or not rows.num_rows:
         return None
@@ -79,21 +80,16 @@ def _usage(rows: pa.Table, dataset: dict[str, Any]) -> np.ndarray | None:
     return np.bincount(np.concatenate(arrays_of(rows["token"])), minlength=codes)
 
 
-def perplexity(counts: np.ndarray) -> float:
-    """exp of the entropy of how often each code is used: as many codes as are used evenly would have it."""
-    shares = counts[counts > 0] / max(1, counts.sum())
-    return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def _headlines(dataset: dict[str, Any], usage: np.ndarray | None) -> Iterator[tuple[str, str, str]]:
+def _headlines(dataset: dict[str, Any], counted: np.ndarray | None) -> Iterator[tuple[str, str, str]]:
     counts, took = dataset["counts"], dataset["time"]["wall_s"]
     yield "clips", f"{counts['done']:,}", f"of {counts['clips']:,} found"
     yield "rejected", f"{counts['rejected']:,}", f"{counts['rejected'] / max(1, counts['clips']):.1%} of the clips"
     mean_s = dataset["seconds"] / max(1, counts["done"])
     yield "sound", hours(dataset["seconds"]), f"{mean_s:.2f} s a clip on average"
-    if usage is not None:
-        yield "codes in use", f"{(usage > 0).sum():,}", f"of {len(usage):,}"
-        yield "perplexity", f"{perplexity(usage):,.1f}", "as if so many were used evenly"
+    if counted is not None:
+        used = usage(counted)
+        yield "codes in use", f"{used['codes_used']:,}", f"of {len(counted):,}"
+        yield "perplexity", f"{used['perplexity']:,.1f}", "as if so many were used evenly"
     if took:
         yield "speed", f"{dataset['seconds'] / took:,.0f}×", f"real time; it took {hours(took)}"
 
@@ -128,7 +124,7 @@ def _clips(job: Job, plans: list[Plan], rows: pa.Table, speak: Voice | str) -> H
     return section("A few clips", mute, grid(*cards), gone)
 
 
-def _charts(dataset: dict[str, Any], rows: pa.Table, usage: np.ndarray | None) -> Iterator[Html]:
+def _charts(dataset: dict[str, Any], rows: pa.Table, counted: np.ndarray | None) -> Iterator[Html]:
     done, took = dataset["counts"]["done"], dataset["time"]
     of = f"{rows.num_rows:,} sampled clips" if rows.num_rows < done else f"all {done:,} clips"
     if rows.num_rows:
@@ -138,10 +134,11 @@ def _charts(dataset: dict[str, Any], rows: pa.Table, usage: np.ndarray | None) -
         speeds = np.array(took["finished_s"]) / took["bin_s"]
         speed = rates("sound finished over time", speeds, took["bin_s"], "time since the start, s", "times real time")
         yield chart_card("Throughput", speed, "Sound finished per second of the run, without pauses between runs.")
-    if usage is not None and usage.sum():
-        chart = ranks("how often each code is used", usage / usage.sum(), "code, by frequency", "share", "all alike")
-        used = f"{(usage > 0).sum():,} of {len(usage):,} codes, perplexity {perplexity(usage):,.1f}, in {of}."
-        yield chart_card("Codes in use", chart, used)
+    if counted is not None and counted.sum():
+        shares, used = counted / counted.sum(), usage(counted)
+        chart = ranks("how often each code is used", shares, "code, by frequency", "share", "all alike")
+        said = f"{used['codes_used']:,} of {len(counted):,} codes, perplexity {used['perplexity']:,.1f}, in {of}."
+        yield chart_card("Codes in use", chart, said)
     yield _time(dataset)
 
 

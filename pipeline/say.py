@@ -33,9 +33,9 @@ def say(model: Trained, wishes: Sequence[Wish], sampling: Sampling, together: in
     if suffix and any(wish.label for wish in wishes):
         raise JobError("the model puts labels after the codes (layout suffix): it cannot be asked for one")
     numbers = [_number(model, wish.label) for wish in wishes]
-    stop = [END, *range(4, vocabulary.first_code)] if suffix else [END]
+    stop = [END, *vocabulary.label_ids] if suffix else [END]
     allowed = np.zeros(vocabulary.size, bool)
-    allowed[[*stop, *range(vocabulary.first_code, vocabulary.size)]] = True
+    allowed[[*stop, *vocabulary.code_ids]] = True
     prompts = [
         vocabulary.prompt(number, model.layout, wish.codes) for number, wish in zip(numbers, wishes, strict=True)
     ]
@@ -54,7 +54,7 @@ def _number(model: Trained, label: str) -> int:
     if not label:
         return -1
     try:
-        return model.vocabulary.label_id(label) - 4
+        return model.vocabulary.label_number(label)
     except ValueError as error:
         raise JobError(str(error)) from error
 

@@ -8,14 +8,13 @@ metrics.jsonl      every line told      report.html    a page to look at and lis
 import io
 import json
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from model.codebook import Codebook
 from model.vocab import Vocabulary
 from pipeline.codebooks import load_codebook
 from pipeline.errors import JobError
-from pipeline.published import VERSION, find_dataset, numbers
+from pipeline.published import VERSION, find_dataset, find_published, numbers
 from pipeline.store import Store, join, open_store, sha256, split
 
 MODEL, CONFIG, WEIGHTS, SCRIPT = "model.json", "config.json", "model.safetensors", "model.pt"
@@ -23,11 +22,7 @@ MODEL, CONFIG, WEIGHTS, SCRIPT = "model.json", "config.json", "model.safetensors
 
 def find_model(address: str) -> dict[str, Any]:
     """model.json of an address, its newest version unless one is named, with ``address`` of that version added."""
-    if not VERSION.fullmatch(split(address)[1]):
-        if not (found := numbers(address, MODEL)):
-            raise JobError(f"there is no model at {address}")
-        address = join(address, f"v{found[-1]}")
-    return _read(address)
+    return find_published(address, "model")
 
 
 def find(address: str) -> dict[str, Any]:
@@ -37,19 +32,6 @@ def find(address: str) -> dict[str, Any]:
     else:
         is_model = max(numbers(address, MODEL), default=0) > max(numbers(address), default=0)
     return find_model(address) if is_model else find_dataset(address)
-
-
-@lru_cache(maxsize=16)
-def _read(address: str) -> dict[str, Any]:
-    try:
-        said = json.loads(open_store(address).read(MODEL))
-        if said["format"] != "wavmill-model-1":
-            raise ValueError("not one of ours")
-        return {**said, "address": open_store(address).url}
-    except FileNotFoundError as error:
-        raise JobError(f"there is no model at {address}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise JobError(f"{address}/{MODEL} is not a wavmill model") from error
 
 
 @dataclass(frozen=True)

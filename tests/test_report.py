@@ -283,6 +283,7 @@ METRICS = [{**TRAIN, "step": step, "loss": 3.0 - step / 200} for step in range(1
     {**VALID, "step": step, "loss": 3.0 - step / 300, "label_accuracy": None if step == 100 else 0.5}
     for step in (100, 200, 300, 400)
 ]
+ADDRESS = "s3://b/lm/v2"
 
 
 def sounds(tone, many=2, seconds=0.5):
@@ -290,23 +291,23 @@ def sounds(tone, many=2, seconds=0.5):
 
 
 def test_a_model_s_page_has_its_headline_numbers_and_needs_nothing_but_itself(tone):
-    page = model_page(MODEL, METRICS, sounds(tone))
+    page = model_page(MODEL, ADDRESS, METRICS, sounds(tone))
     text = said(page)
     assert all(one in text for one in ("1.250", "61.0%", "87.5%by chance 50.0%", "5,000", "2.0%", "s3://b/words/v1"))
     assert not fetches(page) and not Parsed(page).named("script")
     assert (len(Parsed(page).named("audio")), len(Parsed(page).named("svg"))) == (2, 4 + 2)
-    assert f"{NASTY} 0" in Parsed(page).text
+    assert f"{NASTY} 0" in Parsed(page).text and f"wavmill generate {ADDRESS}" in Parsed(page).text
 
 
 def test_a_model_without_labels_validation_or_voice_has_a_page():
     plain = {**MODEL, "vocabulary": {"labels": [], "codes": 9}, "best": None, "stopped": "steps"}
     lines = [{**line, "label_accuracy": None, "label_chance": None} for line in METRICS]
-    text = said(model_page(plain, lines, [], "its features are mfcc"))
+    text = said(model_page(plain, ADDRESS, lines, [], "its features are mfcc"))
     assert "Its tokens cannot be heard: its features are mfcc." in text and "label accuracy" not in text.lower()
-    assert "Loss" in said(model_page(plain, [], []))
+    assert "Loss" in said(model_page(plain, ADDRESS, [], []))
 
 
 def test_however_many_sounds_a_page_stays_below_5_mb(tone):
-    page = model_page(MODEL, METRICS * 1000, sounds(tone, many=40, seconds=8.0))
+    page = model_page(MODEL, ADDRESS, METRICS * 1000, sounds(tone, many=40, seconds=8.0))
     assert len(page) < 5_000_000
     assert "more were made and would not fit" in said(page)

@@ -15,8 +15,7 @@ some_label = st.integers(-1, 2)  # -1: none
 
 def test_the_ids_are_the_published_ones():
     assert (PAD, START, END, WAV) == (0, 1, 2, 3)
-    assert [words.label_id(label) for label in words.labels] == [4, 5, 6]
-    assert words.first_code == 7
+    assert (list(words.label_ids), words.first_code) == ([4, 5, 6], 7)
     assert words.sequence(np.array([0, 49]), -1, "suffix").tolist() == [START, 7, 56, END]
 
 
@@ -26,15 +25,15 @@ def test_the_published_vocabulary_has_4102_ids_and_one_per_label():
 
 def test_a_label_that_looks_like_a_number_is_no_code():
     codes = words.sequence(np.arange(50), -1, "suffix")
-    assert words.label_id("7") not in codes
-    assert words.size == 4 + 3 + 50
+    assert words.label_ids[words.label_number("7")] not in codes
+    assert words.size == 4 + 3 + 50 == words.code_ids.stop
 
 
 def test_an_unknown_label_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match="no label 'left'; there are down, 7, up"):
-        words.label_id("left")
+        words.label_number("left")
     with pytest.raises(ValueError, match="no label 'left'; there are none"):
-        Vocabulary((), 50).label_id("left")
+        Vocabulary((), 50).label_number("left")
 
 
 @pytest.mark.parametrize(
