@@ -94,6 +94,8 @@ def generate(
     first: int = 0,
 ) -> list[np.ndarray]:
     """The new ids of each prompt, (T,) int64, its stop included when it came before ``max_tokens``."""
+    if not prompts:
+        return []
     steps = np.stack(list(stream(net, prompts, sampling, allowed, stop, first)), axis=1)  # (B, T)
     return [row[row != PAD] for row in steps]
 

@@ -48,7 +48,7 @@ class MaxStateSuper(nn.Module):
         r = running_max(c, start)
         out = a * (b + e + self.alpha3 * r) + b * (self.alpha1 + c + r) + self.alpha2 * e + c * r
         if self.head_linear is not None:
-            heads = [branch.to(r.dtype).unflatten(-1, [-1, self.heads]) for branch in [a, b, c, e, r]]
+            heads = [branch.to(x.dtype).unflatten(-1, [-1, self.heads]) for branch in [a, b, c, e, r]]
             out = out + self.head_linear(torch.cat(heads, dim=-1)).flatten(-2) * r
         return out, r
 
@@ -96,7 +96,7 @@ class Block(nn.Module):
         if self.down is not None:
             x = self.down(torch.cat([place.to(x.dtype), x], dim=-1))
         mixed, r = self.mixer(x, start)
-        return x + self.layer_norm(torch.lerp(x, self.ffn(mixed).to(x.dtype), self.alpha.to(x.dtype))), r
+        return x + self.layer_norm(torch.lerp(x, self.ffn(mixed.to(x.dtype)).to(x.dtype), self.alpha.to(x.dtype))), r
 
 
 class SamOut(nn.Module):
@@ -120,6 +120,8 @@ class SamOut(nn.Module):
             raise ValueError(f"d is {d}, which {heads} heads do not divide")
         if mixer not in MIXERS:
             raise ValueError(f"there is no mixer {mixer!r}; there are {', '.join(MIXERS)}")
+        if head_linear and mixer == "max_state":
+            raise ValueError("head_linear belongs to the mixer max_state_super")
         self.options = {
             "vocabulary": vocabulary,
             "d": d,

@@ -218,3 +218,7 @@ def test_everything_wrong_with_the_options_is_named_at_once():
         "max_tokens is 0; it should be 1 or more",
     ):
         assert words in str(error.value)
+
+
+def test_no_prompts_give_no_clips():
+    assert generate(small("super"), [], GREEDY, ALLOWED, [END]) == []

@@ -214,3 +214,19 @@ def test_heads_that_do_not_divide_the_width_are_refused():
 def test_an_unknown_mixer_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match="no mixer 'attention'; there are max_state_super, max_state"):
         SamOut(10, mixer="attention")
+
+
+def test_the_term_over_the_heads_is_refused_where_it_does_not_belong():
+    with pytest.raises(ValueError, match="head_linear belongs to the mixer max_state_super"):
+        SamOut(10, mixer="max_state", head_linear=True)
+
+
+@torch.no_grad()
+@every_kind
+def test_weights_in_bfloat16_give_nearly_the_same_logits_and_keep_the_state_in_float32(kind):
+    net, ids = small(kind, torch.float32), some_ids(0, 2, 9)
+    right = net(ids)
+    lowered = net.bfloat16()
+    logits, state = lowered.prefill(ids, torch.tensor([9, 5]))
+    assert (logits.dtype, state.maxima.dtype) == (torch.bfloat16, torch.float32)
+    assert functional.cosine_similarity(lowered(ids).float().flatten(), right.flatten(), dim=0) > 0.99
