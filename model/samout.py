@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from model.mixing import mix
 from model.scan import running_max
 from model.vocab import PAD
 
@@ -43,13 +44,11 @@ class MaxStateSuper(nn.Module):
 
     def forward(self, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         """Also returns r (B, S, d); ``start`` (B, d) is the maximum before x."""
-        a, b, c, e = self.combined(x).chunk(4, dim=-1)
-        c = c.to(start.dtype)  # the scan keeps its precision under autocast
-        r = running_max(c, start)
-        out = a * (b + e + self.alpha3 * r) + b * (self.alpha1 + c + r) + self.alpha2 * e + c * r
+        branches = self.combined(x)
+        out, r = mix(branches, start, self.alpha1, self.alpha2, self.alpha3)
         if self.head_linear is not None:
-            heads = [branch.to(x.dtype).unflatten(-1, [-1, self.heads]) for branch in [a, b, c, e, r]]
-            out = out + self.head_linear(torch.cat(heads, dim=-1)).flatten(-2) * r
+            five = torch.cat([branches, r.to(branches.dtype)], dim=-1).unflatten(-1, [5, -1, self.heads])
+            out = out + self.head_linear(five.transpose(-3, -2).flatten(-2)).flatten(-2) * r
         return out, r
 
 

@@ -20,25 +20,37 @@ def running_max(x: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
 class _RunningMax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-        r = torch.empty_like(x, memory_format=torch.contiguous_format)
-        last = start
-        for now, best in zip(x.unbind(1), r.unbind(1), strict=True):
-            torch.maximum(last, now, out=best)
-            last = best
+        r = scan(x, start)
         ctx.save_for_backward(x, r, start)
         return r
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A gradient goes to the last value that set the maximum it belongs to, as torch.cummax has it."""
         x, r, start = ctx.saved_tensors
-        [grad] = grads
-        sets = (x == r).to(grad.dtype)  # 1 where x[t] is the maximum so far
-        given = torch.empty_like(grad, memory_format=torch.contiguous_format)
-        waiting = torch.zeros_like(start)
-        rows = zip(*(reversed(tensor.unbind(1)) for tensor in (grad, sets, given)), strict=True)
-        for g, here, to in rows:
-            waiting += g
-            torch.mul(waiting, here, out=to)
-            waiting -= to
+        given, waiting = torch.zeros_like(r), torch.zeros_like(start)
+        hand_back(grads[0], x == r, given, waiting)
         return given, waiting
+
+
+def scan(x: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """``running_max`` without a gradient."""
+    r = torch.empty_like(x, memory_format=torch.contiguous_format)
+    last = start
+    for now, best in zip(x.unbind(1), r.unbind(1), strict=True):
+        torch.maximum(last, now, out=best)
+        last = best
+    return r
+
+
+def hand_back(grad: torch.Tensor, sets: torch.Tensor, given: torch.Tensor, waiting: torch.Tensor) -> None:
+    """Add a running maximum's gradient (B, S, D) to its input's, ``given``, in place, from the last row to the first.
+
+    It goes to the last value that set the maximum it belongs to, as torch.cummax has it: ``sets`` is where x is r.
+    ``waiting`` (B, D) is what has not met such a value: of later rows before, of these and later ones after.
+    """
+    rows = zip(*(reversed(tensor.unbind(1)) for tensor in (grad, sets.to(grad.dtype), given)), strict=True)
+    for g, here, to in rows:
+        waiting += g
+        here *= waiting
+        to += here
+        waiting -= here
