@@ -18,6 +18,7 @@ from pipeline.plan import cut, list_objects, put_table
 from pipeline.rows import arrays_of
 from pipeline.store import open_store
 
+CODES = 100  # unless the job says
 SPARE = 1.2  # sampled beyond the frames wanted: estimates are rough, and some clips are rejected
 
 
@@ -37,7 +38,8 @@ def fit(job: Job, connect: Callable[[], Any], replace: bool = False) -> tuple[di
     """
     if job.token is None:
         raise JobError("the job has no token: there is no codebook to fit")
-    asked = {"codes": job.fit.codes, "frames_asked": job.fit.frames, "seed": job.fit.seed}
+    codes = next((one for one in (job.fit.codes, job.token.codes) if one != "auto"), CODES)
+    asked = {"codes": codes, "frames_asked": job.fit.frames, "seed": job.fit.seed}
     there = describe_codebook(job.token.codebook)
     if there is not None and not replace:
         if there["recipe"] == recipe_of(job) and all(there["report"].get(key) == asked[key] for key in asked):
@@ -47,7 +49,7 @@ def fit(job: Job, connect: Callable[[], Any], replace: bool = False) -> tuple[di
         )
     frames, facts = sample(job, connect)
     try:
-        centroids, report = fit_kmeans(frames, job.fit.codes, job.fit.seed)
+        centroids, report = fit_kmeans(frames, codes, job.fit.seed)
     except ValueError as error:
         raise JobError(f"fit.codes: {error}; lower fit.codes or give more sound") from error
     codebook = Codebook(centroids, recipe_of(job), {**asked, **facts, **report})

@@ -32,9 +32,12 @@ ROWS_VERSION = 1  # of the columns at rest; raised when they change
 
 
 class Fit(Choice):
-    """How ``wavmill fit`` learns the codebook that ``token`` names. Not in the fingerprint: the codebook's hash is."""
+    """How ``wavmill fit`` learns the codebook that ``token`` names. Not in the fingerprint: the codebook's hash is.
 
-    codes: int = Field(100, ge=2, le=1 << 20)
+    codes auto is ``token.codes``, and 100 where that is auto, too.
+    """
+
+    codes: Annotated[int, Field(ge=2, le=1 << 20)] | Literal["auto"] = "auto"
     frames: int = Field(500_000, ge=2)  # a seeded sample of the corpus
     seed: int = Field(0, ge=0, lt=1 << 32)
 
@@ -116,6 +119,9 @@ class Job(BaseModel):
         made = [name for name in PRODUCTS if getattr(self, name) is not None]
         if not made:
             problems.append((("name",), "the job makes nothing; give it a feature, a token or a window"))
+        if self.token is not None and "auto" not in (codes := {self.token.codes, self.fit.codes}) and len(codes) > 1:
+            what = f"token.codes is {self.token.codes} and fit.codes is {self.fit.codes}; leave one of them out"
+            problems.append((("fit", "codes"), what))
         for name in self.keep:
             if name not in made:
                 problems.append((("keep",), f"keep: {name} is not made by this job; it makes {', '.join(made)}"))

@@ -346,6 +346,10 @@ def test_a_problem_of_the_file_is_found_beside_one_of_a_set():
         (MEL.replace("kind: files, path: x", "kind: files"), "source.path is missing from files"),
         (MEL.replace("store: out\n", ""), "store is missing"),
         (MEL.replace("name: a", "name: v12"), "name is 'v12', as the versions of a dataset are"),
+        (
+            TOKENS.replace("codebook: cb", "codebook: cb, codes: 64") + "fit: {codes: 32}\n",
+            "token.codes is 64 and fit.codes is 32",
+        ),
     ],
 )
 def test_steps_that_do_not_fit_together_are_an_error(text, said):

@@ -126,6 +126,12 @@ def test_a_codebook_that_is_there_is_not_learnt_again_and_not_overwritten(corpus
         fit(tokens(corpus, tmp_path, "one", seed=2), never)
 
 
+def test_a_job_that_says_its_number_of_codes_once_learns_so_many(corpus, tmp_path, ray_local):
+    job = tokens(corpus, tmp_path, "one")
+    of = {"fit": job.fit.model_copy(update={"codes": "auto"}), "token": job.token.model_copy(update={"codes": 7})}
+    assert fit(job.model_copy(update=of), ray_local)[0]["codes"] == 7
+
+
 def test_more_codes_than_frames_is_an_error_that_says_so(corpus, tmp_path, ray_local):
     job = tokens(corpus, tmp_path, "one")
     job = job.model_copy(update={"fit": job.fit.model_copy(update={"codes": 100_000})})
