@@ -7,11 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
-from training import JOB, LABELS, give_codebook, put_dataset
+from conftest import bucket_on
+from training import JOB, LABELS, give_codebook, put_dataset, training
 
 from cluster.cli import main
+from pipeline.checkpoints import recorded, step_of
+from pipeline.pack import make_pack
+from pipeline.store import open_store
 from pipeline.templates import TEMPLATES
+from pipeline.train import alone
 from pipeline.trained import find_model, open_model
+from pipeline.trainjob import fingerprint, parents_of
 
 
 @pytest.fixture
@@ -57,6 +63,35 @@ def test_a_trained_model_holds_all_that_it_is_said_to_hold(trained):
 
 def lines(top):
     return [json.loads(line) for line in (top / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("server", ["moto", "swift"])
+def test_on_s3_a_training_resumes_and_gives_the_same_model(
+    wavmill, trained, data, monkeypatch, request, server, tmp_path
+):
+    """Checkpoints, curves and the model are there as in a folder, and the weights are the same to the last bit."""
+    store = bucket_on(request.getfixturevalue(server), monkeypatch)
+    job = training(data, store)
+    pack, run = make_pack(open_store(store), list(job.data), job.pack)["fingerprint"], fingerprint(job, parents_of(job))
+    with pytest.raises(KeyboardInterrupt):
+        alone(job, pack, run, interrupt_at(17))
+    assert step_of(recorded(open_store(store), run)[0]) == 15
+    assert wavmill("train", trained.file, "--set", f"store={store}").code == 0
+    weights = open_store(f"{store}/tiny/v1").read("model.safetensors")
+    assert weights == (trained.address / "v1" / "model.safetensors").read_bytes()
+    assert any("/events." in entry.key for entry in open_store(f"{store}/tiny/tensorboard").list())
+    said = wavmill("generate", f"{store}/tiny", "--label", "up", "-o", tmp_path)
+    assert said.code == 0 and [path.suffix for path in sorted(tmp_path.iterdir())] == [".json", ".wav"]
+
+
+def interrupt_at(step):
+    """A listener that breaks the training off when it hears of this step or a later one."""
+
+    def tell(line):
+        if line["step"] >= step:
+            raise KeyboardInterrupt
+
+    return tell
 
 
 def test_training_again_is_done_already(wavmill, trained):
