@@ -203,7 +203,7 @@ def saying(out: Path, rows: list[dict[str, Any]], mels: list[np.ndarray]) -> Non
     looped = mels_of([Mel().sound(one) for one in originals])
     back = mels_of([speak(one) for one in codes])
     made = mels_of([sound_of(path) for path in said])
-    classifier = make_pipeline(StandardScaler(), SVC(C=10)).fit(stretched([mels[i] for i in learnt]), labels[learnt])
+    classifier = SVC(C=10).fit(stretched([mels[i] for i in learnt]), labels[learnt])
     print("\n| recognised by a support vector machine on log-mels | clips | right |\n|---|---|---|")
     for what, some, right in (
         ("recordings", originals, labels[held]),
