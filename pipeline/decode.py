@@ -1,11 +1,5 @@
-"""Bytes -> float32 at the rate the choice asks for, cut into clips, or a reason. By content, never by name.
+"""Bytes -> float32 at the rate the choice asks for, cut into clips, or a reason. By content, never by name."""
 
-libsndfile (soundfile) reads what it can open; FFmpeg (PyAV) what it cannot: AAC, m4a, mp4, webm, and MP3, of which
-libsndfile reads no more than the length it guesses. A file that libsndfile opens and then fails to read is rejected,
-not tried again: half a FLAC is no sound.
-"""
-
-import io
 import math
 import os
 from collections.abc import Iterator
@@ -15,13 +9,11 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.choice import Choice
+from pipeline.decoders import Ffmpeg, Libsndfile
 from pipeline.errors import Reject
 
 CONTEXT_S = 2  # decoded around a part of a longer sound, and dropped after extraction
-BLOCK_FRAMES = 1 << 18
 RATES_HZ = range(1_000, 768_001)
-UNKNOWN_FRAMES = (1 << 63) - 1  # what libsndfile says of a FLAC that was written to a pipe
-SEEK_EXACTLY = {"WAV", "WAVEX", "FLAC", "AIFF", "RF64", "W64", "AU", "CAF"}  # others are read from the start
 
 
 class Clip(Choice):
@@ -112,7 +104,7 @@ class Sound:
         self.channel = channel
         if not _size(file):
             raise Reject("empty", "zero bytes")
-        self.source: Any = _Libsndfile.opened(file) or _Ffmpeg.opened(file)
+        self.source: Any = Libsndfile.opened(file) or Ffmpeg.opened(file)
         if self.source is None:
             raise Reject("not_audio", "neither libsndfile nor FFmpeg finds a sound in it")
         self.rate_hz: int = self.source.rate_hz
@@ -151,90 +143,6 @@ class Sound:
         return block.mean(axis=1) if self.channel == "mean" else block[:, self.channel]
 
 
-class _Libsndfile:
-    """WAV, FLAC, Ogg and the rest of libsndfile, where the header says how long the sound is."""
-
-    def __init__(self, sound: Any) -> None:
-        self.sound, self.rate_hz, self.channels = sound, sound.samplerate, sound.channels
-
-    @classmethod
-    def opened(cls, file: BinaryIO) -> "_Libsndfile | None":
-        import soundfile
-
-        try:
-            handle: Any = file.fileno()  # libsndfile reads a real file by itself, which is faster
-        except io.UnsupportedOperation:
-            handle = file
-        try:
-            sound = soundfile.SoundFile(handle, closefd=False)
-        except (soundfile.LibsndfileError, TypeError):
-            return None
-        # without Xing's header an MP3's length is a guess by the bit rate, and two joined files have one header
-        if sound.format == "MP3" or not 0 < sound.frames < UNKNOWN_FRAMES:
-            sound.close()
-            return None
-        return cls(sound)
-
-    def skip(self, start: int) -> int:
-        if start and self.sound.format in SEEK_EXACTLY and self.sound.seekable():
-            return self._tried(lambda: self.sound.seek(min(start, self.sound.frames)))
-        return 0
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        while len(block := self._tried(lambda: self.sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True))):
-            yield block
-
-    def _tried(self, work: Any) -> Any:
-        import soundfile
-
-        try:
-            return work()
-        except soundfile.LibsndfileError as error:
-            raise Reject("corrupt", f"libsndfile: {error.error_string}") from error
-
-    def close(self) -> None:
-        self.sound.close()
-
-
-class _Ffmpeg:
-    """The first audio stream of anything FFmpeg opens."""
-
-    def __init__(self, container: Any) -> None:
-        self.container, stream = container, container.streams.audio[0]
-        self.rate_hz, self.channels = stream.codec_context.sample_rate, stream.codec_context.channels
-        if not self.rate_hz or not self.channels:
-            raise Reject("corrupt", "FFmpeg finds a sound without a sampling rate")
-
-    @classmethod
-    def opened(cls, file: BinaryIO) -> "_Ffmpeg | None":
-        import av
-
-        av.logging.set_level(av.logging.PANIC)  # what is wrong is said by the reject, once
-        file.seek(0)
-        try:
-            container = av.open(file, mode="r", metadata_errors="ignore")
-        except (av.FFmpegError, ValueError):
-            return None
-        return cls(container) if container.streams.audio else None
-
-    def skip(self, start: int) -> int:
-        return 0
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        import av
-
-        to_float = av.AudioResampler(format="fltp")
-        try:
-            for frame in self.container.decode(audio=0):
-                for plain in to_float.resample(frame):
-                    yield plain.to_ndarray().T  # (N, channels)
-        except (av.FFmpegError, ValueError) as error:
-            raise Reject("corrupt", f"FFmpeg: {error}") from error
-
-    def close(self) -> None:
-        self.container.close()
-
-
 def _size(file: BinaryIO) -> int:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -244,6 +152,6 @@ def _size(file: BinaryIO) -> int:
 def length_s(file: BinaryIO) -> float:
     """How long the header says a sound is; 0 when it does not say. Raises Reject as decoding would."""
     with Sound(file, "mean") as sound:
-        if isinstance(sound.source, _Libsndfile):
+        if isinstance(sound.source, Libsndfile):
             return sound.source.sound.frames / sound.rate_hz
         return (sound.source.container.duration or 0) / 1e6  # FFmpeg counts microseconds

@@ -310,6 +310,23 @@ def test_a_flac_that_ends_early_is_corrupt(share, wav, tone):
     assert reason(data[: int(share * len(data))]) == "corrupt"
 
 
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "aac"])  # which says nothing of its length
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_a_sound_that_ends_early_is_no_shorter_clip(name, share, encoded):
+    data = encoded(name)
+    assert reason(data[: int(share * len(data))]) in {"truncated", "corrupt", "not_audio"}
+
+
+@pytest.mark.parametrize("name", ["wav 16 bit", "wav float", "aiff"])
+def test_a_sound_whose_last_sample_is_missing_is_truncated(name, encoded):
+    assert reason(encoded(name)[:-2]) == "truncated"
+
+
+def test_bytes_behind_a_sound_are_no_matter(encoded):
+    data = encoded("wav 16 bit")
+    assert (samples(data + b"LIST" + bytes(100)) == samples(data)).all()
+
+
 def test_the_parts_before_the_damage_stay_good(wav, tone):
     data = wav(tone(40), format="FLAC")
     parts = parts_of(io.BytesIO(data[: len(data) * 3 // 4]), Clip(max_s=2), RATE_HZ)

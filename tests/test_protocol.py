@@ -1,0 +1,44 @@
+"""No interleaving of the commit protocol loses, doubles or tears a clip; every way to get it wrong is found out."""
+
+import pytest
+from protocol import SHARDS, Cast, attempt, collector, driver, explored
+
+
+def late(name, shards, wrong):
+    """A worker of an earlier run that was thought dead."""
+    yield from attempt(name, shards[0], wrong)
+
+
+DRIVERS = (("a", driver), ("b", driver))
+EVERYONE = (*DRIVERS, ("late", late), ("collector", collector))
+
+
+@pytest.mark.parametrize(
+    ("actors", "shards", "faults"), [(EVERYONE, 1, 1), ((*DRIVERS, ("late", late)), 1, 2), (DRIVERS, 2, 2)]
+)
+def test_every_history_ends_with_each_clip_once(actors, shards, faults):
+    wrong, states = explored(Cast(actors, SHARDS[:shards]), faults)
+    assert wrong == "" and states > 5_000
+
+
+@pytest.mark.parametrize(
+    ("mistake", "found"),
+    [
+        ("records before the data", "a record without its data"),
+        ("publishes with a shard missing", "a dataset without a shard"),
+        ("chooses by overwriting", "choice changed or vanished"),
+        ("chooses without asking who won", "part"),
+        ("names parts by publisher", "a clip twice among the parts"),
+        ("collects before the choice", "a record without its data"),
+        ("deletes on recovery", "part"),
+        ("store without create-once", "choice changed or vanished"),
+    ],
+)
+def test_a_wrong_protocol_is_found_out(mistake, found):
+    assert found in explored(Cast(EVERYONE, SHARDS, mistake), 1)[0]
+
+
+def test_a_store_without_create_once_is_safe_for_one_publisher_at_a_time():
+    """What doctor warns of, and the README promises no more than."""
+    alone = (("a", driver), ("late", late), ("collector", collector))
+    assert explored(Cast(alone, SHARDS, "store without create-once"), 1)[0] == ""
