@@ -96,6 +96,7 @@ def run(
     job: JobFile,
     set: Set = [],
     refresh: Annotated[bool, Option("--refresh", help="list a bucket again; a folder always is")] = False,
+    retry: Annotated[str, Option("--retry", metavar="REASON", help="mill again what was rejected for this")] = "",
     max_rejects: Annotated[float, Option(min=0, max=1, help="stop above this share of rejected clips")] = MAX_REJECTS,
     on: On = None,
     verbose: Verbose = False,
@@ -111,6 +112,10 @@ def run(
 
     checked = resolve(load_making(job, set), words.command("fit", job, set))
     plans = make_plans(checked, refresh)
+    if retry:
+        from pipeline.retry import retried
+
+        plans = retried(checked, plans, retry)
     dataset = published(checked, plans)
     if dataset is not None:
         out.print(f"done already, as listed on {plans[-1].said['listed_at']}")

@@ -102,7 +102,7 @@ def print_dataset(console: Console, dataset: dict[str, Any], address: str) -> No
     console.print(f"dataset   {escape(where)}")
     console.print("read it   " + escape("\n          ".join(how_to_read(dataset, where))))
     if counts["rejected"]:
-        console.print(f"rejects   wavmill show {escape(where)} --rejects")
+        console.print(f"rejects   wavmill show {escape(where)} --rejects; wavmill run JOB --retry REASON")
 
 
 def print_columns(console: Console, dataset: dict[str, Any]) -> None:

@@ -15,8 +15,8 @@ def superseded(
 ) -> dict[str, Any]:
     """For each shard of an earlier plan, the sources and clips of which a later plan has a newer outcome.
 
-    A source counts as newer when it came back with another stamp, a clip when its metadata changed. -> shard key:
-    (sources, clips) as Arrow arrays; shards of which nothing is superseded are left out.
+    A source counts as newer when it came back with another stamp or was retried, a clip when its metadata changed.
+    -> shard key: (sources, clips) as Arrow arrays; shards of which nothing is superseded are left out.
     """
     if len(plans) == 1:
         return {}
@@ -28,7 +28,8 @@ def superseded(
     for early in range(len(plans)):
         for late in range(early + 1, len(plans)):
             both = stamps[early].keys() & stamps[late].keys()
-            changed = {path for path in both if stamps[early][path] != stamps[late][path]}
+            retried = bool(plans[late].said.get("retry"))  # whole objects, whatever clips they fall into now
+            changed = {path for path in both if retried or stamps[early][path] != stamps[late][path]}
             sources[early] |= changed
             again[early] |= len(changed) < len(both)
     clips: list[set[str]] = [set() for _ in plans]

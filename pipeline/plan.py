@@ -69,11 +69,14 @@ def make_plans(job: Job, refresh: bool = False) -> list[Plan]:
     store, plans = open_store(job.store), plans_of(job)
     if plans and not refresh and plans[0].said["remote"]:
         return plans
-    objects = list_objects(job)
-    objects = unplanned(store, plans, objects)
-    if plans and not objects.num_rows:
-        return plans
-    shards = cut(job, objects)
+    objects = unplanned(store, plans, list_objects(job))
+    return plans if plans and not objects.num_rows else next_plan(job, plans, objects)
+
+
+def next_plan(job: Job, plans: list[Plan], objects: pa.Table, retry: str = "") -> list[Plan]:
+    """The plans and one more, of these objects. ``retry``: they were planned before, and this reason is to be tried."""
+    store, generation = open_store(job.store), len(plans) + 1 if retry else 0
+    shards = cut(job, objects, generation)
     said = {
         "format": "wavmill-plan-1",
         "fingerprint": fingerprint(job),
@@ -84,6 +87,7 @@ def make_plans(job: Job, refresh: bool = False) -> list[Plan]:
         "bytes": int(pc.sum(pc.max_element_wise(objects["size"], 0)).as_py()),
         "seconds": float(pc.sum(shards["seconds"]).as_py()),
         "skipped": dict(getattr(job.source, "skipped", {})),
+        **({"retry": retry} if retry else {}),
         "objects": put_table(store, folder_of(job), "objects", objects),
         "shards": put_table(store, folder_of(job), "shards", shards),
     }
@@ -112,8 +116,11 @@ def identities(objects: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(*texts, "\x1f", null_handling="replace", null_replacement="\x00")
 
 
-def cut(job: Job, objects: pa.Table) -> pa.Table:
-    """Objects, in order -> shards: an hour, 256 MB in flight, 2,000 clips at most; at least 64 where possible."""
+def cut(job: Job, objects: pa.Table, generation: int = 0) -> pa.Table:
+    """Objects, in order -> shards: an hour, 256 MB in flight, 2,000 clips at most; at least 64 where possible.
+
+    A ``generation`` above 0 gives the same objects other keys: they are milled once more.
+    """
     seconds = np.asarray(job.source.seconds(objects), float)
     clips = np.maximum(1.0, seconds / job.clip.max_s)
     most_s = max(1.0, min(SHARD_S, SHARD_BYTES / bytes_per_s(job), seconds.sum() / SHARDS))
@@ -126,7 +133,7 @@ def cut(job: Job, objects: pa.Table) -> pa.Table:
         by_s = np.searchsorted(until_s, before_s + most_s * (1 + 1e-9), side="right")
         by_clips = np.searchsorted(until_clips, before_clips + most_clips * (1 + 1e-9), side="right")
         starts.append(max(at + 1, int(min(by_s, by_clips))))
-    head = fingerprint(job).encode()
+    head = (fingerprint(job) + (f":{generation}" if generation else "")).encode()
     names, keys = identities(objects), []
     for lo, hi in pairwise(starts):
         content = "\n".join(names.slice(lo, hi - lo).to_pylist())

@@ -55,7 +55,7 @@ def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
     columns, top = columns_of(job), f"{job.name}/v{choice['version']}"
     parts, totals = _write_parts(store, top, records, gone, columns)
     rejected, reasons, reject_facts = _write_rejects(store, top, records, gone, job.source.carried())
-    objects = sum(plan.said["objects"]["rows"] for plan in plans)
+    objects = sum(plan.said["objects"]["rows"] for plan in plans if not plan.said.get("retry"))
     if not gone and (totals["clips"], rejected) != (
         sum(r["done"] for r in records),
         sum(r["rejected"] for r in records),
