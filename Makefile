@@ -11,7 +11,7 @@ INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check clean
+.PHONY: demo test check chaos clean
 .NOTPARALLEL:
 
 demo: .venv/.installed
@@ -25,6 +25,10 @@ check: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# What takes too long for every change: every fault at every request of a run, 1,116 cases of some 4 s.
+chaos: .venv/.installed-dev
+	WAVMILL_CHAOS=1 $(BIN)/python -m pytest tests/test_faults.py
 
 # What make and the tools made; never what a job made.
 clean:

@@ -9,7 +9,7 @@ found by what the container promises.
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -28,8 +28,8 @@ OGG_PAGE_BYTES = 65_307  # the largest
 class Libsndfile:
     """WAV, FLAC, Ogg and the rest of libsndfile, where the header says how long the sound is."""
 
-    def __init__(self, sound: Any) -> None:
-        self.sound, self.rate_hz, self.channels = sound, sound.samplerate, sound.channels
+    def __init__(self, sound: Any, handle: Any) -> None:
+        self.sound, self.rate_hz, self.channels, self.handle = sound, sound.samplerate, sound.channels, handle
 
     @classmethod
     def opened(cls, file: BinaryIO) -> "Libsndfile | None":
@@ -38,11 +38,13 @@ class Libsndfile:
         try:
             handle: Any = file.fileno()  # libsndfile reads a real file by itself, which is faster
         except io.UnsupportedOperation:
-            handle = file
+            handle = _Careful(file)
         try:
             sound = soundfile.SoundFile(handle, closefd=False)
         except (soundfile.LibsndfileError, TypeError):
+            _check(handle)
             return None
+        _check(handle)
         # without Xing's header an MP3's length is a guess by the bit rate, and two joined files have one header
         if sound.format == "MP3" or not 0 < sound.frames < UNKNOWN_FRAMES:
             sound.close()
@@ -50,7 +52,7 @@ class Libsndfile:
         if cut := cut_short(sound, file):
             sound.close()
             raise Reject("truncated", cut)
-        return cls(sound)
+        return cls(sound, handle)
 
     def skip(self, start: int) -> int:
         if start and self.sound.format in SEEK_EXACTLY and self.sound.seekable():
@@ -65,12 +67,45 @@ class Libsndfile:
         import soundfile
 
         try:
-            return work()
+            done = work()
         except soundfile.LibsndfileError as error:
+            _check(self.handle)
             raise Reject("corrupt", f"libsndfile: {error.error_string}") from error
+        _check(self.handle)
+        return done
 
     def close(self) -> None:
         self.sound.close()
+
+
+class _Careful:
+    """A file for libsndfile, whose callbacks drop exceptions: a network that fails would look like a sound's end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: Exception | None = None
+
+    def readinto(self, into: Any) -> int:
+        return self._tried(lambda: self.file.readinto(into))  # type: ignore[attr-defined]
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._tried(lambda: self.file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return self._tried(self.file.tell)
+
+    def _tried(self, work: Callable[[], int]) -> int:
+        try:
+            return work() if self.error is None else 0
+        except Exception as error:
+            self.error = error
+            return 0
+
+
+def _check(handle: Any) -> None:
+    """Raise what a callback could not."""
+    if isinstance(handle, _Careful) and handle.error is not None:
+        raise handle.error
 
 
 class Ffmpeg:

@@ -317,6 +317,35 @@ def test_a_sound_that_ends_early_is_no_shorter_clip(name, share, encoded):
     assert reason(data[: int(share * len(data))]) in {"truncated", "corrupt", "not_audio"}
 
 
+class Breaking(io.BytesIO):
+    """A file in a network that fails when so many bytes have been read."""
+
+    def __init__(self, data: bytes, left: int) -> None:
+        super().__init__(data)
+        self.left = left
+
+    def readinto(self, into) -> int:
+        self.left -= len(into)
+        if self.left < 0:
+            raise ConnectionError("the network failed")
+        return super().readinto(into)
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.left -= len(self.getbuffer()) if size is None or size < 0 else size
+        if self.left < 0:
+            raise ConnectionError("the network failed")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("name", ["wav 16 bit", "flac", "ogg vorbis", "mp3", "m4a", "webm"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_a_network_that_fails_is_never_the_fault_of_the_sound(name, share, encoded):
+    """Nor is it its end: what reads it stops, and is run again."""
+    data = encoded(name)
+    with pytest.raises(ConnectionError, match="the network failed"):
+        list(parts_of(Breaking(data, int(share * len(data))), WHOLE, RATE_HZ))
+
+
 @pytest.mark.parametrize("name", ["wav 16 bit", "wav float", "aiff"])
 def test_a_sound_whose_last_sample_is_missing_is_truncated(name, encoded):
     assert reason(encoded(name)[:-2]) == "truncated"
