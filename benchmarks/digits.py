@@ -69,7 +69,7 @@ KINDS = {"log-mels": "mel", "levelled log-mels": "digits:LevelMel"}
 
 
 def wavmill(*words: str) -> None:
-    """One thread for each worker, as on a cluster; LevelMel is found beside this file."""
+    """Run a verb; its workers find LevelMel beside this file."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run([WAVMILL, *words], env=environment, capture_output=True, text=True)
     if done.returncode:

@@ -50,9 +50,9 @@ class _Mix(torch.autograd.Function):
         branches, r, start = ctx.saved_tensors
         alpha1, alpha2, alpha3 = ctx.alphas
         grad = torch.zeros_like(r) if grad is None else grad
-        r_grad = torch.zeros(1, 1, 1, dtype=r.dtype).expand_as(r) if r_grad is None else r_grad
         found, waiting, sums = torch.empty_like(branches), torch.zeros_like(start), r.new_zeros(3)
-        for every, to, g, r_, late in reversed(list(_pieces(branches, found, grad, r, r_grad))):
+        later = [] if r_grad is None else list(r_grad.split(PIECE, dim=1))  # in training nobody asks for r's
+        for every, to, g, r_ in reversed(list(_pieces(branches, found, grad, r))):
             a, b, c, e = every.chunk(4, dim=-1)
             to_a, to_b, to_c, to_e = to.chunk(4, dim=-1)
             by_b, by_r = g * b, g * r_
@@ -61,7 +61,8 @@ class _Mix(torch.autograd.Function):
             torch.add(a, c, out=to_b).add_(r_).add_(alpha1).mul_(g)
             torch.add(by_b, by_r, out=to_c)
             torch.add(a, alpha2, out=to_e).mul_(g)
-            hand_back((b + c).add_(a, alpha=alpha3).mul_(g).add_(late), c == r_, to_c, waiting)
+            to_r = (b + c).add_(a, alpha=alpha3).mul_(g)
+            hand_back(to_r.add_(later.pop()) if later else to_r, c == r_, to_c, waiting)
         return found, waiting, *sums.unbind()
 
 

@@ -85,7 +85,11 @@ def tensors_of(store: Store, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def lines_of(store: Store, record: dict[str, Any]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in read_file(store, record, "metrics.jsonl").splitlines()]
+    return lines_in(read_file(store, record, "metrics.jsonl"))
+
+
+def lines_in(metrics: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in metrics.splitlines()]
 
 
 def _remove(store: Store, key: str) -> None:

@@ -6,18 +6,17 @@ from typing import Any
 
 from model.generate import Sampling
 from model.vocab import Vocabulary
-from pipeline.checkpoints import latest, lines_of, read_file, tensors_of
+from pipeline.checkpoints import latest, lines_in, read_file, tensors_of
 from pipeline.codebooks import codebook_files, load_codebook
 from pipeline.errors import Stopped
 from pipeline.modelcard import model_card
 from pipeline.modelpage import Sound, model_page
-from pipeline.published import numbers
 from pipeline.say import Wish, say, voice_of
 from pipeline.speak import Voice
 from pipeline.store import Store, join, open_store, sha256
 from pipeline.trained import CONFIG, MODEL, SCRIPT, WEIGHTS, Trained, find_model
 from pipeline.trainjob import TrainJob, decisive
-from pipeline.versions import claim
+from pipeline.versions import claim, claimed
 
 HEARD_LABELS, HEARD_S = 12, 6.0  # in the report: so many labels, clips no longer than that
 
@@ -77,7 +76,7 @@ def release(
         "files": [{"path": path, "bytes": len(data), "sha256": sha256(data)} for path, data in files.items()],
     }
     sounds, why_not = heard(trained)
-    files["report.html"] = model_page(said, address, lines_of(store, record), sounds, why_not).encode()
+    files["report.html"] = model_page(said, address, lines_in(files["metrics.jsonl"]), sounds, why_not).encode()
     files["README.md"] = model_card(said, address).encode()
     for path, data in files.items():
         store.put(f"{top}/{path}", data)
@@ -119,8 +118,7 @@ def heard(model: Trained) -> tuple[list[Sound], str]:
 
 def already(store: Store, name: str, run: str) -> dict[str, Any] | None:
     """model.json of a training that was published under a name, or None."""
-    for number in numbers(join(store.url, name), MODEL):
-        said = find_model(join(store.url, name, f"v{number}"))
-        if said["fingerprint"] == run:
-            return said
-    return None
+    choice = claimed(store, name, run, 0)
+    if choice is None or store.stat(f"{name}/v{choice['version']}/{MODEL}") is None:
+        return None
+    return find_model(join(store.url, name, f"v{choice['version']}"))
