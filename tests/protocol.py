@@ -65,7 +65,9 @@ def driver(name: str, shards: tuple[str, ...], wrong: str) -> Actor:
 def attempt(name: str, shard: str, wrong: str) -> Actor:
     """One execution of a shard: data, then record, under a name that nobody else has."""
     data, record = Op("put", f"out/{shard}.{name}", f"{shard} by {name}"), Op("put", f"done/{shard}.{name}")
-    yield from (record, data) if wrong == "records before the data" else (data, record)
+    first, second = (record, data) if wrong == "records before the data" else (data, record)
+    yield first
+    yield second
 
 
 def collector(name: str, shards: tuple[str, ...], wrong: str) -> Actor:
