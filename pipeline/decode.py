@@ -1,19 +1,22 @@
 """Bytes -> float32 at the rate the choice asks for, cut into clips, or a reason. By content, never by name."""
 
 import math
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.choice import Choice
-from pipeline.decoders import Ffmpeg, Libsndfile
+from pipeline.decoders import EXPANSION, Ffmpeg, Libsndfile, most_frames
 from pipeline.errors import Reject
+from pipeline.whole import check_alone, size_of
 
 CONTEXT_S = 2  # decoded around a part of a longer sound, and dropped after extraction
 RATES_HZ = range(1_000, 768_001)
+MOST_CHANNELS = 64
+LONGEST_S = 24 * 3600  # of one sound
+WHOLE_S = 6 * 3600  # of one that goes to a single worker, in whose memory it is
 
 
 class Clip(Choice):
@@ -47,14 +50,22 @@ class Part(NamedTuple):
 
 
 def parts_of(
-    file: BinaryIO, clip: Clip, rate_hz: int, start_s: float = 0.0, end_s: float = math.inf, lo: int = 0, hi: int = -1
+    file: BinaryIO,
+    clip: Clip,
+    rate_hz: int,
+    start_s: float = 0.0,
+    end_s: float = math.inf,
+    lo: int = 0,
+    hi: int = -1,
+    alive: Callable[[], None] = lambda: None,
 ) -> Iterator[Part]:
     """Decode [start_s, end_s) of a sound and cut it into clips at whole seconds.
 
     ``lo`` and ``hi`` (-1 = to the end) say which seconds of a long sound this worker takes, in multiples of
-    ``clip.max_s``. Raises Reject when decoding cannot go on; what was yielded before stays good.
+    ``clip.max_s``; ``alive`` is called as decoding goes on. Raises Reject when it cannot go on; what was yielded
+    before stays good.
     """
-    with Sound(file, clip.channel) as sound:
+    with Sound(file, clip.channel, alive) as sound:
         hz = sound.rate_hz
         first, limit = round(start_s * hz), end_s * hz
         shortest = max(1, round(clip.min_s * hz))
@@ -81,6 +92,8 @@ def parts_of(
             if last:
                 return
             at += clip.max_s
+            if not lo and hi < 0 and at >= WHOLE_S:
+                raise Reject("too_long", f"more than {WHOLE_S // 3600} h in so few bytes; cut it into files")
 
 
 def resampled(audio: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
@@ -100,20 +113,33 @@ class Sound:
     Reading only ever goes forward, whole blocks at a time, so what is read never depends on where it was cut.
     """
 
-    def __init__(self, file: BinaryIO, channel: Literal["mean"] | int) -> None:
-        self.channel = channel
-        if not _size(file):
+    def __init__(
+        self,
+        file: BinaryIO,
+        channel: Literal["mean"] | int,
+        alive: Callable[[], None] = lambda: None,
+        check: bool = True,
+    ) -> None:
+        self.channel, self.alive = channel, alive
+        file.seek(0)
+        size = size_of(file)
+        if not size:
             raise Reject("empty", "zero bytes")
-        self.source: Any = Libsndfile.opened(file) or Ffmpeg.opened(file)
+        if check:
+            check_alone(file)
+        self.source: Any = Libsndfile.opened(file, check) or Ffmpeg.opened(file)
         if self.source is None:
             raise Reject("not_audio", "neither libsndfile nor FFmpeg finds a sound in it")
         self.rate_hz: int = self.source.rate_hz
         if self.rate_hz not in RATES_HZ:
             raise Reject("bad_rate", f"{self.rate_hz} Hz; from {RATES_HZ[0]} to {RATES_HZ[-1]} can be resampled")
+        if self.source.channels > MOST_CHANNELS:
+            raise Reject("too_many_channels", f"{self.source.channels}; at most {MOST_CHANNELS} are read")
         if channel != "mean" and not 0 <= channel < self.source.channels:
             raise Reject("no_channel", f"channel {channel} of a sound with {self.source.channels}")
         self.at, self.held = 0, np.zeros(0, np.float32)  # held: samples [at, at + len(held))
         self.blocks: Iterator[np.ndarray] | None = None
+        self.most_frames = most_frames(size, self.source.channels)
 
     def __enter__(self) -> "Sound":
         return self
@@ -128,12 +154,17 @@ class Sound:
             self.blocks = self.source.blocks()
         pieces, end = [self.held], self.at + len(self.held)
         while end < stop and (block := next(self.blocks, None)) is not None:
+            self.alive()
             mono = block[:, 0] if block.shape[1] == 1 else self._mono(block)
             if end + len(mono) > start:
                 pieces.append(mono)
             else:
                 pieces, self.at = [], end + len(mono)
             end += len(mono)
+            if end > LONGEST_S * self.rate_hz:
+                raise Reject("too_long", f"more than {LONGEST_S // 3600} h of sound; cut it into files")
+            if end > self.most_frames:
+                raise Reject("expands", f"it comes out more than {EXPANSION:,} times as large as it is")
         held = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
         drop = min(max(start - self.at, 0), len(held))
         self.held, self.at = held[drop:], self.at + drop
@@ -143,15 +174,9 @@ class Sound:
         return block.mean(axis=1) if self.channel == "mean" else block[:, self.channel]
 
 
-def _size(file: BinaryIO) -> int:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    return size
-
-
 def length_s(file: BinaryIO) -> float:
     """How long the header says a sound is; 0 when it does not say. Raises Reject as decoding would."""
-    with Sound(file, "mean") as sound:
+    with Sound(file, "mean", check=False) as sound:
         if isinstance(sound.source, Libsndfile):
             return sound.source.sound.frames / sound.rate_hz
         return (sound.source.container.duration or 0) / 1e6  # FFmpeg counts microseconds

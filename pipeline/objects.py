@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import AfterValidator
 
-from pipeline.decode import Clip, length_s, parts_of
+from pipeline.decode import Clip
 from pipeline.errors import JobError, Reject
+from pipeline.fence import length_s, parts_of
 from pipeline.rows import AUDIO, PRODUCTS, column_of, decoded
 from pipeline.store import Entry, Store
 

@@ -14,8 +14,9 @@ import pyarrow as pa
 from pydantic import PrivateAttr
 
 from pipeline.choice import Choice
-from pipeline.decode import Clip, length_s
+from pipeline.decode import Clip
 from pipeline.errors import JobError, Reject
+from pipeline.fence import length_s
 from pipeline.names import text_of
 from pipeline.objects import (
     GUESS_BYTES_PER_S,
@@ -37,6 +38,9 @@ from pipeline.store import Entry, Folder, Store, open_store, split
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TARS = tuple(f"*{suffix}" for suffix in SUFFIXES)  # at any depth: * matches / too
 BLOCK_BYTES = 512  # what tar counts in
+MEMBER_BYTES = 1 << 30  # of one file in a tar, which is held in memory
+TOO_LARGE = f"more than {MEMBER_BYTES >> 20:,} MiB inside a tar; put it beside the tars as a file"
+Sample = dict[str, bytes | None]  # the files of a sample; None where one is too large
 
 
 class WebDataset(Choice):
@@ -126,8 +130,10 @@ class WebDataset(Choice):
                     sounds = [member for member in files if suffix_of(member) in SOUNDS]
                     label, carried = self._beside(name, files) if sounds else (None, empty)
                     for member in sounds:
-                        some = True
-                        yield Found(f"{row['path']}#{member}", label, carried, io.BytesIO(files[member]))
+                        some, data = True, files[member]
+                        reject = None if data is not None else Reject("too_large", TOO_LARGE)
+                        opened = None if data is None else io.BytesIO(data)
+                        yield Found(f"{row['path']}#{member}", label, carried, opened, reject=reject)
         except FileNotFoundError:
             yield Found(row["path"], None, empty, None, reject=Reject("missing", "it is no longer there"))
         except Reject as reject:
@@ -137,11 +143,11 @@ class WebDataset(Choice):
             if not some and (row["lo"], row["hi"]) == (0, -1):
                 yield Found(row["path"], None, empty, None, reject=Reject("no_sound", "the tar holds no sound"))
 
-    def _beside(self, name: str, files: dict[str, bytes]) -> tuple[str | None, dict[str, str | None]]:
+    def _beside(self, name: str, files: Sample) -> tuple[str | None, dict[str, str | None]]:
         """The label and carried fields of a sample. A json that cannot be read counts as no json."""
         fields: dict[str, Any] = {}
         for member, data in files.items():
-            kind = suffix_of(member)
+            kind, data = suffix_of(member), data or b""
             if kind == "json":
                 try:
                     fields |= json.loads(data)
@@ -159,15 +165,16 @@ def _text(value: Any) -> str:
     return text.encode(errors="replace").decode()
 
 
-def samples(file: BinaryIO, lo: int = 0, hi: int = -1) -> Iterator[tuple[str, dict[str, bytes]]]:
+def samples(file: BinaryIO, lo: int = 0, hi: int = -1) -> Iterator[tuple[str, Sample]]:
     """(name, {member: bytes}) of each sample whose first header starts in bytes [lo, hi) of the tar, in order.
 
-    Raises Reject when the tar is damaged or breaks off; what came before stays good.
+    None in place of the bytes of a member that is too large to be held; a header may promise what it likes. Raises
+    Reject when the tar is damaged or breaks off; what came before stays good.
     """
     try:
         with tarfile.open(fileobj=file, mode="r:*") as tar:
             name, first = None, 0
-            held: dict[str, bytes] = {}
+            held: Sample = {}
             members: set[str] = set()  # of the sample, held or not: a cut must not change where samples start
             for member in tar:
                 if not member.isfile():
@@ -185,7 +192,7 @@ def samples(file: BinaryIO, lo: int = 0, hi: int = -1) -> Iterator[tuple[str, di
                 if first >= lo:
                     content = tar.extractfile(member)
                     assert content is not None
-                    held[member_name] = content.read()
+                    held[member_name] = content.read() if member.size <= MEMBER_BYTES else None
             if held:
                 yield name or "", held
             _check_end(tar)
@@ -216,10 +223,10 @@ def _bytes_per_s(store: Store, entry: Entry) -> float:
             for count, (_, files) in enumerate(samples(file)):
                 for member in (member for member in files if suffix_of(member) in SOUNDS):
                     try:
-                        seconds += length_s(io.BytesIO(files[member]))
+                        seconds += length_s(io.BytesIO(files[member] or b""))
                     except Reject:
                         continue
-                size += sum(BLOCK_BYTES + -(-len(data) // BLOCK_BYTES) * BLOCK_BYTES for data in files.values())
+                size += sum(BLOCK_BYTES + -(-len(data or b"") // BLOCK_BYTES) * BLOCK_BYTES for data in files.values())
                 if count + 1 >= SAMPLED:
                     break
     except (Reject, FileNotFoundError):

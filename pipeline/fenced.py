@@ -1,0 +1,206 @@
+"""The child's side of the fence (fence.py): a process that decodes one sound after another for its parent.
+
+python -m pipeline.fenced SOCKET GIVEN SAMPLES PARENT    (handles, and the parent's process id)
+"""
+
+import ctypes
+import io
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+from functools import lru_cache
+from pathlib import Path
+from time import monotonic
+from typing import Any, BinaryIO
+
+from pipeline.decode import Clip, Part, length_s, parts_of
+from pipeline.errors import Reject
+
+MEMORY_BYTES = 1 << 30  # for one sound, above what the process has anyway; and for the clip that is being cut:
+CLIP_BYTES_PER_S = 4 * 4 * 192_000  # four copies of it, float32, at the highest rate in use
+ALIVE_S = 1.0
+READ_BYTES = 1 << 18
+PR_SET_PDEATHSIG = 1
+
+
+class Line:
+    """A socket that takes and gives messages: JSON, one to a line, the first of a sound with a file's handle."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.socket, self.buffer = end, bytearray()
+        self.handles: list[int] = []
+
+    def send(self, message: dict[str, Any], handles: list[int] | None = None) -> None:
+        data = json.dumps(message).encode() + b"\n"
+        if handles:
+            data = data[socket.send_fds(self.socket, [data], handles) :]
+        self.socket.sendall(data)
+
+    def held(self) -> dict[str, Any] | None:
+        """A message that has come, or None."""
+        line, newline, rest = self.buffer.partition(b"\n")
+        if not newline:
+            return None
+        self.buffer = rest
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def more(self) -> bool:
+        """Wait for bytes; False when there is nobody at the other end."""
+        try:
+            data, handles, _, _ = socket.recv_fds(self.socket, 1 << 16, 1)
+        except ConnectionError:
+            return False
+        self.buffer += data
+        self.handles += handles
+        return bool(data)
+
+    def receive(self) -> dict[str, Any]:
+        """The next message; the process ends when there will be none."""
+        while (message := self.held()) is None:
+            if not self.more():
+                sys.exit()
+        return message
+
+
+class Distant(io.RawIOBase):
+    """A file that only the parent can read."""
+
+    def __init__(self, line: Line, given: int, size: int) -> None:
+        self.line, self.given, self.size, self.at = line, given, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.at = offset + (0, self.at, self.size)[whence]
+        return self.at
+
+    def readinto(self, into: Any) -> int:
+        self.line.send({"read": [self.at, len(into)]})
+        came: int = self.line.receive()["came"]
+        os.preadv(self.given, [memoryview(into)[:came]], 0)
+        self.at += came
+        return came
+
+
+class Decoding:
+    """What is asked of the child, and its answers."""
+
+    def __init__(self, line: Line, given: int, samples: int) -> None:
+        self.line, self.given, self.samples, self.spoke = line, given, samples, monotonic()
+        self.base_bytes, self.most_bytes = _address_space_bytes(), 0
+
+    def answer(self, asked: dict[str, Any]) -> None:
+        """Never raises: whatever goes wrong with a sound is told."""
+        try:
+            self._limit(asked)
+            with self._file(asked) as file:
+                if "length" in asked:
+                    self._say({"length": length_s(file), "last": True})
+                else:
+                    self._parts(file, asked)
+        except Reject as reject:
+            self._say({"reject": [reject.reason, reject.message]})
+        except MemoryError:
+            self._say({"reject": ["too_large", f"decoding it takes more than {self._most(asked) >> 20:,} MiB"]})
+        except Exception as error:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            told = f"{type(error).__name__}: {error} ({Path(at.filename).name}, line {at.lineno})"
+            self._say({"broke": told[:1000]})
+
+    def _parts(self, file: BinaryIO, asked: dict[str, Any]) -> None:
+        clip = _clip(asked["clip"])
+        start_s, end_s, lo, hi = asked["stretch"]
+        for part in parts_of(file, clip, asked["rate_hz"], start_s, end_s, lo, hi, self._alive):
+            self._hand_over(part)
+            if part.whole:
+                return
+            self.line.receive()  # the parent has taken the samples, and wants more
+        self._say({"end": True})
+
+    def _hand_over(self, part: Part) -> None:
+        held, done = part.audio.data.cast("B"), 0
+        while done < len(held):
+            done += os.pwrite(self.samples, held[done:], done)
+        wrong = (part.reject.reason, part.reject.message) if part.reject else ("", "")
+        facts = [part.start_s, part.whole, part.lead_samples, part.kept_samples, len(part.audio), *wrong]
+        self._say({"part": facts, "last": part.whole})
+
+    def _file(self, asked: dict[str, Any]) -> BinaryIO:
+        if asked["from"] == "handle":
+            return os.fdopen(self.line.handles.pop(), "rb")
+        if asked["from"] == "given":
+            return open(self.given, "rb", closefd=False)
+        return io.BufferedReader(Distant(self.line, self.given, asked["size"]), READ_BYTES)
+
+    def _limit(self, asked: dict[str, Any]) -> None:
+        """Memory for this sound: beyond it, allocating fails. A limit that is lower already stays."""
+        most = self.base_bytes + self._most(asked)
+        if self.base_bytes and most != self.most_bytes:
+            _, hard = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (most if hard < 0 else min(most, hard), hard))
+            self.most_bytes = most
+
+    def _most(self, asked: dict[str, Any]) -> int:
+        return MEMORY_BYTES + (CLIP_BYTES_PER_S * _clip(asked["clip"]).max_s if "clip" in asked else 0)
+
+    def _alive(self) -> None:
+        if monotonic() - self.spoke > ALIVE_S:
+            self._say({"alive": True})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        self.spoke = monotonic()
+        try:
+            self.line.send(message)
+        except OSError:
+            sys.exit()
+
+
+@lru_cache(maxsize=4)
+def _clip(said: str) -> Clip:
+    return Clip.model_validate_json(said)
+
+
+def _address_space_bytes() -> int:
+    """What the process has mapped; 0 where the system does not say, and no limit can be set."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
+    except OSError:
+        return 0
+
+
+def _die_with(parent: int) -> None:
+    """Be killed when the parent ends, whatever it ends of; where that cannot be had, the closed socket will tell."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit()
+
+
+def main() -> None:
+    control, given, samples, parent = (int(word) for word in sys.argv[1:])
+    _die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the parent
+    import soundfile  # noqa: F401  so that its memory is not the first sound's
+    import soxr  # noqa: F401
+
+    line = Line(socket.socket(fileno=control))
+    decoding = Decoding(line, given, samples)
+    line.send({"ready": True})
+    while True:
+        decoding.answer(line.receive())
+
+
+if __name__ == "__main__":
+    main()
