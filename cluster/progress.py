@@ -6,12 +6,14 @@ from collections import Counter
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from pipeline.card import hours
 from pipeline.errors import TooManyRejects
 
 GUARD_CLIPS = 1000  # below this many clips no share of rejects means anything
+MOST_NAN = 0.001  # of the clips: more comes from a bad GPU, not from bad clips
 LINE_S = 60.0
 
 
@@ -49,6 +51,9 @@ class Watch:
         self.bar.stop()
 
     def __call__(self, row: dict[str, Any]) -> None:
+        if "waiting" in row:
+            self.console.print(f"[yellow]{escape(row['waiting'])}[/]")
+            return
         self.shards += 1
         self.clips += row["found"]
         self.rejected += row["rejected"]
@@ -83,6 +88,12 @@ class Watch:
             raise TooManyRejects(
                 f"{self.rejected:,} of {self.clips:,} clips were rejected ({self.why()}), "
                 f"more than {self.max_rejects:.0%}; what is done stays done, --max-rejects 1 goes on"
+            )
+        if self.reasons["nan_features"] > MOST_NAN * self.clips and self.max_rejects < 1:
+            raise TooManyRejects(
+                f"{self.reasons['nan_features']:,} of {self.clips:,} clips gave NaN or infinity, twice: a GPU may be "
+                "faulty. Look at it; what is done stays done, --max-rejects 1 goes on, --retry nan_features tries these "
+                "clips again"
             )
         if share > 0.01 and not self.warned:
             self.warned = True

@@ -60,11 +60,15 @@ class Workers(Choice):
 
 
 class Scale(Choice):
-    """How fast, never what. Each auto is chosen when the run starts, by what the cluster has (scale.py)."""
+    """How fast, never what. Each auto is chosen when the run starts, by what the cluster has (scale.py).
+
+    A worker in which nothing moves for ``patience_s`` is ended, and its shard given to another.
+    """
 
     decode: Tasks = Tasks()
     feature: Workers = Workers()
     token: Tasks = Tasks()
+    patience_s: float = Field(1800.0, gt=0, allow_inf_nan=False)
 
 
 class Job(BaseModel):

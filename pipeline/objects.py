@@ -16,6 +16,7 @@ from pipeline.errors import JobError, Reject
 from pipeline.fence import length_s, parts_of
 from pipeline.rows import AUDIO, PRODUCTS, column_of, decoded
 from pipeline.store import Entry, Store
+from pipeline.watchdog import beat
 
 SOUNDS = frozenset(
     "wav wave flac mp3 ogg oga opus aif aiff aifc au snd caf w64 rf64 wma amr ac3"
@@ -172,6 +173,7 @@ def decoded_table(
                 with found.file as file:
                     stretch = found.start_s, found.end_s, found.lo, found.hi
                     for part in parts_of(file, clip, rate_hz, *stretch):
+                        beat()
                         part_name = name if part.whole else f"{name}#{round(part.start_s * 1000)}"
                         add(found, path, part_name, part.audio, _facts(part, rate_hz), part.reject)
                         at_s = part.start_s + part.kept_samples / rate_hz

@@ -1,8 +1,11 @@
 """run(job): mill what has no record yet, publish. The whole pipeline on one screen."""
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
+from time import monotonic
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +23,7 @@ from pipeline.rows import CONTEXT
 from pipeline.scale import GIB, Shares, fits, shares_of
 from pipeline.step import Apply
 from pipeline.store import open_store
+from pipeline.watchdog import SAY_S, Board, Watched
 
 WAVE_SHARDS = 20_000  # Ray's driver keeps 16 KB per shard
 Watch = Callable[[dict[str, Any]], None]
@@ -29,7 +33,7 @@ def run(job: Job, plans: list[Plan], connect: Callable[[], Any], watch: Watch = 
     """Make the dataset of a resolved job; return dataset.json. The same call again goes on where this one ended.
 
     ``connect`` is called when there is something to mill: a finished job needs no Ray. ``watch`` gets one small
-    row per shard that is done.
+    row per shard that is done, and ``{"waiting": text}`` when for long none is.
     """
     if (already := published(job, plans)) is not None:
         return already
@@ -45,16 +49,19 @@ def mill(job: Job, shards: list[dict[str, Any]], watch: Watch) -> None:
     """Run the stages over the shards of one wave. A row is a clip, a block is a shard, from reading to commit."""
     rest = [step for step in (job.token, job.window) if step is not None]
     last_read = ["feature"] if "feature" not in job.keep else []
+    board = ray.remote(num_cpus=0)(Board).remote()
 
-    rows, shares = extracted(job, shards)
-    rows = stage(rows, Apply(rest, drop=last_read), **shares.rest())
-    rows = stage(rows, Commit(job), **shares.rest())
-    for done in results(rows):
-        for row in done.to_pylist():
-            watch(row)
+    rows, shares = extracted(job, shards, board)
+    rows = stage(rows, watched(job, Apply(rest, drop=last_read), "token", board), **shares.rest())
+    rows = stage(rows, watched(job, Commit(job), "commit", board), **shares.rest())
+    with patience(board, watch) as moved:
+        for done in results(rows, board):
+            moved()
+            for row in done.to_pylist():
+                watch(row)
 
 
-def extracted(job: Job, shards: list[dict[str, Any]]) -> tuple[ray.data.Dataset, Shares]:
+def extracted(job: Job, shards: list[dict[str, Any]], board: Any = None) -> tuple[ray.data.Dataset, Shares]:
     """The first stages: shards of the plan -> clips with their features. Tasks decode, a pool on GPUs extracts."""
     shares = cluster_shares(job, max(shard["seconds"] for shard in shards))
     context = DataContext.get_current()
@@ -67,12 +74,18 @@ def extracted(job: Job, shards: list[dict[str, Any]]) -> tuple[ray.data.Dataset,
         if module.__name__.partition(".")[0] != "pipeline":  # a class from outside travels to where it is not installed
             ray.cloudpickle.register_pickle_by_value(module)
     rows = ray.data.from_items(shards, override_num_blocks=len(shards))
-    rows = stage(rows, Read(job), **shares.decode())
+    rows = stage(rows, watched(job, Read(job), "read", board), **shares.decode())
     if job.feature is not None:
-        given = [job.feature], ["audio", *CONTEXT]
-        work = {"fn": Apply, "fn_constructor_args": given} if shares.pool_workers else {"fn": Apply(*given)}
-        rows = stage(rows, **work, **shares.feature())
+        work: Any = watched(job, Apply([job.feature], ["audio", *CONTEXT]), "feature", board)
+        options = shares.feature()
+        if shares.pool_workers:  # actors take a class
+            work, options["fn_constructor_args"] = Watched, (work.stage, work.name, work.patience_s, board)
+        rows = stage(rows, work, **options)
     return rows, shares
+
+
+def watched(job: Job, work: Any, name: str, board: Any) -> Watched:
+    return Watched(work, name, job.scale.patience_s, board)
 
 
 def stage(rows: ray.data.Dataset, fn: Any, **options: Any) -> ray.data.Dataset:
@@ -95,7 +108,7 @@ def cluster_shares(job: Job, longest_s: float) -> Shares:
     return shares
 
 
-def results(rows: ray.data.Dataset) -> Iterator[pa.Table]:
+def results(rows: ray.data.Dataset, board: Any = None) -> Iterator[pa.Table]:
     """The blocks of the last stage as they come. What stops a stage is raised as the error it was in the worker."""
     try:
         yield from rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
@@ -104,8 +117,48 @@ def results(rows: ray.data.Dataset) -> Iterator[pa.Table]:
             if isinstance(cause, WavmillError):
                 raise cause from None
         if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
-            raise Stopped(f"{type(error).__name__}: {error}; run the same command again to go on") from error
+            at = f"; at work were {'; '.join(lines)}" if (lines := board_says(board)) else ""
+            raise Stopped(f"{type(error).__name__}: {error}{at}; run the same command again to go on") from error
         raise
+
+
+@contextmanager
+def patience(board: Any, watch: Watch) -> Iterator[Callable[[], None]]:
+    """Gives what is to be called at every finished shard. While it is not for long, another thread says who waits."""
+    over, last = threading.Event(), [monotonic()]
+
+    def moved() -> None:
+        last[0] = monotonic()
+
+    def look() -> None:
+        said = monotonic()
+        while not over.wait(1.0):
+            now = monotonic()
+            if now - max(last[0], said) > SAY_S:
+                said = now
+                lines = board_says(board) or [f"nobody is at work, {_free()} CPUs are free"]
+                watch({"waiting": f"no shard finished for {(now - last[0]) / 60:,.0f} min: {'; '.join(lines)}"})
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield moved
+    finally:
+        over.set()
+        thread.join()
+
+
+def _free() -> str:
+    return f"{ray.available_resources().get('CPU', 0.0):g} of {ray.cluster_resources().get('CPU', 0.0):g}"
+
+
+def board_says(board: Any) -> list[str]:
+    """What the workers are at; nothing when the board is lost."""
+    try:
+        lines: list[str] = ray.get(board.lines.remote(), timeout=10) if board is not None else []
+    except ray.exceptions.RayError:
+        return []
+    return lines
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipeline.errors import Reject
 from pipeline.rows import arrays_of, column_of, marked, replace
 from pipeline.spent import spent
+from pipeline.watchdog import beat
 
 EMPTY = np.zeros(0, np.int8)  # column_of gives it the column's own type
 _open: dict[Any, Any] = {}  # what this worker has opened
@@ -29,6 +30,7 @@ class Apply:
 
     def __call__(self, shard: pa.Table) -> pa.Table:
         for choice in self.choices:
+            beat()
             start = perf_counter()
             shard = self._one(choice, shard)
             shard = spent(shard, choice.writes, perf_counter() - start)
@@ -37,15 +39,13 @@ class Apply:
     def _one(self, choice: Any, shard: pa.Table) -> pa.Table:
         good = [i for i, error in enumerate(shard["error"].to_pylist()) if not error]
         arrays = arrays_of(shard[choice.reads])
-        made = opened(choice)([arrays[i] for i in good])
+        made = dict(zip(good, opened(choice)([arrays[i] for i in good]), strict=True))
+        if spoilt := [i for i in good if not finite(made[i])]:  # by half precision, or by a GPU
+            made |= zip(spoilt, opened(in_float32(choice))([arrays[i] for i in spoilt]), strict=True)
         column, rejected = [EMPTY] * len(arrays), {}
-        for i, result in zip(good, made, strict=True):
-            if (
-                not isinstance(result, Reject)
-                and np.issubdtype(result.dtype, np.floating)
-                and not np.isfinite(result).all()
-            ):
-                result = Reject("nan_features", f"{choice.kind} gave NaN or infinity")
+        for i, result in made.items():
+            if not finite(result):
+                result = Reject("nan_features", f"{choice.kind} gave NaN or infinity, twice")
             if isinstance(result, Reject):
                 rejected[i] = result
             else:
@@ -63,6 +63,17 @@ class Apply:
                 raise AssertionError(f"{choice.kind}: {len(column[i])} frames of {samples} samples; see its clock")
             first, last = choice.clock.part(int(leads[i]), int(kepts[i]), samples)
             column[i] = column[i][first:last]
+
+
+def finite(result: Any) -> bool:
+    """False for an array that holds NaN or infinity."""
+    floats = not isinstance(result, Reject) and np.issubdtype(result.dtype, np.floating)
+    return not floats or bool(np.isfinite(result).all())
+
+
+def in_float32(choice: Any) -> Any:
+    """The choice with its arithmetic in float32, where it has another."""
+    return choice.model_copy(update={"dtype": "float32"}) if hasattr(choice, "dtype") else choice
 
 
 def opened(choice: Any) -> Any:

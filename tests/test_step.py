@@ -22,6 +22,7 @@ class Levels(Choice):
 
     kind: Literal["levels"] = "levels"
     misbehave: str = ""
+    dtype: str = "float16"
     reads: ClassVar[str] = "audio"
     writes: ClassVar[str] = "feature"
     clock: ClassVar[Clock] = Clock(RATE_HZ, hop_samples=10, window_samples=10, centred=False)
@@ -39,7 +40,7 @@ class Levels(Choice):
             return Reject("too_loud", "hurts")
         frames = wave[: len(wave) // 10 * 10].reshape(-1, 10).mean(axis=1)
         made = np.repeat(frames[:, None, None], 2, axis=2).astype(np.float32)  # (T, 1, 2)
-        if self.misbehave == "nan" and wave[0] < 0:
+        if wave[0] < 0 and (self.misbehave == "nan" or (self.misbehave == self.dtype == "float16")):
             made[-1, 0, 1] = np.nan
         return made[1:] if self.misbehave == "loses a frame" else made
 
@@ -87,6 +88,12 @@ def test_a_choice_writes_the_column_it_names_in_the_type_it_names():
 def test_choices_run_one_after_another():
     made = Apply([Levels(), Signs()])(shard(wave(1, 30), wave(-1, 20)))
     assert made["token"].to_pylist() == [[1, 1, 1], [0, 0]]
+
+
+def test_a_clip_that_overflows_in_half_precision_is_extracted_once_more_in_float32():
+    waves = wave(30), -wave(50), wave(20)
+    right = Apply([Levels(misbehave="", dtype="float32")])(shard(*waves))
+    assert Apply([Levels(misbehave="float16")])(shard(*waves))["feature"].equals(right["feature"])
 
 
 @pytest.mark.parametrize("fault, reason", [("rejects", "too_loud"), ("nan", "nan_features")])
