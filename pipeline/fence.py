@@ -9,22 +9,21 @@ fault of the sound.
 import io
 import math
 import os
-import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import monotonic, sleep
+from functools import lru_cache
+from time import sleep
 from typing import Any, BinaryIO
-
-import numpy as np
 
 from pipeline.decode import Clip, Part
 from pipeline.errors import Reject, Stopped
-from pipeline.fenced import Line
+from pipeline.fenced import Line, Samples
 from pipeline.store import faults_of
 from pipeline.whole import handle_of
 
@@ -49,7 +48,7 @@ def parts_of(
     file: BinaryIO, clip: Clip, rate_hz: int, start_s: float = 0.0, end_s: float = math.inf, lo: int = 0, hi: int = -1
 ) -> Iterator[Part]:
     """decode.parts_of, behind the fence: the same parts, the same reasons, and ``crashed`` or ``hung``."""
-    asked = {"clip": clip.model_dump_json(), "rate_hz": rate_hz, "stretch": [start_s, end_s, lo, hi]}
+    asked = {"clip": _said(clip), "rate_hz": rate_hz, "stretch": [start_s, end_s, lo, hi]}
     for part in _answers(file, asked):
         start_s, whole, lead, kept, _, reason, message = part["part"]
         yield Part(start_s, whole, part["samples"], lead, kept, Reject(reason, message) if reason else None)
@@ -59,6 +58,11 @@ def length_s(file: BinaryIO) -> float:
     """decode.length_s, behind the fence."""
     [answer] = _answers(file, {"length": True})
     return float(answer["length"])
+
+
+@lru_cache(maxsize=8)
+def _said(clip: Clip) -> str:
+    return clip.model_dump_json()
 
 
 def _answers(file: BinaryIO, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -122,8 +126,9 @@ class Child:
     def __init__(self) -> None:
         here, there = socket.socketpair()
         # what is not a file goes to the child in one of these, samples come back in another, and so do last words
-        self.given, self.samples, self.said = (_memory(name) for name in ("given", "samples", "said"))
-        handles = there.fileno(), self.given.fileno(), self.samples.fileno()
+        self.given, self.taken, self.said = (_memory(name) for name in ("given", "samples", "said"))
+        self.samples = Samples(self.taken.fileno())
+        handles = there.fileno(), self.given.fileno(), self.taken.fileno()
         environment = {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", ""),
@@ -139,7 +144,7 @@ class Child:
             stderr=self.said,
         )
         there.close()
-        self.line, self.busy = Line(here), True
+        self.line, self.busy, self.quiet_s = Line(here), True, 0.0
         try:
             self._hear(START_S)
         except Died as death:
@@ -173,7 +178,7 @@ class Child:
                 return
             else:
                 if "part" in answer:
-                    answer["samples"] = self._taken(answer["part"][4])
+                    answer["samples"] = self.samples.of(answer["part"][4]).copy()
                 self.busy = not answer["last"]
                 yield answer
                 if not self.busy:
@@ -183,7 +188,7 @@ class Child:
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
-        for thing in (self.line.socket, self.given, self.samples, self.said):
+        for thing in (self.line.socket, self.given, self.taken, self.said):
             thing.close()
 
     def _hand_over(self, file: io.BytesIO) -> None:
@@ -199,13 +204,6 @@ class Child:
         file.seek(at)
         return os.pwrite(self.given.fileno(), file.read(size), 0)
 
-    def _taken(self, samples: int) -> np.ndarray:
-        audio = np.empty(samples, np.float32)
-        view, done = audio.data.cast("B"), 0
-        while done < len(view):
-            done += os.preadv(self.samples.fileno(), [view[done:]], done)
-        return audio
-
     def _tell(self, message: dict[str, Any], handles: list[int] | None = None) -> None:
         try:
             self.line.send(message, handles or [])
@@ -214,14 +212,16 @@ class Child:
 
     def _hear(self, quiet_s: float) -> dict[str, Any]:
         """The child's next message. Died when there will be none."""
-        deadline = monotonic() + quiet_s
+        if quiet_s != self.quiet_s:  # the kernel waits: one call for every message, where select() takes two
+            self.line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", *_timeval(quiet_s)))
+            self.quiet_s = quiet_s
         while (message := self.line.held()) is None:
-            left = deadline - monotonic()
-            if left <= 0 or not select.select([self.line.socket], [], [], left)[0]:
+            try:
+                if not self.line.more():
+                    raise self._death()
+            except TimeoutError as error:
                 self.process.kill()
-                raise Died("hung", f"no sign of life for {quiet_s:g} s")
-            if not self.line.more():
-                raise self._death()
+                raise Died("hung", f"no sign of life for {quiet_s:g} s") from error
         return message
 
     def _death(self) -> Died:
@@ -233,6 +233,10 @@ class Child:
             return Died("killed", f"by {signal.Signals(-code).name}{last}")
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         return Died("crashed", f"the decoder ended {how}{last}")
+
+
+def _timeval(seconds: float) -> tuple[int, int]:
+    return int(seconds), int(seconds % 1 * 1e6)
 
 
 def _memory(name: str) -> Any:

@@ -6,6 +6,7 @@ python -m pipeline.fenced SOCKET GIVEN SAMPLES PARENT    (handles, and the paren
 import ctypes
 import io
 import json
+import mmap
 import os
 import resource
 import signal
@@ -16,6 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from time import monotonic
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from pipeline.decode import Clip, Part, length_s, parts_of
 from pipeline.errors import Reject
@@ -50,11 +53,13 @@ class Line:
         return message
 
     def more(self) -> bool:
-        """Wait for bytes; False when there is nobody at the other end."""
+        """Wait for bytes; False when there is nobody at the other end, TimeoutError after the socket's time."""
         try:
             data, handles, _, _ = socket.recv_fds(self.socket, 1 << 16, 1)
         except ConnectionError:
             return False
+        except BlockingIOError as error:
+            raise TimeoutError from error
         self.buffer += data
         self.handles += handles
         return bool(data)
@@ -65,6 +70,22 @@ class Line:
             if not self.more():
                 sys.exit()
         return message
+
+
+class Samples:
+    """float32 in memory that parent and child share: a file that is mapped, and grows."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.map: mmap.mmap | None = None
+
+    def of(self, count: int) -> np.ndarray:
+        """The first so many of them, to be written or copied."""
+        if self.map is None or len(self.map) < 4 * count:
+            if os.fstat(self.handle).st_size < 4 * count or not count:
+                os.ftruncate(self.handle, 4 << max(count, 1 << 16).bit_length())
+            self.map = mmap.mmap(self.handle, 0)
+        return np.frombuffer(self.map, np.float32, count)
 
 
 class Distant(io.RawIOBase):
@@ -98,7 +119,7 @@ class Decoding:
     """What is asked of the child, and its answers."""
 
     def __init__(self, line: Line, given: int, samples: int) -> None:
-        self.line, self.given, self.samples, self.spoke = line, given, samples, monotonic()
+        self.line, self.given, self.samples, self.spoke = line, given, Samples(samples), monotonic()
         self.base_bytes, self.most_bytes = _address_space_bytes(), 0
 
     def answer(self, asked: dict[str, Any]) -> None:
@@ -130,9 +151,7 @@ class Decoding:
         self._say({"end": True})
 
     def _hand_over(self, part: Part) -> None:
-        held, done = part.audio.data.cast("B"), 0
-        while done < len(held):
-            done += os.pwrite(self.samples, held[done:], done)
+        self.samples.of(len(part.audio))[:] = part.audio
         wrong = (part.reject.reason, part.reject.message) if part.reject else ("", "")
         facts = [part.start_s, part.whole, part.lead_samples, part.kept_samples, len(part.audio), *wrong]
         self._say({"part": facts, "last": part.whole})
