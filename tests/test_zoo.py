@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import struct
 import tarfile
@@ -17,8 +18,9 @@ from inline import run_inline, words
 
 from pipeline import fence
 from pipeline.decode import Clip
-from pipeline.errors import Reject
+from pipeline.errors import JobError, Reject
 from pipeline.names import bytes_of
+from pipeline.sources.manifest import Manifest
 from pipeline.sources.webdataset import WebDataset
 
 RATE_HZ = 16_000
@@ -247,3 +249,36 @@ def test_a_header_of_any_bytes_gives_finite_clips_or_one_of_the_reasons(coded, n
     except Reject as reject:
         assert reject.reason in REASONS and reject.message
     assert seconds <= 10_000 * len(data)
+
+
+# ---- manifests ----------------------------------------------------------------------------------------------------
+
+odd = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.floats(-2, 4), st.just(1e300), st.text(max_size=5))
+paths = st.sampled_from(["a.flac", "./a.flac", "sub/../a.flac", "b.wav", "../out.wav", "/etc/passwd", "sub", ".", "\n"])
+row = st.fixed_dictionaries(
+    {"path": st.one_of(paths, paths, odd)},
+    optional={
+        "start_s": odd,
+        "end_s": odd,
+        "label": odd,
+        "clip": odd,
+        "who": st.one_of(odd, st.lists(odd, max_size=2)),
+    },
+)
+
+
+@settings(deadline=None, max_examples=min(CASES, 3000) // 3, suppress_health_check=list(HealthCheck))
+@given(rows=st.lists(row, max_size=6), ends=st.sampled_from(["", "\n", "\n{", "\x00"]))
+def test_a_manifest_of_anything_is_refused_or_every_row_of_it_has_an_outcome(tmp_path_factory, coded, rows, ends):
+    folder = tmp_path_factory.getbasetemp() / "manifests"
+    (folder / "sub").mkdir(parents=True, exist_ok=True)
+    (folder / "a.flac").write_bytes(coded["FLAC"])
+    (folder / "m.jsonl").write_text("\n".join(map(json.dumps, rows)) + ends)
+    source = Manifest(path=str(folder / "m.jsonl"), carry=("who",) if all("who" in row for row in rows) else ())
+    try:
+        [objects] = source.objects(Clip())
+    except JobError as error:
+        assert str(folder) in str(error)
+        return
+    found = source.read(objects, Clip(), RATE_HZ).to_pylist()
+    assert len(found) >= len(rows) and all((row["error"] == "") == (row["seconds"] > 0) for row in found)
