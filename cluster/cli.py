@@ -164,14 +164,15 @@ def show(
 @app.command()
 def doctor(
     what: Annotated[str | None, Argument(metavar="[JOB or STORE]", help="also check this job, or this store")] = None,
+    clean: Annotated[bool, Option("--clean", help="remove what killed runs left in the store, if it may go")] = False,
     on: On = None,
     verbose: Verbose = False,
 ) -> None:
-    """Check what a run needs: decoders, the store's promises, Ray, GPUs, permissions."""
+    """Check what a run needs: decoders, the store's promises, Ray, GPUs, permissions; and what killed runs left."""
     from cluster.doctor import examine
 
     healthy = True
-    for finding in examine(what, connecting(on, verbose)):
+    for finding in examine(what, connecting(on, verbose), clean):
         healthy &= finding.good
         out.print(f"{'[green]ok[/] ' if finding.good else '[red]bad[/]'} {finding.name:10} {escape(finding.said)}")
     if not healthy:

@@ -2,6 +2,7 @@
 
 import platform
 import secrets
+import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -10,10 +11,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.connect import token_path
-from pipeline.errors import WavmillError
+from cluster.words import size
+from pipeline.errors import JobError, WavmillError
 from pipeline.store import Store, open_store
 
 SHM_BYTES = 1 << 30
+LEFT = {
+    "attempt": "attempts at shards that others were chosen for",
+    "file": "temporary files",
+    "upload": "uploads that never ended",
+}
+KEPT = {  # why they stay
+    "attempt": "they stay, for a run may still choose them",
+    "file": "nothing tells whether their writers live; when none does: find {} -name '.tmp-*' -delete",
+    "upload": "they stay, for they are less than two days old",
+}
 
 
 class Finding(NamedTuple):
@@ -22,25 +34,29 @@ class Finding(NamedTuple):
     said: str
 
 
-def examine(what: str | None, connect: Callable[[], Any]) -> Iterator[Finding]:
-    """Look at everything in turn; what cannot be looked at is a finding too."""
+def examine(what: str | None, connect: Callable[[], Any], clean: bool = False) -> Iterator[Finding]:
+    """Look at everything in turn; what cannot be looked at is a finding too. ``clean`` removes what may go."""
+    if clean and what is None:
+        raise JobError("doctor --clean wants to know where: wavmill doctor STORE --clean")
     libraries = ", ".join(f"{name} {version(name)}" for name in ("ray", "pyarrow", "numpy", "librosa"))
     yield Finding(True, "python", f"{platform.python_version()} on {platform.platform()}; {libraries}")
     yield from _tried("decoders", decoders)
     if what is not None:
         yield from _tried("job", lambda: job(what)) if what.endswith((".yaml", ".yml")) else ()
         yield from _tried("store", lambda: store(store_of(what)))
+        yield from _tried("garbage", lambda: garbage(store_of(what), clean), needed=clean)
     shm = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").exists() else 0
     yield Finding(shm > SHM_BYTES, "memory", f"{shm / (1 << 30):.1f} GiB of shared memory for Ray's objects")
     yield from _tried("ray", lambda: cluster(connect()))
     yield from _tried("token", token)
 
 
-def _tried(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _tried(name: str, look: Callable[[], Iterator[Finding]], needed: bool = True) -> Iterator[Finding]:
+    """The findings of a look. That it cannot be taken is a bad one, unless a run does without what it looks for."""
     try:
         yield from look()
     except WavmillError as error:
-        yield Finding(False, name, str(error))
+        yield Finding(not needed, name, str(error))
 
 
 def decoders() -> Iterator[Finding]:
@@ -93,6 +109,22 @@ def store(there: Store) -> Iterator[Finding]:
     finally:
         for end in (".put", ".once"):
             there.remove(key + end)
+
+
+def garbage(there: Store, clean: bool) -> Iterator[Finding]:
+    """What killed runs left, by what may be done about it."""
+    from pipeline.garbage import leftovers, remove
+
+    found: dict[tuple[str, bool], list[int]] = {}
+    for one in list(leftovers(there)):
+        if clean and one.may_go:
+            remove(there, one)
+        found.setdefault((one.what, one.may_go), []).append(one.bytes)
+    for (what, may_go), sizes in sorted(found.items()):
+        then = ("removed" if clean else "--clean removes them") if may_go else KEPT[what].format(shlex.quote(there.url))
+        yield Finding(True, "garbage", f"{len(sizes):,} {LEFT[what]}, {size(sum(sizes))}: {then}")
+    if not found:
+        yield Finding(True, "garbage", "none: killed runs left nothing behind")
 
 
 def cluster(ray: Any) -> Iterator[Finding]:

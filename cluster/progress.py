@@ -92,8 +92,8 @@ class Watch:
         if self.reasons["nan_features"] > MOST_NAN * self.clips and self.max_rejects < 1:
             raise TooManyRejects(
                 f"{self.reasons['nan_features']:,} of {self.clips:,} clips gave NaN or infinity, twice: a GPU may be "
-                "faulty. Look at it; what is done stays done, --max-rejects 1 goes on, --retry nan_features tries these "
-                "clips again"
+                "faulty. Look at it; what is done stays done, --max-rejects 1 goes on, --retry nan_features tries them "
+                "again"
             )
         if share > 0.01 and not self.warned:
             self.warned = True

@@ -36,8 +36,12 @@ class Codebook:
     @staticmethod
     def read(tensor: bytes, described: dict[str, Any]) -> "Codebook":
         """The codebook of the two files; ValueError when they do not belong together."""
+        from safetensors import SafetensorError
         from safetensors.numpy import load
 
         if hashlib.sha256(tensor).hexdigest() != described["sha256"]:
             raise ValueError("codebook.safetensors is not the file that codebook.json describes")
-        return Codebook(load(tensor)["centroids"], described["recipe"], described["report"])
+        try:
+            return Codebook(load(tensor)["centroids"], described["recipe"], described["report"])
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"codebook.safetensors holds no codebook: {error}") from error

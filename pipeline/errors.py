@@ -9,21 +9,36 @@
         └── NotAllowed  77  credentials or permissions
 
 Anything else is a bug: exit code 1 and a traceback.
+
+A message may quote an address: the signature of a presigned one, and a password in one, are left out of it.
 """
+
+import re
+
+SIGNED = re.compile(r"(?i)\b((?:X-Amz-)?(?:Signature|Credential|Security-Token)|AWSAccessKeyId)=[^&\s\"'<>]+")
+PASSWORD = re.compile(r"://[^/\s:@]+:[^\s@]*@")
+
+
+def redacted(text: str) -> str:
+    """A message without what opens something to whoever reads it."""
+    return PASSWORD.sub("://...@", SIGNED.sub(r"\1=...", text))
 
 
 class Reject(Exception):
     """Why one clip cannot be milled. Raised by decoding, returned by an extractor in place of an array."""
 
     def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)  # both, so that it survives pickling between workers
-        self.reason, self.message = reason, message
+        self.reason, self.message = reason, redacted(message)
+        super().__init__(self.reason, self.message)  # both, so that it survives pickling between workers
 
 
 class WavmillError(Exception):
     """A message for people: what is wrong, where, what would be right."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redacted(message))
 
 
 class JobError(WavmillError):

@@ -86,6 +86,8 @@ class Bucket:
         self.bucket, _, prefix = self.url.removeprefix("s3://").partition("/")
         if not self.bucket:
             raise JobError(f"{url}: an S3 address is s3://bucket/prefix")
+        if re.search("[:@]", self.bucket) and not self.bucket.startswith("arn:"):
+            raise JobError(f"{url}: an S3 address is s3://bucket/prefix; no keys in it, set AWS_PROFILE or a role")
         self.prefix = f"{prefix}/" if prefix else ""
 
     def _at(self, key: str) -> dict[str, str]:

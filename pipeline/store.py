@@ -19,6 +19,8 @@ from typing import BinaryIO, NamedTuple, Protocol
 from pipeline.errors import JobError, NotAllowed, Reject, Stopped
 from pipeline.names import bytes_of, text_of
 
+TMP = b".tmp-"  # how the names of files begin that are being written
+
 
 class Entry(NamedTuple):
     """One listed object. ``stamp`` is the etag, or the modification time in ns: it changes when the content does."""
@@ -132,7 +134,7 @@ class Folder:
     def copy(self, key: str, to: str) -> None:
         """Make ``to`` the same object: a hard link, which costs nothing, or a copy where there are none."""
         tmp = self._tmp(to)
-        with faults_of(self.url):
+        with faults_of(self.url), _gone_at_the_end(tmp):
             try:
                 os.link(self.path(key), tmp)
             except OSError:
@@ -156,25 +158,25 @@ class Folder:
         stack = [(self.path(prefix.rstrip("/")), prefix.rstrip("/"))]
         while stack:
             folder, key = stack.pop()
+            below = f"{key}/" if key else ""
             with faults_of(self.url):
                 try:
                     with os.scandir(folder) as found:
                         entries = list(found)
                 except FileNotFoundError:
                     continue
-            below = f"{key}/" if key else ""
-            for entry in entries:
-                name = below + text_of(entry.name)
-                try:
-                    if entry.is_dir(follow_symlinks=False):
-                        stack.append((entry.path, name))
-                    elif entry.is_symlink() and not os.path.exists(entry.path):
-                        yield Entry(name, -1, "")
-                    elif entry.is_file() and not entry.name.startswith(b".tmp-"):
-                        facts = entry.stat()
-                        yield Entry(name, facts.st_size, str(facts.st_mtime_ns))
-                except FileNotFoundError:
-                    continue  # gone between the listing and the look
+                for entry in entries:
+                    name = below + text_of(entry.name)
+                    try:
+                        if entry.is_dir(follow_symlinks=False):
+                            stack.append((entry.path, name))
+                        elif entry.is_symlink() and not os.path.exists(entry.path):
+                            yield Entry(name, -1, "")
+                        elif entry.is_file() and not entry.name.startswith(TMP):
+                            facts = entry.stat()
+                            yield Entry(name, facts.st_size, str(facts.st_mtime_ns))
+                    except FileNotFoundError:
+                        continue  # gone between the listing and the look
 
     def remove(self, key: str) -> None:
         with faults_of(self.url):
@@ -182,6 +184,15 @@ class Folder:
                 os.unlink(self.path(key))
             except FileNotFoundError:
                 pass
+
+    def unfinished(self) -> Iterator[Entry]:
+        """The temporary files of writers that are at work, or were killed: nothing tells which."""
+        for folder, _, names in os.walk(self.path("")):
+            for path in (os.path.join(folder, name) for name in names if name.startswith(TMP)):
+                try:
+                    yield Entry(text_of(os.path.relpath(path, self.path(""))), os.lstat(path).st_size, "")
+                except FileNotFoundError:
+                    continue  # its writer was at work, and is done
 
     def _tmp(self, key: str) -> bytes:
         folder = os.path.dirname(self.path(key))
@@ -192,24 +203,21 @@ class Folder:
             except FileNotFoundError as error:  # below /proc, say
                 raise NotAllowed(f"{self.url}: no folder can be made there") from error
             self._made.add(folder)
-        return os.path.join(folder, f".tmp-{uuid.uuid4().hex}".encode())
+        return os.path.join(folder, TMP + uuid.uuid4().hex.encode())
 
     def _write(self, key: str, data: BinaryIO, publish: Callable[[bytes, bytes], None]) -> None:
         """Write beside the final name, make it durable, then ``publish``: os.replace or _link_first."""
         final, tmp = self.path(key), self._tmp(key)
         try:
-            with faults_of(self.url):
+            with faults_of(self.url), _gone_at_the_end(tmp):
                 with open(tmp, "xb") as file:
                     shutil.copyfileobj(data, file, 1 << 20)
                     file.flush()
                     os.fsync(file.fileno())
                 publish(tmp, final)
                 self._sync_folder(key)
-        finally:
-            try:
-                os.unlink(tmp)
-            except FileNotFoundError:
-                pass
+        except FileNotFoundError as error:
+            raise Stopped(f"{self.url}: {key}: its folder was removed; run the same command again to go on") from error
 
     def _sync_folder(self, key: str) -> None:
         handle = os.open(os.path.dirname(self.path(key)), os.O_RDONLY)
@@ -217,6 +225,18 @@ class Folder:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextmanager
+def _gone_at_the_end(tmp: bytes) -> Iterator[None]:
+    """Take a temporary name away, whatever happened: a rename onto another link of the same file leaves it."""
+    try:
+        yield
+    finally:
+        try:
+            os.unlink(tmp)
+        except FileNotFoundError:
+            pass
 
 
 def _link_first(tmp: bytes, final: bytes) -> None:

@@ -64,7 +64,7 @@ def _look() -> None:
     pause = threading.Event()
     while not pause.wait(min(LOOK_S, _patience_s / 4)):
         if _moved and monotonic() - _moved > _patience_s:
-            print(f"wavmill: nothing moved for {_patience_s:g} s; this worker ends itself", file=sys.stderr)
+            sys.stderr.write(f"wavmill: nothing moved for {_patience_s:g} s; this worker ends itself\n")
             faulthandler.dump_traceback(all_threads=True)
             os._exit(70)
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 
 class Op(NamedTuple):
-    """list: the keys below a prefix; get: a value or None; put; create: unless there, the value now there; delete."""
+    """list: the keys below a prefix; read: the objects below one; get: a value or None; put; create: unless there, the
+    value now there; delete. What is read object by object never changes, so that to read it at once is the same."""
 
     does: str
     key: str
@@ -27,8 +28,10 @@ SHARDS = ("s0", "s1")
 # ---- what acts ----------------------------------------------------------------------------------------------------
 
 
-def driver(name: str, shards: tuple[str, ...], wrong: str) -> Actor:
-    """Mill the shards that have no record, choose, publish: pipeline/commit.py and pipeline/publish.py."""
+def driver(name: str, shards: tuple[str, ...], wrong: str, dataset: str = "1") -> Actor:
+    """Plan, mill the shards that have no record, choose, publish: pipeline/plan.py, commit.py and publish.py."""
+    if dataset != "1":  # which was planned before this history begins
+        yield Op("create", f"plan/{dataset}")
     done = _attempts((yield Op("list", "done/")))
     if wrong == "deletes on recovery":
         for key in (yield Op("list", "out/")):
@@ -37,29 +40,34 @@ def driver(name: str, shards: tuple[str, ...], wrong: str) -> Actor:
     for shard in shards[:1] if wrong == "publishes with a shard missing" else shards:
         if shard not in done:
             yield from attempt(name, shard, wrong)
-    if (choice := (yield Op("get", "choice"))) is None:
+    if (choice := (yield Op("get", f"choice/{dataset}"))) is None:
         done = _attempts((yield Op("list", "done/")))
         if len(done) < len(shards) and wrong != "publishes with a shard missing":
             return
         mine = tuple(sorted(done.items()))
         if wrong == "chooses by overwriting":
-            yield Op("put", "choice", mine)
+            yield Op("put", f"choice/{dataset}", mine)
             choice = mine
         elif wrong == "chooses without asking who won":
-            yield Op("create", "choice", mine)
+            yield Op("create", f"choice/{dataset}", mine)
             choice = mine
         elif wrong == "store without create-once":
-            if (yield Op("get", "choice")) is None:
-                yield Op("put", "choice", mine)
-            choice = yield Op("get", "choice")
+            if (yield Op("get", f"choice/{dataset}")) is None:
+                yield Op("put", f"choice/{dataset}", mine)
+            choice = yield Op("get", f"choice/{dataset}")
         else:
-            choice = yield Op("create", "choice", mine)
+            choice = yield Op("create", f"choice/{dataset}", mine)
     rows = []
     for shard, which in choice:
         rows.append((shard, (yield Op("get", f"out/{shard}.{which}"))))
-    part = f"part.{name}" if wrong == "names parts by publisher" else "part"
+    part = f"part/{dataset}.{name}" if wrong == "names parts by publisher" else f"part/{dataset}"
     yield Op("put", part, tuple(rows))
-    yield Op("put", "dataset", (part, choice))
+    yield Op("put", f"dataset/{dataset}", (part, choice))
+
+
+def other(name: str, shards: tuple[str, ...], wrong: str) -> Actor:
+    """A driver of the same shards for another dataset: under another name, or of the next version."""
+    yield from driver(name, shards, wrong, "2")
 
 
 def attempt(name: str, shard: str, wrong: str) -> Actor:
@@ -71,15 +79,31 @@ def attempt(name: str, shard: str, wrong: str) -> Actor:
 
 
 def collector(name: str, shards: tuple[str, ...], wrong: str) -> Actor:
-    """Remove the attempts that were not chosen; none before there is a choice."""
-    choice = yield Op("get", "choice")
-    if choice is None and wrong != "collects before the choice":
+    """Remove the attempts that may go: pipeline/garbage.py."""
+    plans = (yield Op("list", "plan/")) if wrong == "collects by plans read before the choices" else ()
+    choices = dict((yield Op("read", "choice/")))
+    plans = plans or (yield Op("list", "plan/"))
+    waiting = {*map(_last, plans)} - {*map(_last, choices)}
+    if waiting and wrong not in ("collects while a job may choose", "collects before the choice"):
         return
-    recorded = {key.removeprefix("done/") for key in (yield Op("list", "done/"))}
-    for key in (yield Op("list", "out/")):
-        which = key.removeprefix("out/")
-        if which not in {f"{shard}.{one}" for shard, one in choice} if choice else which not in recorded:
-            yield Op("delete", key)
+    named: dict[str, set[str]] = {}
+    for shard, which in (pair for choice in choices.values() for pair in choice):
+        named.setdefault(shard, set()).add(which)
+    recorded, found = (yield Op("list", "done/")), (yield Op("list", "out/"))
+    for one in sorted({_last(key) for key in recorded + found}):
+        shard, which = one.split(".")
+        chosen = named.get(shard, set())
+        if wrong == "collects before the choice":
+            may_go = f"done/{one}" not in recorded
+        elif wrong == "collects what comes first":
+            may_go = bool(chosen) and which not in chosen
+        elif wrong == "collects what another dataset is made of":
+            may_go = bool(chosen) and which != min(chosen)
+        else:
+            may_go = bool(chosen) and which not in chosen and min(chosen) < which
+        for key in (f"done/{one}", f"out/{one}"):
+            if may_go and key in recorded + found:
+                yield Op("delete", key)
 
 
 def _attempts(keys: tuple[str, ...]) -> dict[str, str]:
@@ -91,7 +115,11 @@ def _attempts(keys: tuple[str, ...]) -> dict[str, str]:
 
 
 def _shard(key: str) -> str:
-    return key.split("/")[1].split(".")[0]
+    return _last(key).split(".")[0]
+
+
+def _last(key: str) -> str:
+    return key.split("/")[1]
 
 
 # ---- what may happen ----------------------------------------------------------------------------------------------
@@ -113,6 +141,8 @@ def applied(kept: Kept, op: Op) -> tuple[Kept, Any]:
     store = dict(kept)
     if op.does == "list":
         return kept, tuple(key for key in store if key.startswith(op.key))
+    if op.does == "read":
+        return kept, tuple(pair for pair in kept if pair[0].startswith(op.key))
     if op.does == "get":
         return kept, store.get(op.key)
     if op.does == "delete":
@@ -142,9 +172,9 @@ def explored(cast: Cast, faults: int) -> tuple[str, int]:
     Every interleaving, with up to so many faults: a crash before or after an operation takes effect, or an answer
     that is lost, after which the client sends the same operation again.
     """
-    start: tuple[Any, ...] = ((), ((),) * len(cast.actors), faults)
+    start: tuple[Any, ...] = ((("plan/1", None),), ((),) * len(cast.actors), faults)
     states, waiting = {start}, [start]
-    drivers = [number for number, (_, acts) in enumerate(cast.actors) if acts is driver]
+    drivers = [number for number, (_, acts) in enumerate(cast.actors) if acts in (driver, other)]
     while waiting:
         kept, everyone, left = waiting.pop()
         for number, answers in enumerate(everyone):
@@ -180,35 +210,44 @@ def outcomes(
             yield again, (*answers, answer), 1
 
 
+@lru_cache(maxsize=1 << 16)
 def broken(cast: Cast, before: Kept, after: Kept) -> str:
     """What a reader could see go wrong, or ""."""
     if before == after:
         return ""
     old, new = dict(before), dict(after)
-    for key in ("choice", "dataset", *(key for key in old if key.startswith("part"))):
-        if key in old and old[key] != new.get(key):
-            return f"{key.split('.')[0]} changed or vanished"
-    for key in new:
-        if key.startswith("done/") and "choice" not in new and key.replace("done/", "out/") not in new:
-            return "a record without its data"  # after the choice nobody reads those that were not chosen
-    if "dataset" in new:
-        part, choice = new["dataset"]
-        if {shard for shard, _ in choice} != set(cast.shards):
-            return "a dataset without a shard"
-        if sum(key.startswith("part") for key in new) != 1:
-            return "a clip twice among the parts"
-        if new[part] != tuple((shard, f"{shard} by {which}") for shard, which in choice):
-            return "a part that is not what was chosen"
+    for key, value in old.items():
+        if not key.startswith(("out/", "done/")) and value != new.get(key):
+            return f"{key.split('/')[0]} changed or vanished"
+    for shard, which in _attempts(tuple(key for key in new if key.startswith("done/"))).items():
+        if f"out/{shard}.{which}" not in new:  # of the one that the next choice would name
+            return "a record without its data"
+    for key, value in new.items():
+        if key.startswith("choice/"):
+            for shard, which in value:
+                if not {f"done/{shard}.{which}", f"out/{shard}.{which}"} <= new.keys():
+                    return "a choice of what is gone"
+        if key.startswith("dataset/"):
+            part, choice = value
+            if {shard for shard, _ in choice} != set(cast.shards):
+                return "a dataset without a shard"
+            if sum(one.startswith(f"part/{_last(key)}") for one in new) != 1:
+                return "a clip twice among the parts"
+            if new[part] != tuple((shard, f"{shard} by {which}") for shard, which in choice):
+                return "a part that is not what was chosen"
     return ""
 
 
 def unfinished(cast: Cast, kept: Kept) -> str:
-    """What is wrong when one more driver starts, alone and undisturbed, or ""."""
-    alone = cast._replace(actors=(("again", driver),))
-    answers: tuple[Any, ...] = ()
-    while (op := next_op(alone, 0, answers)) is not None:
-        after, answer = applied(kept, op)
-        if wrong := broken(cast, kept, after):
-            return f"run again: {wrong}"
-        kept, answers = after, (*answers, answer)
-    return "" if "dataset" in dict(kept) else "run again: no dataset"
+    """What is wrong when one more driver of each dataset starts, alone and undisturbed, or ""."""
+    for acts in {acts for _, acts in cast.actors} & {driver, other}:
+        alone = cast._replace(actors=(("again", acts),))
+        answers: tuple[Any, ...] = ()
+        while (op := next_op(alone, 0, answers)) is not None:
+            after, answer = applied(kept, op)
+            if wrong := broken(cast, kept, after):
+                return f"run again: {wrong}"
+            kept, answers = after, (*answers, answer)
+        if f"dataset/{1 if acts is driver else 2}" not in dict(kept):
+            return "run again: no dataset"
+    return ""

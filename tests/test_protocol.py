@@ -1,7 +1,7 @@
 """No interleaving of the commit protocol loses, doubles or tears a clip; every way to get it wrong is found out."""
 
 import pytest
-from protocol import SHARDS, Cast, attempt, collector, driver, explored
+from protocol import SHARDS, Cast, attempt, collector, driver, explored, other
 
 
 def late(name, shards, wrong):
@@ -10,11 +10,20 @@ def late(name, shards, wrong):
 
 
 DRIVERS = (("a", driver), ("b", driver))
-EVERYONE = (*DRIVERS, ("late", late), ("collector", collector))
+EVERYONE = (("collector", collector), *DRIVERS, ("late", late))
+TWO_DATASETS = (("collector", collector), ("a", driver), ("b", other), ("late", late))  # of the same shards
+BY_NAME_FIRST = tuple(("0" if acts is late else name, acts) for name, acts in TWO_DATASETS)  # the late attempt
 
 
 @pytest.mark.parametrize(
-    ("actors", "shards", "faults"), [(EVERYONE, 1, 1), ((*DRIVERS, ("late", late)), 1, 2), (DRIVERS, 2, 2)]
+    ("actors", "shards", "faults"),
+    [
+        (EVERYONE, 1, 1),
+        ((*DRIVERS, ("late", late)), 1, 2),
+        (DRIVERS, 2, 2),
+        (TWO_DATASETS, 1, 0),
+        (BY_NAME_FIRST, 1, 0),
+    ],
 )
 def test_every_history_ends_with_each_clip_once(actors, shards, faults):
     wrong, states = explored(Cast(actors, SHARDS[:shards]), faults)
@@ -30,12 +39,29 @@ def test_every_history_ends_with_each_clip_once(actors, shards, faults):
         ("chooses without asking who won", "part"),
         ("names parts by publisher", "a clip twice among the parts"),
         ("collects before the choice", "a record without its data"),
-        ("deletes on recovery", "part"),
+        ("deletes on recovery", "a record without its data"),
         ("store without create-once", "choice changed or vanished"),
     ],
 )
 def test_a_wrong_protocol_is_found_out(mistake, found):
     assert found in explored(Cast(EVERYONE, SHARDS, mistake), 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "actors"),
+    [
+        ("collects while a job may choose", TWO_DATASETS),
+        ("collects by plans read before the choices", TWO_DATASETS),
+        ("collects what comes first", BY_NAME_FIRST),
+        ("collects what another dataset is made of", TWO_DATASETS),
+    ],
+)
+def test_what_another_dataset_may_be_made_of_is_no_garbage(mistake, actors):
+    """Its choice would name what is gone, or the next one would."""
+    assert explored(Cast(actors, SHARDS[:1], mistake), 0)[0] in (
+        "a choice of what is gone",
+        "a record without its data",
+    )
 
 
 def test_a_store_without_create_once_is_safe_for_one_publisher_at_a_time():

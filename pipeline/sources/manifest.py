@@ -146,6 +146,8 @@ def located(root: str, path: str) -> tuple[Store, str]:
         return _store(f"s3://{bucket}"), key
     if path.startswith("/"):
         return _store("/"), path.lstrip("/")
+    if "://" in path:  # it would be rejected as missing, and be written down with all that is in it
+        raise JobError(f"source.path: {path} in the manifest is neither a path nor an s3:// address")
     return _store(root), path
 
 
