@@ -122,10 +122,10 @@ def run(
     else:
         from pipeline.run import run as run_job
 
-        done = attempts_done(open_store(checked.store), fingerprint(checked))
-        total_s = sum(shard["seconds"] for shard in todo_of(plans, {*done}))
+        done = {*attempts_done(open_store(checked.store), fingerprint(checked))}
+        total_s = sum(shard["seconds"] for shard in todo_of(plans, done))
         with Watch(out, total_s, max_rejects) as watch:
-            dataset = run_job(checked, plans, connecting(on, verbose), watch)
+            dataset = run_job(checked, plans, connecting(on, verbose), watch, done)
         words.print_ran(out, watch, resumed=len(done))
     words.print_dataset(out, dataset, checked.address)
     counts = dataset["counts"]

@@ -170,6 +170,9 @@ class Child:
             elif "reject" in answer:
                 self.busy = False
                 raise Reject(*answer["reject"])
+            elif "machine" in answer:
+                self.busy = False
+                raise Stopped(f"{answer['machine']}; run the same command again to go on")
             elif "broke" in answer:
                 self.busy = False
                 raise Died("crashed", answer["broke"])
@@ -194,9 +197,10 @@ class Child:
     def _hand_over(self, file: io.BytesIO) -> None:
         """The bytes in a file that the child can read as any other."""
         held, done = file.getbuffer(), 0
-        os.ftruncate(self.given.fileno(), len(held))
-        while done < len(held):
-            done += os.pwrite(self.given.fileno(), held[done:], done)
+        with faults_of("where sounds are decoded"):
+            os.ftruncate(self.given.fileno(), len(held))
+            while done < len(held):
+                done += os.pwrite(self.given.fileno(), held[done:], done)
         held.release()
 
     def _read(self, file: BinaryIO, at: int, size: int) -> int:

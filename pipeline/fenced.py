@@ -4,6 +4,7 @@ python -m pipeline.fenced SOCKET GIVEN SAMPLES PARENT    (handles, and the paren
 """
 
 import ctypes
+import errno
 import io
 import json
 import mmap
@@ -25,6 +26,7 @@ from pipeline.errors import Reject
 
 MEMORY_BYTES = 1 << 30  # for one sound, above what the process has anyway; and for the clip that is being cut:
 CLIP_BYTES_PER_S = 4 * 4 * 192_000  # four copies of it, float32, at the highest rate in use
+MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}  # its faults
 ALIVE_S = 1.0
 READ_BYTES = 1 << 18
 PR_SET_PDEATHSIG = 1
@@ -83,9 +85,17 @@ class Samples:
         """The first so many of them, to be written or copied."""
         if self.map is None or len(self.map) < 4 * count:
             if os.fstat(self.handle).st_size < 4 * count or not count:
-                os.ftruncate(self.handle, 4 << max(count, 1 << 16).bit_length())
+                _grow(self.handle, 4 << max(count, 1 << 16).bit_length())
             self.map = mmap.mmap(self.handle, 0)
         return np.frombuffer(self.map, np.float32, count)
+
+
+def _grow(handle: int, size: int) -> None:
+    """Have the room now: a page that is missing later would kill who writes to it."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+    else:
+        os.ftruncate(handle, size)
 
 
 class Distant(io.RawIOBase):
@@ -133,12 +143,25 @@ class Decoding:
                     self._parts(file, asked)
         except Reject as reject:
             self._say({"reject": [reject.reason, reject.message]})
+        except OSError as error:
+            if error.errno in MACHINE:
+                self._say({"machine": f"{error.strerror} (where sounds are decoded)"})
+            elif error.errno == errno.ENOMEM:
+                self._say({"reject": self._too_large(asked)})
+            else:
+                self._broke(error)
         except MemoryError:
-            self._say({"reject": ["too_large", f"decoding it takes more than {self._most(asked) >> 20:,} MiB"]})
+            self._say({"reject": self._too_large(asked)})
         except Exception as error:
-            at = traceback.extract_tb(error.__traceback__)[-1]
-            told = f"{type(error).__name__}: {error} ({Path(at.filename).name}, line {at.lineno})"
-            self._say({"broke": told[:1000]})
+            self._broke(error)
+
+    def _too_large(self, asked: dict[str, Any]) -> list[str]:
+        return ["too_large", f"decoding it takes more than {self._most(asked) >> 20:,} MiB"]
+
+    def _broke(self, error: Exception) -> None:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{type(error).__name__}: {error} ({Path(at.filename).name}, line {at.lineno})"
+        self._say({"broke": told[:1000]})
 
     def _parts(self, file: BinaryIO, asked: dict[str, Any]) -> None:
         clip = _clip(asked["clip"])

@@ -26,6 +26,8 @@ LONG_BYTES = 64 << 20  # above this the header is read when the job is planned
 RANGE_S = 3600  # a longer sound is given to several shards
 GUESS_BYTES_PER_S = 16_000  # where no header can be read: FLAC at 16 kHz
 SAMPLED = 8  # headers read for each kind of file, to estimate hours
+KINDS = 64  # the most frequent ones; what ends like nothing else is guessed
+SUFFIX = r"(?s)^.*/[^.]*$|^[^/.]*$|^.*\."  # all of a path but its suffix
 AHEAD = 16  # objects fetched at once from an object store
 
 SCHEMA = pa.schema([
@@ -82,15 +84,18 @@ def table_of(
 ) -> Iterator[pa.Table]:
     """Entries with their lo and hi -> tables of the plan, a bounded number of rows at a time."""
     rest = iter(entries)
-    while some := list(islice(rest, many)):
-        columns = [
-            [entry.key for entry, _, _ in some],
-            [entry.size for entry, _, _ in some],
-            [entry.stamp for entry, _, _ in some],
-            [lo for _, lo, _ in some],
-            [hi for _, _, hi in some],
-        ]
-        yield pa.table(columns, schema=schema)
+    while True:
+        columns: tuple[list[Any], ...] = ([], [], [], [], [])
+        key, size, stamp, low, high = (column.append for column in columns)
+        for entry, lo, hi in islice(rest, many):  # a tuple that was kept would wake the garbage collector
+            key(entry.key)
+            size(entry.size)
+            stamp(entry.stamp)
+            low(lo)
+            high(hi)
+        if not columns[0]:
+            return
+        yield pa.table(list(columns), schema=schema)
 
 
 def ranges_of(store: Store, entry: Entry, clip: Clip) -> list[tuple[int, int]]:
@@ -108,13 +113,13 @@ def ranges_of(store: Store, entry: Entry, clip: Clip) -> list[tuple[int, int]]:
 
 
 def seconds_by_suffix(store: Store, objects: pa.Table) -> np.ndarray:
-    """An estimate of each object's seconds from its bytes, by the headers of a few objects of each kind."""
+    """An estimate of each object's seconds, (N,) float64, from its bytes and a few headers of the usual kinds."""
     sizes = objects["size"].to_numpy().clip(0)
-    suffixes = pc.utf8_lower(pc.replace_substring_regex(objects["path"], r"(?s)^.*[./]", ""))
-    coded = suffixes.combine_chunks().dictionary_encode()  # no Python object per file
+    suffixes = pc.utf8_lower(pc.replace_substring_regex(objects["path"], SUFFIX, ""))
+    coded = suffixes.dictionary_encode().unify_dictionaries().combine_chunks()  # no Python object per file
     index = coded.indices.to_numpy()
     per_s = np.full(len(coded.dictionary), float(GUESS_BYTES_PER_S))
-    for kind in range(len(coded.dictionary)):
+    for kind in np.argsort(-np.bincount(index), kind="stable")[:KINDS]:
         rows = np.flatnonzero((index == kind) & (sizes > 0))
         measured = [0.0, 0.0]
         for row in rows[np.linspace(0, len(rows) - 1, min(SAMPLED, len(rows))).astype(int)]:
@@ -126,9 +131,11 @@ def seconds_by_suffix(store: Store, objects: pa.Table) -> np.ndarray:
                 continue
         if measured[0] > 0:
             per_s[kind] = measured[1] / measured[0]
-    whole = sizes / per_s[index]
+    seconds = sizes / per_s[index]
     lo, hi = objects["lo"].to_numpy(), objects["hi"].to_numpy()
-    return np.where(hi >= 0, hi - lo, np.maximum(whole - lo, 0.0))
+    parts = np.flatnonzero((hi >= 0) | (lo > 0))  # few: of everything of this size there is one copy less
+    seconds[parts] = np.where(hi[parts] >= 0, hi[parts] - lo[parts], np.maximum(seconds[parts] - lo[parts], 0.0))
+    return seconds
 
 
 def ahead(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:

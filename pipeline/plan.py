@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.job import Job, decisive, fingerprint
+from pipeline.listing import PIECE_ROWS, identities, in_order, unplanned
 from pipeline.rows import frame_bytes
 from pipeline.store import Store, open_store, sha256
 
@@ -69,7 +69,7 @@ def make_plans(job: Job, refresh: bool = False) -> list[Plan]:
     store, plans = open_store(job.store), plans_of(job)
     if plans and not refresh and plans[0].said["remote"]:
         return plans
-    objects = unplanned(store, plans, list_objects(job))
+    objects = unplanned(store, [plan.objects_key for plan in plans], job.source.objects(job.clip))
     return plans if plans and not objects.num_rows else next_plan(job, plans, objects)
 
 
@@ -98,22 +98,7 @@ def next_plan(job: Job, plans: list[Plan], objects: pa.Table, retry: str = "") -
 
 def list_objects(job: Job) -> pa.Table:
     """Everything the source finds now, in plan order: by path."""
-    table = pa.concat_tables(job.source.objects(job.clip))
-    return table.take(pc.sort_indices(table, [(name, "ascending") for name in ("path", "lo")])).combine_chunks()
-
-
-def unplanned(store: Store, plans: list[Plan], objects: pa.Table) -> pa.Table:
-    """The objects that none of the plans holds as they are now."""
-    if not plans:
-        return objects
-    known = pc.unique(pa.concat_arrays([c for p in plans for c in identities(read_objects(store, p)).chunks]))
-    return objects.filter(pc.invert(pc.is_in(identities(objects), known)))
-
-
-def identities(objects: pa.Table) -> pa.ChunkedArray:
-    """One text per object that changes whenever anything about it does: path, size, stamp, stretch, metadata."""
-    texts = [column.cast(pa.string()) for column in objects.columns]
-    return pc.binary_join_element_wise(*texts, "\x1f", null_handling="replace", null_replacement="\x00")
+    return in_order(pa.concat_tables(job.source.objects(job.clip)))
 
 
 def cut(job: Job, objects: pa.Table, generation: int = 0) -> pa.Table:
@@ -134,12 +119,20 @@ def cut(job: Job, objects: pa.Table, generation: int = 0) -> pa.Table:
         by_clips = np.searchsorted(until_clips, before_clips + most_clips * (1 + 1e-9), side="right")
         starts.append(max(at + 1, int(min(by_s, by_clips))))
     head = (fingerprint(job) + (f":{generation}" if generation else "")).encode()
-    names, keys = identities(objects), []
-    for lo, hi in pairwise(starts):
-        content = "\n".join(names.slice(lo, hi - lo).to_pylist())
-        keys.append(hashlib.sha256(head + b"\n" + content.encode()).hexdigest()[:32])
     sums = np.add.reduceat(seconds, starts[:-1])
-    return pa.table([keys, starts[:-1], starts[1:], sums], schema=SHARD_SCHEMA)
+    return pa.table([_keys(head, objects, starts), starts[:-1], starts[1:], sums], schema=SHARD_SCHEMA)
+
+
+def _keys(head: bytes, objects: pa.Table, starts: list[int]) -> list[str]:
+    """The key of each shard: a hash of the identities of its objects, one a line."""
+    keys, most = [], PIECE_ROWS // SHARD_CLIPS
+    for at in range(0, len(starts) - 1, most):
+        lo, hi = starts[at], starts[min(at + most, len(starts) - 1)]
+        names = identities(objects.slice(lo, hi - lo)).combine_chunks()
+        offsets = pa.array([start - lo for start in starts[at : at + most + 1]], pa.int32())
+        for content in pc.binary_join(pa.ListArray.from_arrays(offsets, names), "\n"):
+            keys.append(hashlib.sha256(head + b"\n" + content.as_buffer()).hexdigest()[:32])
+    return keys
 
 
 def bytes_per_s(job: Job) -> float:
@@ -181,13 +174,15 @@ def put_table(store: Store, folder: str, name: str, table: pa.Table) -> dict[str
 
 def _load(store: Store, key: str) -> Plan:
     said = json.loads(store.read(key))
-    with store.open(said["shards"]["key"]) as file:
-        return Plan(said["number"], said, pq.read_table(file))
+    shards = store.read(said["shards"]["key"])  # at once: to open it would ask for its size first
+    return Plan(said["number"], said, pq.read_table(pa.BufferReader(shards)))
 
 
 def todo_of(plans: list[Plan], done: set[str]) -> Iterator[dict[str, Any]]:
     """The shards without a record, as the rows that workers get."""
+    finished = pa.array(done, pa.string())
     for plan in plans:
-        for shard in plan.shards.to_pylist():
-            if shard["shard"] not in done:
+        left = plan.shards.filter(pc.invert(pc.is_in(plan.shards["shard"], finished)))
+        for some in left.to_batches(max_chunksize=PIECE_ROWS):
+            for shard in some.to_pylist():
                 yield {**shard, "objects": plan.objects_key}

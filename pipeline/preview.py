@@ -9,9 +9,12 @@ import pyarrow.compute as pc
 
 from pipeline.commit import attempts_done
 from pipeline.job import Job, fingerprint
-from pipeline.plan import cut, list_objects, plans_of, todo_of, unplanned
+from pipeline.listing import unplanned
+from pipeline.objects import LONG_BYTES
+from pipeline.plan import cut, list_objects, plans_of, todo_of
 from pipeline.published import numbers
 from pipeline.rows import PRODUCTS, frame_bytes
+from pipeline.s3 import IS_MD5
 from pipeline.store import open_store
 
 GUESS_HZ = 50.0  # of a dataset's column, which is counted in rows and not in frames
@@ -25,6 +28,7 @@ class Preview:
     bytes: int
     seconds: float
     skipped: dict[str, int]
+    unverified: str  # which inputs have no checksum, as a sentence; "" = none
     shards: int
     done: int
     requests: int
@@ -41,7 +45,7 @@ def preview(job: Job) -> Preview:
     plans = plans_of(job)
     objects = list_objects(job)
     seconds = np.asarray(job.source.seconds(objects), float)
-    fresh = unplanned(store, plans, objects)
+    fresh = unplanned(store, [plan.objects_key for plan in plans], [objects])
     planned = sum(plan.shards.num_rows for plan in plans)
     new = cut(job, fresh).num_rows if fresh.num_rows else 0
     left = len(list(todo_of(plans, set(attempts_done(store, fingerprint(job))))))
@@ -54,6 +58,7 @@ def preview(job: Job) -> Preview:
         bytes=int(pc.sum(pc.max_element_wise(objects["size"], 0)).as_py()),
         seconds=float(seconds.sum()),
         skipped=dict(getattr(job.source, "skipped", {})),
+        unverified=unverified(objects, job.source.kind),
         shards=planned + new,
         done=planned - left,
         requests=2 * (left + new),
@@ -63,6 +68,27 @@ def preview(job: Job) -> Preview:
         fingerprint=fingerprint(job),
         codebook_missing=job.token.codebook if missing else "",
     )
+
+
+def unverified(objects: pa.Table, kind: str) -> str:
+    """Which objects' bytes cannot be compared with a checksum when they are read, as far as a listing tells.
+
+    An etag is an MD5 unless the object was uploaded in parts, and is compared with a body that is read at once: tars
+    and long sounds are not. With SSE-KMS it only looks like one, which no listing says; such a body is read twice.
+    """
+    if kind == "dataset":
+        return ""
+    local = pc.match_substring_regex(objects["stamp"], "^[0-9]{1,20}$")  # a time in ns
+    whole = pc.match_substring_regex(objects["stamp"], f"^{IS_MD5.pattern}$")
+    pieces = pc.and_(whole, pc.or_(pc.greater(objects["size"], LONG_BYTES), kind == "webdataset"))
+    parts = pc.and_(pc.invert(pc.or_(local, whole)), pc.greater_equal(objects["size"], 0))
+    counts = [pc.sum(one, min_count=0).as_py() for one in (local, parts, pieces)]
+    by_etag = (f"{counts[1]:,} have an etag of several parts", f"{counts[2]:,} are read in pieces")
+    said = [text for text, count in zip(by_etag, counts[1:], strict=True) if count]
+    sentences = [f"{' and '.join(said)}: their bytes are checked by length and etag only"] if said else []
+    if counts[0]:
+        sentences.append(f"{counts[0]:,} are files in a folder: only their size and time tell whether they changed")
+    return f"of {objects.num_rows:,}, {'; '.join(sentences)}" if sentences else ""
 
 
 def steps_of(job: Job) -> list[tuple[str, str, str, str, str, str]]:

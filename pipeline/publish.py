@@ -28,7 +28,7 @@ from pipeline.published import DATASET, find_dataset
 from pipeline.report import dataset_page
 from pipeline.rows import rejects
 from pipeline.spent import time_of
-from pipeline.store import Store, join, open_store, sha256
+from pipeline.store import Store, faults_of, join, open_store, sha256
 from pipeline.versions import claim, claimed
 
 PART_BYTES = 256 << 20
@@ -165,7 +165,7 @@ def _write_part(
     store: Store, key: str, group: list[dict[str, Any]], gone: dict[str, Any], columns: pa.Schema
 ) -> tuple[int, float, int, dict[str, Any]]:
     seconds, shards = 0.0, ahead(lambda record: kept(_read(store, record, "data"), gone.get(record["shard"])), group)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, faults_of(folder):
         path = Path(folder) / "part.parquet"
         with parquet_writer(str(path), columns) as writer:
             waiting = columns.empty_table()
@@ -190,7 +190,7 @@ def _write_rejects(
     some = [record for record in records if record["rejects"]]
     read = ahead(lambda record: kept(_read(store, record, "rejects"), gone.get(record["shard"])), some)
     table = pa.concat_tables([rejects(carry).empty_table(), *read])
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, faults_of(folder):
         path = Path(folder) / "rejects.parquet"
         with parquet_writer(str(path), table.schema) as writer:
             writer.write_table(table)

@@ -29,16 +29,24 @@ WAVE_SHARDS = 20_000  # Ray's driver keeps 16 KB per shard
 Watch = Callable[[dict[str, Any]], None]
 
 
-def run(job: Job, plans: list[Plan], connect: Callable[[], Any], watch: Watch = lambda row: None) -> dict[str, Any]:
+def run(
+    job: Job,
+    plans: list[Plan],
+    connect: Callable[[], Any],
+    watch: Watch = lambda row: None,
+    done: set[str] | None = None,
+) -> dict[str, Any]:
     """Make the dataset of a resolved job; return dataset.json. The same call again goes on where this one ended.
 
     ``connect`` is called when there is something to mill: a finished job needs no Ray. ``watch`` gets one small
-    row per shard that is done, and ``{"waiting": text}`` when for long none is.
+    row per shard that is done, and ``{"waiting": text}`` when for long none is. ``done``: the shards with a record,
+    where they are known already.
     """
-    if (already := published(job, plans)) is not None:
-        return already
-    done = attempts_done(open_store(job.store), fingerprint(job))
-    todo = todo_of(plans, set(done))
+    if done is None:
+        if (already := published(job, plans)) is not None:
+            return already
+        done = set(attempts_done(open_store(job.store), fingerprint(job)))
+    todo = todo_of(plans, done)
     while wave := list(islice(todo, WAVE_SHARDS)):
         connect()
         mill(job, wave, watch)

@@ -11,10 +11,10 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from pipeline.errors import JobError, NotAllowed, Reject, Stopped
 from pipeline.names import bytes_of, text_of
@@ -155,28 +155,27 @@ class Folder:
 
         A link that leads nowhere is listed with a size of -1: somebody meant a file.
         """
-        stack = [(self.path(prefix.rstrip("/")), prefix.rstrip("/"))]
-        while stack:
-            folder, key = stack.pop()
-            below = f"{key}/" if key else ""
-            with faults_of(self.url):
+        prefix = prefix.rstrip("/")
+        stack: list[tuple[str, Any]] = [(f"{prefix}/" if prefix else "", None)]
+        with faults_of(self.url):
+            while stack:
+                key, entry = stack.pop()
                 try:
-                    with os.scandir(folder) as found:
-                        entries = list(found)
+                    if entry is None or key.endswith("/"):
+                        stack += self._inside(key, self.path(prefix) if entry is None else entry.path)
+                    elif entry.is_symlink() and not os.path.exists(entry.path):
+                        yield Entry(key, -1, "")
+                    elif entry.is_file() and not entry.name.startswith(TMP):
+                        facts = entry.stat()
+                        yield Entry(key, facts.st_size, str(facts.st_mtime_ns))
                 except FileNotFoundError:
-                    continue
-                for entry in entries:
-                    name = below + text_of(entry.name)
-                    try:
-                        if entry.is_dir(follow_symlinks=False):
-                            stack.append((entry.path, name))
-                        elif entry.is_symlink() and not os.path.exists(entry.path):
-                            yield Entry(name, -1, "")
-                        elif entry.is_file() and not entry.name.startswith(TMP):
-                            facts = entry.stat()
-                            yield Entry(name, facts.st_size, str(facts.st_mtime_ns))
-                    except FileNotFoundError:
-                        continue  # gone between the listing and the look
+                    continue  # gone between the listing and the look
+
+    def _inside(self, key: str, folder: bytes) -> Sequence[tuple[str, Any]]:
+        """What a folder holds, the last key first: a plan in the order of its listing needs no sorting."""
+        with os.scandir(folder) as found:
+            entries = [(f"{key}{text_of(one.name)}{'/' * one.is_dir(follow_symlinks=False)}", one) for one in found]
+        return sorted(entries, key=lambda pair: pair[0], reverse=True)
 
     def remove(self, key: str) -> None:
         with faults_of(self.url):

@@ -3,7 +3,7 @@
 import pytest
 from inline import digest, mill, rows_of, run_inline, words
 
-from pipeline import decode
+from pipeline import decode, objects
 from pipeline.errors import JobError
 from pipeline.plan import make_plans
 from pipeline.publish import publish

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_kill import kill_tree
+from raykills import kill_tree
 from training import JOB, LABELS, put_dataset, training
 
 from model.sampler import part
