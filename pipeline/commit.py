@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from time import perf_counter
 from typing import Any
@@ -63,7 +64,7 @@ class Commit:
             "host": socket.gethostname(),
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "spent_s": {**spent_s(shard), "commit": round(perf_counter() - start, 6)},
-            "versions": {"wavmill": VERSION, **{name: version(name) for name in RECORDED_VERSIONS}},
+            "versions": versions(),
         }
         self.store.put(record_key(self.fingerprint, key, attempt), sealed(record))
         names = ("shard", "found", "done", "rejected", "seconds")
@@ -88,6 +89,12 @@ class Commit:
             raise AssertionError(f"{key}: what was written is not what is read back")
         self.store.put(key, data)
         return {"key": key, "sha256": sha256(data), "bytes": len(data), "rows": table.num_rows}
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of what made the numbers; looked up once, for it takes as long as a small shard."""
+    return {"wavmill": VERSION, **{name: version(name) for name in RECORDED_VERSIONS}}
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

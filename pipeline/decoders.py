@@ -122,6 +122,8 @@ class Ffmpeg:
 
     def __init__(self, container: Any, promised_s: float) -> None:
         self.container, stream, self.promised_s = container, container.streams.audio[0], promised_s
+        if stream.codec_context is None:
+            raise Reject("no_decoder", "FFmpeg knows its container, and no decoder for the sound in it")
         self.rate_hz, self.channels = stream.codec_context.sample_rate, stream.codec_context.channels
         if not self.rate_hz or not self.channels:
             raise Reject("corrupt", "FFmpeg finds a sound without a sampling rate")

@@ -68,6 +68,7 @@ def code_of(error: Any) -> str:
 def faults_of(where: str) -> Iterator[None]:
     """Turn what S3 says into the errors people see; a missing key is a FileNotFoundError as it is in a folder."""
     from botocore import exceptions as sdk
+    from urllib3.exceptions import HTTPError  # the body of a refusal that breaks off reaches us as it is
 
     try:
         yield
@@ -87,7 +88,7 @@ def faults_of(where: str) -> Iterator[None]:
         raise NotAllowed(f"{where}: {error}; set AWS_PROFILE, AWS_ACCESS_KEY_ID or a role") from error
     except sdk.ParamValidationError as error:
         raise JobError(f"{where}: {error}") from error
-    except (sdk.BotoCoreError, OSError) as error:
+    except (sdk.BotoCoreError, HTTPError, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise Stopped(f"{where}: {error}; run the same command again to go on") from error
@@ -116,19 +117,15 @@ class Bucket:
         return self._get(key, stamp)
 
     def _get(self, key: str, stamp: str, bytes_range: str = "") -> bytes:
-        from botocore.exceptions import (
-            FlexibleChecksumError,
-            IncompleteReadError,
-            ReadTimeoutError,
-            ResponseStreamingError,
-        )
+        from botocore import exceptions as sdk
+        from urllib3.exceptions import HTTPError
 
         asked = self._at(key)
         if stamp:
             asked["IfMatch"] = f'"{stamp}"'
         if bytes_range:
             asked["Range"] = bytes_range
-        damaged = (ResponseStreamingError, IncompleteReadError, FlexibleChecksumError, ReadTimeoutError)
+        broken_off = sdk.ResponseStreamingError, sdk.IncompleteReadError, sdk.ReadTimeoutError, HTTPError
         other = ""  # the MD5 of a body that was not the etag's
         for left in reversed(range(READ_TRIES)):
             with faults_of(self._where(key)):
@@ -136,7 +133,7 @@ class Bucket:
                     answer = client().get_object(**asked)
                     data: bytes = answer["Body"].read()
                     if len(data) != answer["ContentLength"]:
-                        raise IncompleteReadError(actual_bytes=len(data), expected_bytes=answer["ContentLength"])
+                        raise sdk.IncompleteReadError(actual_bytes=len(data), expected_bytes=answer["ContentLength"])
                     etag = answer["ETag"].strip('"')
                     if bytes_range or not IS_MD5.fullmatch(etag):
                         return data
@@ -145,7 +142,7 @@ class Bucket:
                     other = came
                     if not left:
                         raise Stopped(f"{self._where(key)}: every transfer of it gives other bytes")
-                except damaged:
+                except (*broken_off, sdk.FlexibleChecksumError):
                     if not left:
                         raise
         raise AssertionError("the last try returns or raises")

@@ -22,8 +22,15 @@ HEAVY |= {"matplotlib", "soundfile", "soxr", "tensorboardX", "threadpoolctl", "t
 RAY_ON_TOP = {"pipeline/run.py", "pipeline/train.py"}  # imported by the verbs that run, when they run
 NETS = {f"model/{name}.py" for name in ("generate", "lm", "mixing", "samout", "scan", "upstream")}  # torch on top
 RAY_INSIDE = {"cluster/connect.py", "pipeline/scale.py"}
-COMES_WITH = {"botocore": "boto3", "jsonschema": "ray"}  # imported, and pinned by what is declared
-NEVER_IMPORTED = {"ruff", "mypy", "types-pyyaml", "pre-commit", "swift"}  # tools, and a server of its own
+COMES_WITH = {"botocore": "boto3", "urllib3": "boto3", "jsonschema": "ray"}  # imported, and pinned by what is declared
+NEVER_IMPORTED = {
+    "ruff",
+    "mypy",
+    "types-pyyaml",
+    "pre-commit",
+    "pytest-xdist",
+    "swift",
+}  # tools, and a server of its own
 
 every_file = pytest.mark.parametrize("path", PRODUCT, ids=str)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from chaos import CHAOS
 from raykills import kill_tree
 from training import JOB, LABELS, put_dataset, training
 
@@ -140,12 +141,12 @@ def test_workers_killed_three_times_end_with_bit_equal_weights(data, tmp_path, w
     assert worked(data, tmp_path / "broken", world, kills=(1, 2, 4)) == whole
 
 
-def test_the_command_on_two_workers_of_ray_killed_three_times_gives_bit_equal_weights(data, tmp_path):
-    """The same as workers that nobody disturbs, and that know nothing of Ray."""
+def test_the_command_on_two_workers_of_ray_killed_as_a_whole_gives_bit_equal_weights(data, tmp_path):
+    """The same as workers that nobody disturbs, and that know nothing of Ray. Killed three times in make chaos."""
     job, file = training(data, tmp_path / "ray"), tmp_path / "ray.yaml"
     file.write_text(JOB.format(data=data, store=tmp_path / "ray", layout="prompt").replace("workers: 0", "workers: 2"))
     run = fingerprint(job, parents_of(job))
-    for wanted in (1, 2, 4):
+    for wanted in (1, 2, 4) if CHAOS else (2,):
         with (tmp_path / "errors").open("wb") as errors:
             started = subprocess.Popen([WAVMILL, "train", str(file)], stdout=subprocess.DEVNULL, stderr=errors)
         await_step(job, run, 5 * wanted, started)

@@ -49,8 +49,7 @@ class Manifest(Choice):
         table = self._table()
         paths = [path or "" for path in _texts(table["path"])]
         entries = self._entries(sorted(set(paths)))
-        starts = _floats(table, "start_s")
-        ends = _floats(table, "end_s")
+        starts, ends = self._floats(table, "start_s"), self._floats(table, "end_s")
         own = _texts(table["clip"]) if "clip" in table.column_names else None
         texts = {name: _texts(table[name]) for name in self.carry}
         labels = _texts(table[self.label]) if self.label in table.column_names else [parent_of(p) for p in paths]
@@ -120,6 +119,14 @@ class Manifest(Choice):
                 raise JobError(f"source.path: {self.path} has {table[name].null_count} rows without a {name}")
         return table
 
+    def _floats(self, table: pa.Table, name: str) -> list[float | None]:
+        if name not in table.column_names:
+            return [None] * table.num_rows
+        try:
+            return table[name].cast(pa.float64()).to_pylist()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise JobError(f"source.path: column {name} of {self.path} is not a number: {error}") from error
+
     def _at(self, path: str) -> tuple[Store, str]:
         return located(self._root(), path)
 
@@ -179,15 +186,6 @@ def _read(name: str, file: Any, texts: Sequence[str]) -> pa.Table:
             table = json.read_json(file, parse_options=json.ParseOptions(explicit_schema=as_text))
         return table
     raise JobError(f"source.path: {name} is not a manifest; give .jsonl, .csv, .tsv or .parquet")
-
-
-def _floats(table: pa.Table, name: str) -> list[float | None]:
-    if name not in table.column_names:
-        return [None] * table.num_rows
-    try:
-        return table[name].cast(pa.float64()).to_pylist()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise JobError(f"source.path: column {name} of the manifest is not a number: {error}") from error
 
 
 def _texts(column: pa.ChunkedArray) -> list[str | None]:
