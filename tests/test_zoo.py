@@ -27,8 +27,8 @@ RATE_HZ = 16_000
 CASES = 100_000 if os.environ.get("WAVMILL_CHAOS") else 300
 DONE = "done"
 REASONS = {
-    "bad_rate", "corrupt", "empty", "expands", "header_lies", "joined", "no_channel", "no_decoder", "non_finite", "not_audio",
-    "too_large", "too_long", "too_many_channels", "too_short", "truncated",
+    "bad_rate", "corrupt", "empty", "expands", "header_lies", "joined", "no_channel", "no_decoder", "non_finite",
+    "not_audio", "too_large", "too_long", "too_many_channels", "too_short", "truncated",
 }  # fmt: skip
 
 
