@@ -71,24 +71,22 @@ def preview(job: Job) -> Preview:
 
 
 def unverified(objects: pa.Table, kind: str) -> str:
-    """Which objects' bytes cannot be compared with a checksum when they are read, as far as a listing tells.
+    """Which objects' bytes cannot be compared with a checksum when they come over a network, as a listing tells.
 
     An etag is an MD5 unless the object was uploaded in parts, and is compared with a body that is read at once: tars
     and long sounds are not. With SSE-KMS it only looks like one, which no listing says; such a body is read twice.
     """
     if kind == "dataset":
         return ""
-    local = pc.match_substring_regex(objects["stamp"], "^[0-9]{1,20}$")  # a time in ns
+    local = pc.match_substring_regex(objects["stamp"], "^[0-9]{1,20}$")  # a time in ns: a file
     whole = pc.match_substring_regex(objects["stamp"], f"^{IS_MD5.pattern}$")
     pieces = pc.and_(whole, pc.or_(pc.greater(objects["size"], LONG_BYTES), kind == "webdataset"))
     parts = pc.and_(pc.invert(pc.or_(local, whole)), pc.greater_equal(objects["size"], 0))
-    counts = [pc.sum(one, min_count=0).as_py() for one in (local, parts, pieces)]
-    by_etag = (f"{counts[1]:,} have an etag of several parts", f"{counts[2]:,} are read in pieces")
-    said = [text for text, count in zip(by_etag, counts[1:], strict=True) if count]
-    sentences = [f"{' and '.join(said)}: their bytes are checked by length and etag only"] if said else []
-    if counts[0]:
-        sentences.append(f"{counts[0]:,} are files in a folder: only their size and time tell whether they changed")
-    return f"of {objects.num_rows:,}, {'; '.join(sentences)}" if sentences else ""
+    counts = [pc.sum(one, min_count=0).as_py() for one in (parts, pieces)]
+    by_etag = (f"{counts[0]:,} have an etag of several parts", f"{counts[1]:,} are read in pieces")
+    said = [text for text, count in zip(by_etag, counts, strict=True) if count]
+    many = f"of {objects.num_rows:,}, {' and '.join(said)}"
+    return f"{many}: their bytes are checked by length and etag only" if said else ""
 
 
 def steps_of(job: Job) -> list[tuple[str, str, str, str, str, str]]:

@@ -218,7 +218,7 @@ def stamped(stamps, size=1000):
             "their bytes are checked by length and etag only",
         ),
         (stamped([MD5]), "webdataset", "of 1, 1 are read in pieces: their bytes are checked by length and etag only"),
-        (stamped([TIME]), "files", "of 1, 1 are files in a folder: only their size and time tell whether they changed"),
+        (stamped([TIME]), "files", ""),
         (stamped([""], -1), "manifest", ""),
     ],
 )
