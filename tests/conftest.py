@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from fault_proxy import faulty
 from s3_server import S3Server, moto_server, swift_server
 
 
@@ -64,6 +65,17 @@ def corpus(tmp_path: Path, tone: Any, wav: Any) -> Path:
     return root
 
 
+@pytest.fixture
+def few(tmp_path: Path, tone: Any, wav: Any) -> Path:
+    """Two sounds and something that is none: three shards."""
+    root = tmp_path / "few"
+    root.mkdir()
+    for number in range(2):
+        (root / f"{number}.wav").write_bytes(wav(tone(0.3, seed=number)))
+    (root / "text.wav").write_text("not a sound")
+    return root
+
+
 @pytest.fixture(scope="session")
 def moto() -> Iterator[S3Server]:
     with moto_server() as server:
@@ -92,3 +104,16 @@ def bucket_on(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     bucket = f"b-{os.urandom(6).hex()}"
     server.client().create_bucket(Bucket=bucket)
     return f"s3://{bucket}/some/prefix"
+
+
+@pytest.fixture(scope="module")
+def proxied(moto: S3Server) -> Iterator[Any]:
+    """moto behind a proxy that keeps a log of all requests, and may spoil them; and the proxy."""
+    with faulty(moto) as pair:
+        yield pair
+
+
+@pytest.fixture
+def bucket(proxied: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An address on the server behind the proxy, through which all requests of this process go."""
+    return bucket_on(proxied[0], monkeypatch)

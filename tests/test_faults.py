@@ -8,36 +8,12 @@ from types import SimpleNamespace
 import botocore.endpoint
 import pytest
 from botocore.config import Config
-from conftest import bucket_on
-from fault_proxy import FAULTS, faulty
+from fault_proxy import FAULTS
 from inline import digest, rows_of, run_inline, words
 
 from pipeline import s3
 from pipeline.errors import NotAllowed, Stopped
 from pipeline.store import open_store
-
-
-@pytest.fixture(scope="module")
-def proxied(moto):
-    with faulty(moto) as pair:
-        yield pair
-
-
-@pytest.fixture
-def bucket(proxied, monkeypatch):
-    """An address on the server behind the proxy, through which all requests of this process go."""
-    return bucket_on(proxied[0], monkeypatch)
-
-
-@pytest.fixture
-def few(tmp_path, tone, wav):
-    """Two sounds and something that is none."""
-    root = tmp_path / "few"
-    root.mkdir()
-    for number in range(2):
-        (root / f"{number}.wav").write_bytes(wav(tone(0.3, seed=number)))
-    (root / "text.wav").write_text("not a sound")
-    return root
 
 
 @pytest.fixture

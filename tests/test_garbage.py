@@ -15,7 +15,7 @@ import pytest
 from conftest import bucket_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inline import mill, run_inline, words
+from inline import WORDS, mill, run_inline, words
 
 from cluster import cli, doctor
 from pipeline import commit, garbage, s3
@@ -295,17 +295,6 @@ def test_what_goes_is_unchosen_comes_after_one_that_is_chosen_and_no_job_is_with
 # ---- real stores, real data -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def few(tmp_path, tone, wav):
-    """Two sounds and something that is none: three shards."""
-    root = tmp_path / "few"
-    root.mkdir()
-    for number in range(2):
-        (root / f"{number}.wav").write_bytes(wav(tone(0.3, seed=number)))
-    (root / "text.wav").write_text("not a sound")
-    return root
-
-
 def again(store: Any, job: Any, shard: str, attempt: str, to: str, record: bool = True) -> list[str]:
     """The same shard as another attempt would have left it, whole or killed before its record; the keys."""
     said = unsealed(store.read(record_key(fingerprint(job), shard, attempt)))
@@ -366,22 +355,12 @@ def test_cleaning_takes_what_was_not_chosen_and_nothing_else(few, any_store, mon
     assert not [one for one in doctor.garbage(store, clean=True) if one.said.endswith("removed")]
     for name in ("words", "other"):
         monkeypatch.setattr(sys, "argv", ["wavmill", "run", str(few.parent / "job.yaml"), "--max-rejects", "1"])
-        (few.parent / "job.yaml").write_text(JOB.format(name=name, path=few, store=any_store))
+        text = WORDS.replace("name: words", f"name: {name}").format(path=few, store=any_store)
+        (few.parent / "job.yaml").write_text(text)
         with pytest.raises(SystemExit, match=r"^0$"):
             cli.main()
         assert capsys.readouterr().out.startswith("done already")
     assert run_inline(third)["counts"]["done"] == 2
-
-
-JOB = """
-name: {name}
-source: {{kind: files, path: "{path}"}}
-clip: {{max_s: 2}}
-feature: {{kind: mel}}
-window: {{kind: fixed, length_frames: 10, stride_frames: 5}}
-keep: [feature, window]
-store: "{store}"
-"""
 
 
 def test_a_new_version_can_be_made_after_a_cleaning(few, tmp_path, tone, wav):

@@ -7,8 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import bucket_on
-from fault_proxy import faulty
 from inline import mill, run_inline, words
 from list_server import asked_of, listing
 
@@ -23,18 +21,6 @@ from pipeline.publish import publish
 from pipeline.store import Folder, open_store
 
 # ---- requests ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def proxied(moto):
-    with faulty(moto) as pair:
-        yield pair
-
-
-@pytest.fixture
-def bucket(proxied, monkeypatch):
-    """An address on the server behind the proxy, which keeps a log of all requests."""
-    return bucket_on(proxied[0], monkeypatch)
 
 
 @pytest.fixture
