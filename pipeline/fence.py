@@ -1,47 +1,35 @@
 """The fence: decoding happens in a child process, so that a crash, a hang or a memory bomb costs one sound.
 
 A child lives as long as the worker that started it, decodes one sound at a time, knows no credentials, and is killed
-with its parent. Its counterpart, the child's side, is fenced.py; both speak in lines of JSON, and samples go through
-a file in memory. A sound that its second child dies of is rejected; a child that something else killed is never the
-fault of the sound.
+with its parent. Parent (child.py) and child (fenced.py) speak in lines of JSON, and samples go through a file in
+memory. Short sounds are asked for several at a time, as a message costs as much as decoding one; when anything is the
+matter with one of them, it is asked for again alone. A sound that its second child dies of then is rejected; a child
+that something else killed is never the fault of the sound.
 """
 
 import io
 import math
-import os
-import signal
-import socket
-import struct
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from time import sleep
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
+from pipeline.child import Child, Died
 from pipeline.decode import Clip, Part
 from pipeline.errors import Reject, Stopped
-from pipeline.fenced import Line, Samples
+from pipeline.fenced import TOGETHER
 from pipeline.store import faults_of
-from pipeline.whole import handle_of
+from pipeline.whole import handle_of, size_of
 
-SILENCE_S = 60.0  # of a child that decodes; it speaks once a second
-START_S = 300.0  # until a child is there: importing, on a busy machine
 VICTIMS = 2  # children that one sound may kill
-OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # no decoder ends by these on its own
 KILLED = 5  # children killed from outside, for one sound, until the run stops
+SHORT_BYTES = 1 << 20  # sounds up to this size are decoded several at a time
 CHUNK_BYTES = 1 << 20
-_idle: list["Child"] = []  # of this process
+_idle: list[Child] = []  # of this process
 
-
-class Died(Exception):
-    """Why a child is no more, and whether its sound is to blame."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)
-        self.reason, self.message = reason, message
+T = TypeVar("T")
+Stretch = tuple[float, float, int, int]  # start_s, end_s, lo and hi of decode.parts_of
 
 
 def parts_of(
@@ -50,8 +38,50 @@ def parts_of(
     """decode.parts_of, behind the fence: the same parts, the same reasons, and ``crashed`` or ``hung``."""
     asked = {"clip": _said(clip), "rate_hz": rate_hz, "stretch": [start_s, end_s, lo, hi]}
     for part in _answers(file, asked):
-        start_s, whole, lead, kept, _, reason, message = part["part"]
-        yield Part(start_s, whole, part["samples"], lead, kept, Reject(reason, message) if reason else None)
+        yield _part(part["part"], part["samples"])
+
+
+def parts_of_each(
+    sounds: Iterable[tuple[T, BinaryIO | None, Stretch]], clip: Clip, rate_hz: int
+) -> Iterator[tuple[T, Iterator[Part]]]:
+    """parts_of for one sound after another, each with what it is called by its caller; no parts where there is no file.
+
+    Raises nothing itself; what is wrong with a sound is raised where its parts are taken.
+    """
+    short: list[tuple[T, BinaryIO, Stretch]] = []
+    for name, file, stretch in sounds:
+        if file is not None and _is_short(file):
+            short.append((name, file, stretch))
+            if len(short) < TOGETHER:
+                continue
+        yield from _together(short, clip, rate_hz)
+        if not short or short[-1][1] is not file:
+            yield name, iter(()) if file is None else parts_of(file, clip, rate_hz, *stretch)
+        short = []
+    yield from _together(short, clip, rate_hz)
+
+
+def _together(
+    sounds: list[tuple[T, BinaryIO, Stretch]], clip: Clip, rate_hz: int
+) -> Iterator[tuple[T, Iterator[Part]]]:
+    answers: list[list[Any] | None] = [None] * len(sounds)
+    if len(sounds) > 1:
+        with suppress(Died), _borrowed() as child:
+            asked = {"clip": _said(clip), "rate_hz": rate_hz}
+            answers = child.ask_together(asked, [(file, stretch) for _, file, stretch in sounds])
+    for (name, file, stretch), parts in zip(sounds, answers, strict=True):
+        alone = parts_of(file, clip, rate_hz, *stretch)
+        yield name, alone if parts is None else (_part(facts, samples) for facts, samples in parts)
+
+
+def _is_short(file: BinaryIO) -> bool:
+    """Whether these are few bytes, in memory or in a file of the system."""
+    return (isinstance(file, io.BytesIO) or handle_of(file) is not None) and size_of(file) <= SHORT_BYTES
+
+
+def _part(facts: list[Any], samples: Any) -> Part:
+    start_s, whole, lead, kept, _, reason, message = facts
+    return Part(start_s, whole, samples, lead, kept, Reject(reason, message) if reason else None)
 
 
 def length_s(file: BinaryIO) -> float:
@@ -103,7 +133,7 @@ def _read_through(file: BinaryIO) -> None:
 
 
 @contextmanager
-def _borrowed() -> Iterator["Child"]:
+def _borrowed() -> Iterator[Child]:
     """A child of this process that has nothing to do: one for every sound that is being decoded at a time."""
     child = None
     while _idle and child is None:
@@ -118,133 +148,3 @@ def _borrowed() -> Iterator["Child"]:
             child.end()
         else:
             _idle.append(child)
-
-
-class Child:
-    """A process that decodes, seen from its parent."""
-
-    def __init__(self) -> None:
-        here, there = socket.socketpair()
-        # what is not a file goes to the child in one of these, samples come back in another, and so do last words
-        self.given, self.taken, self.said = (_memory(name) for name in ("given", "samples", "said"))
-        self.samples = Samples(self.taken.fileno())
-        handles = there.fileno(), self.given.fileno(), self.taken.fileno()
-        environment = {
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", ""),
-            "OPENBLAS_NUM_THREADS": "1",
-            "MALLOC_ARENA_MAX": "2",  # each arena takes 64 MiB of the address space, which is limited
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "pipeline.fenced", *map(str, (*handles, os.getpid()))],
-            pass_fds=handles,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self.said,
-        )
-        there.close()
-        self.line, self.busy, self.quiet_s = Line(here), True, 0.0
-        try:
-            self._hear(START_S)
-        except Died as death:
-            raise AssertionError(f"decoding does not start: {death.message}") from death
-        self.busy = False
-
-    def ask(self, file: BinaryIO, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Have a sound decoded. Raises Reject for what the child finds wrong, Died, what reading ``file`` raises."""
-        self.busy = True
-        if isinstance(file, io.BytesIO):
-            self._hand_over(file)
-            self._tell({**asked, "from": "given"})
-        elif (handle := handle_of(file)) is not None:
-            self._tell({**asked, "from": "handle"}, [handle])
-        else:
-            self._tell({**asked, "from": "parent", "size": file.seek(0, os.SEEK_END)})
-        while True:
-            answer = self._hear(SILENCE_S)
-            if "read" in answer:  # how long that takes is the store's affair
-                self._tell({"came": self._read(file, *answer["read"])})
-            elif "alive" in answer:
-                pass
-            elif "reject" in answer:
-                self.busy = False
-                raise Reject(*answer["reject"])
-            elif "machine" in answer:
-                self.busy = False
-                raise Stopped(f"{answer['machine']}; run the same command again to go on")
-            elif "broke" in answer:
-                self.busy = False
-                raise Died("crashed", answer["broke"])
-            elif "end" in answer:
-                self.busy = False
-                return
-            else:
-                if "part" in answer:
-                    answer["samples"] = self.samples.of(answer["part"][4]).copy()
-                self.busy = not answer["last"]
-                yield answer
-                if not self.busy:
-                    return
-                self._tell({"next": True})
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for thing in (self.line.socket, self.given, self.taken, self.said):
-            thing.close()
-
-    def _hand_over(self, file: io.BytesIO) -> None:
-        """The bytes in a file that the child can read as any other."""
-        held, done = file.getbuffer(), 0
-        with faults_of("where sounds are decoded"):
-            os.ftruncate(self.given.fileno(), len(held))
-            while done < len(held):
-                done += os.pwrite(self.given.fileno(), held[done:], done)
-        held.release()
-
-    def _read(self, file: BinaryIO, at: int, size: int) -> int:
-        """Bytes that the child asks for, into the file it reads them from; how many came."""
-        file.seek(at)
-        return os.pwrite(self.given.fileno(), file.read(size), 0)
-
-    def _tell(self, message: dict[str, Any], handles: list[int] | None = None) -> None:
-        try:
-            self.line.send(message, handles or [])
-        except OSError as error:  # a broken pipe: there is nobody
-            raise self._death() from error
-
-    def _hear(self, quiet_s: float) -> dict[str, Any]:
-        """The child's next message. Died when there will be none."""
-        if quiet_s != self.quiet_s:  # the kernel waits: one call for every message, where select() takes two
-            self.line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", *_timeval(quiet_s)))
-            self.quiet_s = quiet_s
-        while (message := self.line.held()) is None:
-            try:
-                if not self.line.more():
-                    raise self._death()
-            except TimeoutError as error:
-                self.process.kill()
-                raise Died("hung", f"no sign of life for {quiet_s:g} s") from error
-        return message
-
-    def _death(self) -> Died:
-        code = self.process.wait()
-        self.said.seek(0)
-        words = self.said.read().decode(errors="replace").strip().splitlines()
-        last = f": {words[-1][:500]}" if words else ""
-        if -code in OUTSIDE:
-            return Died("killed", f"by {signal.Signals(-code).name}{last}")
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        return Died("crashed", f"the decoder ended {how}{last}")
-
-
-def _timeval(seconds: float) -> tuple[int, int]:
-    return int(seconds), int(seconds % 1 * 1e6)
-
-
-def _memory(name: str) -> Any:
-    """A file without a name, in memory where the system can."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create(name), "w+b", buffering=0)
-    return tempfile.TemporaryFile(buffering=0)

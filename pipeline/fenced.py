@@ -1,6 +1,6 @@
-"""The child's side of the fence (fence.py): a process that decodes one sound after another for its parent.
+"""The child's side of the fence (fence.py, child.py): a process that decodes one sound after another for its parent.
 
-python -m pipeline.fenced SOCKET GIVEN SAMPLES PARENT    (handles, and the parent's process id)
+python -m pipeline.fenced PARENT SOCKET SAMPLES GIVEN...    (the parent's process id, and handles)
 """
 
 import ctypes
@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from time import monotonic
@@ -27,13 +28,15 @@ from pipeline.errors import Reject
 MEMORY_BYTES = 1 << 30  # for one sound, above what the process has anyway; and for the clip that is being cut:
 CLIP_BYTES_PER_S = 4 * 4 * 192_000  # four copies of it, float32, at the highest rate in use
 MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}  # its faults
+TOGETHER = 8  # sounds to a message, when they are short
+TOGETHER_SAMPLES = 1 << 22  # the most that an answer to such a message brings
 ALIVE_S = 1.0
 READ_BYTES = 1 << 18
 PR_SET_PDEATHSIG = 1
 
 
 class Line:
-    """A socket that takes and gives messages: JSON, one to a line, the first of a sound with a file's handle."""
+    """A socket that takes and gives messages: JSON, one to a line, some with the handles of files."""
 
     def __init__(self, end: socket.socket) -> None:
         self.socket, self.buffer = end, bytearray()
@@ -57,7 +60,7 @@ class Line:
     def more(self) -> bool:
         """Wait for bytes; False when there is nobody at the other end, TimeoutError after the socket's time."""
         try:
-            data, handles, _, _ = socket.recv_fds(self.socket, 1 << 16, 1)
+            data, handles, _, _ = socket.recv_fds(self.socket, 1 << 16, TOGETHER)
         except ConnectionError:
             return False
         except BlockingIOError as error:
@@ -128,14 +131,17 @@ class Distant(io.RawIOBase):
 class Decoding:
     """What is asked of the child, and its answers."""
 
-    def __init__(self, line: Line, given: int, samples: int) -> None:
-        self.line, self.given, self.samples, self.spoke = line, given, Samples(samples), monotonic()
+    def __init__(self, line: Line, samples: int, given: list[int]) -> None:
+        self.line, self.samples, self.given, self.spoke = line, Samples(samples), given, monotonic()
         self.base_bytes, self.most_bytes = _address_space_bytes(), 0
 
     def answer(self, asked: dict[str, Any]) -> None:
         """Never raises: whatever goes wrong with a sound is told."""
         try:
             self._limit(asked)
+            if "together" in asked:
+                self._together(asked)
+                return
             with self._file(asked) as file:
                 if "length" in asked:
                     self._say({"length": length_s(file), "last": True})
@@ -175,16 +181,32 @@ class Decoding:
 
     def _hand_over(self, part: Part) -> None:
         self.samples.of(len(part.audio))[:] = part.audio
-        wrong = (part.reject.reason, part.reject.message) if part.reject else ("", "")
-        facts = [part.start_s, part.whole, part.lead_samples, part.kept_samples, len(part.audio), *wrong]
-        self._say({"part": facts, "last": part.whole})
+        self._say({"part": _facts(part), "last": part.whole})
+
+    def _together(self, asked: dict[str, Any]) -> None:
+        """Several short sounds at once; none of those with which something is the matter, whatever it is."""
+        clip, taken = _clip(asked["clip"]), 0
+        answers: list[list[Any] | None] = []
+        for one in asked["together"]:
+            answers.append(None)
+            parts = []
+            with suppress(Exception), self._file(one) as file:
+                at, (start_s, end_s, lo, hi) = taken, one["stretch"]
+                for part in parts_of(file, clip, asked["rate_hz"], start_s, end_s, lo, hi, self._alive):
+                    if (stop := at + len(part.audio)) > TOGETHER_SAMPLES:
+                        raise MemoryError
+                    self.samples.of(stop)[at:] = part.audio
+                    parts.append(_facts(part))
+                    at = stop
+                answers[-1], taken = parts, at
+        self._say({"parts": answers, "samples": taken})
 
     def _file(self, asked: dict[str, Any]) -> BinaryIO:
         if asked["from"] == "handle":
-            return os.fdopen(self.line.handles.pop(), "rb")
+            return os.fdopen(self.line.handles.pop(0), "rb")
         if asked["from"] == "given":
-            return open(self.given, "rb", closefd=False)
-        return io.BufferedReader(Distant(self.line, self.given, asked["size"]), READ_BYTES)
+            return open(self.given[asked["number"]], "rb", closefd=False)
+        return io.BufferedReader(Distant(self.line, self.given[0], asked["size"]), READ_BYTES)
 
     def _limit(self, asked: dict[str, Any]) -> None:
         """Memory for this sound: beyond it, allocating fails. A limit that is lower already stays."""
@@ -209,6 +231,11 @@ class Decoding:
             sys.exit()
 
 
+def _facts(part: Part) -> list[Any]:
+    wrong = (part.reject.reason, part.reject.message) if part.reject else ("", "")
+    return [part.start_s, part.whole, part.lead_samples, part.kept_samples, len(part.audio), *wrong]
+
+
 @lru_cache(maxsize=4)
 def _clip(said: str) -> Clip:
     return Clip.model_validate_json(said)
@@ -231,14 +258,14 @@ def _die_with(parent: int) -> None:
 
 
 def main() -> None:
-    control, given, samples, parent = (int(word) for word in sys.argv[1:])
+    parent, control, samples, *given = (int(word) for word in sys.argv[1:])
     _die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the parent
     import soundfile  # noqa: F401  so that its memory is not the first sound's
     import soxr  # noqa: F401
 
     line = Line(socket.socket(fileno=control))
-    decoding = Decoding(line, given, samples)
+    decoding = Decoding(line, samples, given)
     line.send({"ready": True})
     while True:
         decoding.answer(line.receive())

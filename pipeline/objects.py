@@ -13,7 +13,7 @@ from pydantic import AfterValidator
 
 from pipeline.decode import Clip
 from pipeline.errors import JobError, Reject
-from pipeline.fence import length_s, parts_of
+from pipeline.fence import Stretch, length_s, parts_of_each
 from pipeline.rows import AUDIO, PRODUCTS, column_of, decoded
 from pipeline.store import Entry, Store
 from pipeline.watchdog import beat
@@ -62,6 +62,10 @@ class Found(NamedTuple):
     lo: int = 0
     hi: int = -1
     reject: Reject | None = None
+
+    @property
+    def stretch(self) -> Stretch:
+        return self.start_s, self.end_s, self.lo, self.hi
 
 
 def suffix_of(path: str) -> str:
@@ -170,24 +174,23 @@ def decoded_table(
         })  # fmt: skip
         waves.append(wave if reject is None else wave[:0])
 
-    for path, sounds in source:
-        for found in sounds:
-            name, at_s = found.clip, 0.0
-            try:
-                if found.reject is not None:
-                    raise found.reject
-                assert found.file is not None
-                with found.file as file:
-                    stretch = found.start_s, found.end_s, found.lo, found.hi
-                    for part in parts_of(file, clip, rate_hz, *stretch):
-                        beat()
-                        part_name = name if part.whole else f"{name}#{round(part.start_s * 1000)}"
-                        add(found, path, part_name, part.audio, _facts(part, rate_hz), part.reject)
-                        at_s = part.start_s + part.kept_samples / rate_hz
-            except Reject as reject:
-                stopped_at = at_s if at_s else float(found.lo)
-                failed = f"{name}#{round(stopped_at * 1000)}" if stopped_at else name
-                add(found, path, failed, np.zeros(0, np.float32), {"start_s": stopped_at, "seconds": 0.0}, reject)
+    all_found = (((path, found), found.file, found.stretch) for path, sounds in source for found in sounds)
+    for (path, found), parts in parts_of_each(all_found, clip, rate_hz):
+        name, at_s = found.clip, 0.0
+        try:
+            if found.reject is not None:
+                raise found.reject
+            assert found.file is not None
+            with found.file:
+                for part in parts:
+                    beat()
+                    part_name = name if part.whole else f"{name}#{round(part.start_s * 1000)}"
+                    add(found, path, part_name, part.audio, _facts(part, rate_hz), part.reject)
+                    at_s = part.start_s + part.kept_samples / rate_hz
+        except Reject as reject:
+            stopped_at = at_s if at_s else float(found.lo)
+            failed = f"{name}#{round(stopped_at * 1000)}" if stopped_at else name
+            add(found, path, failed, np.zeros(0, np.float32), {"start_s": stopped_at, "seconds": 0.0}, reject)
     schema = decoded(carry)
     columns = [
         column_of(waves, AUDIO)

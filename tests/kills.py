@@ -30,7 +30,7 @@ import soundfile  # noqa: F401
 import soxr  # noqa: F401
 from chaos import remember, remembered, summed
 from checker import problems, rows_hash
-from inline import run_inline, words
+from inline import run_inline, without_fence, words
 
 import pipeline.features.mel  # noqa: F401
 from pipeline import decode, objects, publish, store
@@ -217,7 +217,7 @@ def history(seed: int, corpus: Path, folder: Path, whole: dict[str, Any], mistak
 def main(corpus: Path, folder: Path, wanted: int, progress: Path, mistake: str = "") -> None:
     folder.mkdir(exist_ok=True)
     os.environ["TMPDIR"] = str(folder)  # the dead leave their temporary files behind
-    objects.parts_of, objects.length_s = decode.parts_of, decode.length_s
+    objects.parts_of_each, objects.length_s = without_fence, decode.length_s
     publish.dataset_page = lambda *_: "a page"
     start, quiet, answer = time.monotonic(), folder / "undisturbed", folder / "answer"
     whole = {"calls": answered(answer, drive, corpus, quiet), "seconds": time.monotonic() - start}

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inline import without_fence
 
-from pipeline import decode, fence
+from pipeline import child, decode, fence
 from pipeline.decode import Clip
 from pipeline.errors import Reject, Stopped
 from pipeline.sources.files import Files
@@ -60,14 +61,14 @@ def children(monkeypatch):
     monkeypatch.setattr(fence, "Child", Counted)
     monkeypatch.setattr(fence, "_idle", [])
     yield started
-    for child in fence._idle:
-        child.end()
+    for idle in fence._idle:
+        idle.end()
 
 
 @pytest.fixture
 def hostile(children, monkeypatch):
     """Children whose libsndfile does what a file asks for."""
-    monkeypatch.setattr(fence, "SILENCE_S", 2.0)
+    monkeypatch.setattr(child, "SILENCE_S", 2.0)
     monkeypatch.setattr(fence, "sleep", lambda seconds: None)
     monkeypatch.syspath_prepend(HOSTILE)
     return children
@@ -163,7 +164,63 @@ def test_a_sound_given_up_in_the_middle_does_not_disturb_the_next(children, soun
     meanwhile = list(fence.parts_of(io.BytesIO(sounds["FLAC"]), Clip(), RATE_HZ))
     parts.close()
     alike(meanwhile, list(decode.parts_of(io.BytesIO(sounds["FLAC"]), Clip(), RATE_HZ)))
-    assert [child.process.poll() is None for child in children] == [False, True]
+    assert [one.process.poll() is None for one in children] == [False, True]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    drawn=st.lists(
+        st.tuples(
+            st.sampled_from(["WAV", "FLAC", "OGG", "MP3", "nan", "other rate", "text", "cut", "absent"]),
+            st.sampled_from(["bytes", "distant", "file"]),
+            st.floats(0, 4),
+        ),
+        max_size=20,
+    ),
+    max_s=st.integers(1, 7),
+    most_samples=st.sampled_from([fence.SHORT_BYTES, 100_000]),
+)
+def test_sounds_that_are_decoded_together_are_what_each_is_alone(sounds, tmp_path_factory, drawn, max_s, most_samples):
+    """Whatever they are and whatever is between them, in order, with the same reasons."""
+    data = {**sounds, "text": b"not a sound", "cut": sounds["FLAC"][: len(sounds["FLAC"]) // 2], "absent": None}
+    clip, folder = Clip(max_s=max_s), tmp_path_factory.getbasetemp()
+
+    def opened(name, kind):
+        if data[name] is None or kind != "file":
+            return data[name] and KINDS[kind](data[name])
+        (folder / f"{name}.some").write_bytes(data[name])
+        return (folder / f"{name}.some").open("rb")
+
+    def taken(parts):
+        some = []
+        try:
+            some.extend(parts)
+        except Reject as reject:
+            return some, reject.args
+        return some, None
+
+    given = [((name, kind), opened(name, kind), (start_s, np.inf, 0, -1)) for name, kind, start_s in drawn]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fence, "SHORT_BYTES", most_samples)
+        together = [(name, taken(parts)) for name, parts in fence.parts_of_each(given, clip, RATE_HZ)]
+    alone = [(name, taken(parts)) for name, parts in without_fence(given, clip, RATE_HZ)]
+    assert [name for name, _ in together] == [name for name, _ in alone]
+    for (_, (some, reason)), (_, (others, why)) in zip(together, alone, strict=True):
+        alike(some, others)
+        assert reason == why
+    for _, file, _ in given:
+        if file is not None:
+            file.close()
+
+
+def test_eight_short_sounds_are_one_message(children, sounds, monkeypatch):
+    asked = []
+    ask = child.Child.ask_together
+    monkeypatch.setattr(child.Child, "ask_together", lambda *given: asked.append(len(given[2])) or ask(*given))
+    monkeypatch.setattr(child.Child, "ask", None)
+    given = [(number, io.BytesIO(sounds["FLAC"]), (0.0, np.inf, 0, -1)) for number in range(20)]
+    assert [name for name, parts in fence.parts_of_each(iter(given), Clip(), RATE_HZ) if list(parts)] == list(range(20))
+    assert asked == [8, 8, 4]
 
 
 # ---- what a sound does to a decoder -------------------------------------------------------------------------------
@@ -265,12 +322,12 @@ def test_a_child_dies_with_its_parent_even_in_the_middle_of_a_sound(sounds, tmp_
         f"list(fence.parts_of(open({str(path)!r}, 'rb'), Clip(), 16000))\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
-    child = int(parent.stdout.readline())
+    pid = int(parent.stdout.readline())
     time.sleep(0.5)
     parent.kill()
     parent.wait()
     for _ in count():
-        if not alive(child):
+        if not alive(pid):
             return
         assert _ < 100, "the child outlives its parent"
         time.sleep(0.1)

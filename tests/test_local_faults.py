@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from checker import problems, rows_hash
-from inline import WORDS, run_inline, words
+from inline import WORDS, run_inline, without_fence, words
 
 from pipeline import decode, objects, publish, store
 from pipeline.errors import NotAllowed, Stopped
@@ -100,7 +100,7 @@ class Found:
 @pytest.fixture
 def quick(monkeypatch):
     """Decoding without its fence and a report without pictures use the store just the same, ten times as quickly."""
-    monkeypatch.setattr(objects, "parts_of", decode.parts_of)
+    monkeypatch.setattr(objects, "parts_of_each", without_fence)
     monkeypatch.setattr(objects, "length_s", decode.length_s)
     monkeypatch.setattr(publish, "dataset_page", lambda *_: "a page")
 

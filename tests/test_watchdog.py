@@ -16,7 +16,7 @@ from pipeline.plan import make_plans
 from pipeline.run import run
 from pipeline.watchdog import Board
 
-PATIENCE_S = 8  # a worker that starts its decoder on a busy machine takes three
+PATIENCE_S = 20  # a worker that imports everything and starts its decoder on a busy machine takes eight and more
 HANGING = '''
 import time
 from pathlib import Path
