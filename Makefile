@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 TORCH_INDEX ?=
-CHAOS = $(addprefix tests/test_,kills.py kill.py train.py protocol.py local_faults.py zoo.py faults.py)
+CHAOS = $(addprefix tests/test_,kill.py kills.py faults.py zoo.py local_faults.py train.py protocol.py)
 
 # The newer pip resolves the pins in half the time, and 16,000 files are compiled when they are first imported, not at
 # once: 46 s in all on 2 cores, where the pip 23.2 of Python 3.11 takes 207 s. Hence the unexport, too.
@@ -30,7 +30,7 @@ check: .venv/.installed-dev
 # What takes too long for every change: every fault at every request and every call to the disk, 900 kills without Ray
 # and 100 through it, 100,000 headers, the whole state space. Kills go on where they were interrupted.
 chaos: .venv/.installed-dev
-	WAVMILL_CHAOS=1 $(BIN)/python -m pytest -rP $(CHAOS)
+	WAVMILL_CHAOS=1 $(BIN)/python -m pytest -rP -n 2 $(CHAOS)
 
 # What make and the tools made; never what a job made.
 clean:

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -22,6 +22,7 @@ ANSWERS = {  # instead of the server's
 }
 AFTER = {"500 after": "500", "503 after": "503"}  # the server did it, and its answer was lost
 FAULTS = (*ANSWERS, *AFTER, "reset", "reset after", "truncated", "flipped down", "flipped up")
+RETRIED = ("503", "500", *AFTER, "reset", "reset after", "truncated", "flipped down")  # by the run itself
 HOP = {"connection", "content-length", "date", "expect", "keep-alive", "server", "transfer-encoding"}
 
 
@@ -35,16 +36,20 @@ class FaultProxy:
     def __init__(self) -> None:
         self.log: list[tuple[str, str]] = []
         self.faults: dict[int, str] = {}
+        self.first: Sequence[str] = ()
         self.lock = threading.Lock()
 
-    def inject(self, faults: dict[int, str]) -> None:
-        """Faults by the number of the request, from 0."""
+    def inject(self, faults: dict[int, str], first: Sequence[str] = ()) -> None:
+        """Faults by the number of the request, from 0; ``first`` in turn, at each request that was not made before."""
         with self.lock:
-            self.log, self.faults = [], dict(faults)
+            self.log, self.faults, self.first = [], dict(faults), first
 
     def fault_of(self, method: str, path: str) -> str:
         with self.lock:
+            new = (method, path) not in self.log
             self.log.append((method, path))
+            if self.first and new:
+                return self.first[len(set(self.log)) % len(self.first)]
             return self.faults.get(len(self.log) - 1, "")
 
 

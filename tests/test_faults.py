@@ -1,6 +1,5 @@
 """Requests fail in every way there is: the same command again, and nothing is lost, doubled or wrong."""
 
-import os
 import random
 import time
 from types import SimpleNamespace
@@ -8,7 +7,8 @@ from types import SimpleNamespace
 import botocore.endpoint
 import pytest
 from botocore.config import Config
-from fault_proxy import FAULTS
+from chaos import CHAOS
+from fault_proxy import FAULTS, RETRIED
 from inline import digest, rows_of, run_inline, words
 
 from pipeline import s3
@@ -16,40 +16,69 @@ from pipeline.errors import NotAllowed, Stopped
 from pipeline.store import open_store
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     """boto3 waits half a second on average before it sends a request again."""
     monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
 
 
 REQUESTS = 93  # of a run of three objects, planning and publishing included
-EVERY_CASE = [(fault, number) for fault in FAULTS for number in range(REQUESTS)]
 LOTS = random.Random(0)
-SOME_CASES = [(fault, LOTS.randrange(REQUESTS)) for fault in FAULTS] + LOTS.sample(EVERY_CASE, 6)
 
 
-def test_whatever_happens_to_a_request_the_same_command_again_ends_the_same(few, bucket, proxied, at_once, tmp_path):
-    """A seeded few of all requests and faults; ``make chaos`` takes every one."""
-    undisturbed, proxy = words(few, tmp_path / "undisturbed"), proxied[1]
-    right = run_inline(undisturbed)
+@pytest.fixture
+def undisturbed(few, tmp_path):
+    """The counts and the rows of a run in which nothing fails."""
+    job = words(few, tmp_path / "undisturbed")
+    dataset = run_inline(job)
+    return dataset["counts"], digest(rows_of(job, dataset))
+
+
+@pytest.fixture
+def corpus(few, bucket):
     there = open_store(f"{bucket}/corpus")
     for path in few.iterdir():
         there.put(path.name, path.read_bytes())
-    stopped = set()
-    for fault, number in EVERY_CASE if os.environ.get("WAVMILL_CHAOS") else SOME_CASES:
-        store = f"{bucket}/{fault.replace(' ', '-')}-{number}"
-        proxy.inject({number: fault})
+    return f"{bucket}/corpus"
+
+
+def outcome(job):
+    """What the same command again ends with, nothing being wrong any more."""
+    dataset = run_inline(job)
+    assert dataset["version"] == 1
+    return dataset["counts"], digest(rows_of(job, dataset))
+
+
+@pytest.mark.parametrize("turn", range(len(RETRIED)))
+def test_a_run_whose_every_request_fails_when_it_is_first_made_goes_on_by_itself(
+    turn, corpus, bucket, proxied, undisturbed
+):
+    """In eight ways in turn: over eight runs every different request has failed in each."""
+    job = words(corpus, f"{bucket}/store")
+    proxied[1].inject({}, [*RETRIED[turn:], *RETRIED[:turn]])
+    first = run_inline(job)
+    assert len(proxied[1].log) > 1.4 * REQUESTS  # some are made several times, whatever happens
+    proxied[1].inject({})
+    assert (first["counts"], digest(rows_of(job, first))) == outcome(job) == undisturbed
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_happens_to_a_request_the_same_command_again_ends_the_same(
+    fault, corpus, bucket, proxied, undisturbed
+):
+    """A seeded one of all requests; ``make chaos`` takes every one for the faults that may stop a run."""
+    stopped = 0
+    for number in range(REQUESTS) if CHAOS and fault not in RETRIED else [LOTS.randrange(REQUESTS)]:
+        job = words(corpus, f"{bucket}/{number}")
+        proxied[1].inject({number: fault})
         try:
-            run_inline(words(f"{bucket}/corpus", store))
+            run_inline(job)
         except (Stopped, NotAllowed):
-            stopped.add(fault)
-        assert len(proxy.log) > number or fault in stopped
-        proxy.inject({})
-        job = words(f"{bucket}/corpus", store)
-        dataset = run_inline(job)
-        assert (dataset["version"], dataset["counts"]) == (1, right["counts"]), (fault, number)
-        assert digest(rows_of(job, dataset)) == digest(rows_of(undisturbed, right)), (fault, number)
-    assert stopped <= {"expired", "skewed", "flipped up", "409"}  # all others are sent again, and the run goes on
+            stopped += 1
+        assert len(proxied[1].log) > number or stopped
+        proxied[1].inject({})
+        assert outcome(job) == undisturbed, number
+    assert not (fault in RETRIED and stopped)  # those are sent again, and the run goes on
 
 
 def stored_without_a_checksum(server, bucket, key, body):
@@ -60,7 +89,7 @@ def stored_without_a_checksum(server, bucket, key, body):
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_a_transfer_that_changes_a_byte_or_ends_early_is_noticed_and_done_again(seed, bucket, proxied, at_once):
+def test_a_transfer_that_changes_a_byte_or_ends_early_is_noticed_and_done_again(seed, bucket, proxied):
     lots = random.Random(seed)
     body, fault = lots.randbytes(lots.randrange(1, 100_000)), lots.choice(["flipped down", "truncated"])
     stored_without_a_checksum(proxied[0], bucket, "sound", body)
@@ -69,7 +98,7 @@ def test_a_transfer_that_changes_a_byte_or_ends_early_is_noticed_and_done_again(
     assert len(proxied[1].log) == 2
 
 
-def test_an_object_whose_every_transfer_differs_stops_the_run(bucket, proxied, at_once, monkeypatch):
+def test_an_object_whose_every_transfer_differs_stops_the_run(bucket, proxied, monkeypatch):
     stored_without_a_checksum(proxied[0], bucket, "sound", bytes(1000))
     numbers = iter(range(100))
     honest = s3.md5
@@ -78,7 +107,7 @@ def test_an_object_whose_every_transfer_differs_stops_the_run(bucket, proxied, a
         open_store(bucket).read("sound")
 
 
-def test_an_etag_that_only_looks_like_an_md5_costs_one_more_transfer(bucket, proxied, at_once, monkeypatch):
+def test_an_etag_that_only_looks_like_an_md5_costs_one_more_transfer(bucket, proxied, monkeypatch):
     """As with KMS: the same bytes come twice."""
     stored_without_a_checksum(proxied[0], bucket, "sound", bytes(1000))
     honest = s3.md5
