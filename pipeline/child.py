@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipeline.errors import Reject, Stopped
-from pipeline.fenced import TOGETHER, Line, Samples
+from pipeline.line import TOGETHER, Line, Samples
 from pipeline.store import faults_of
 from pipeline.whole import handle_of
 

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 from pipeline.child import Child, Died
 from pipeline.decode import Clip, Part
 from pipeline.errors import Reject, Stopped
-from pipeline.fenced import TOGETHER
+from pipeline.line import TOGETHER
 from pipeline.store import faults_of
 from pipeline.whole import handle_of, size_of
 

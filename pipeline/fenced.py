@@ -6,8 +6,6 @@ python -m pipeline.fenced PARENT SOCKET SAMPLES GIVEN...    (the parent's proces
 import ctypes
 import errno
 import io
-import json
-import mmap
 import os
 import resource
 import signal
@@ -20,112 +18,16 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from pipeline.decode import Clip, Part, length_s, parts_of
 from pipeline.errors import Reject
+from pipeline.line import READ_BYTES, Distant, Line, Samples
 
 MEMORY_BYTES = 1 << 30  # for one sound, above what the process has anyway; and for the clip that is being cut:
 CLIP_BYTES_PER_S = 4 * 4 * 192_000  # four copies of it, float32, at the highest rate in use
 MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}  # its faults
-TOGETHER = 8  # sounds to a message, when they are short
 TOGETHER_SAMPLES = 1 << 22  # the most that an answer to such a message brings
 ALIVE_S = 1.0
-READ_BYTES = 1 << 18
 PR_SET_PDEATHSIG = 1
-
-
-class Line:
-    """A socket that takes and gives messages: JSON, one to a line, some with the handles of files."""
-
-    def __init__(self, end: socket.socket) -> None:
-        self.socket, self.buffer = end, bytearray()
-        self.handles: list[int] = []
-
-    def send(self, message: dict[str, Any], handles: list[int] | None = None) -> None:
-        data = json.dumps(message).encode() + b"\n"
-        if handles:
-            data = data[socket.send_fds(self.socket, [data], handles) :]
-        self.socket.sendall(data)
-
-    def held(self) -> dict[str, Any] | None:
-        """A message that has come, or None."""
-        line, newline, rest = self.buffer.partition(b"\n")
-        if not newline:
-            return None
-        self.buffer = rest
-        message: dict[str, Any] = json.loads(line)
-        return message
-
-    def more(self) -> bool:
-        """Wait for bytes; False when there is nobody at the other end, TimeoutError after the socket's time."""
-        try:
-            data, handles, _, _ = socket.recv_fds(self.socket, 1 << 16, TOGETHER)
-        except ConnectionError:
-            return False
-        except BlockingIOError as error:
-            raise TimeoutError from error
-        self.buffer += data
-        self.handles += handles
-        return bool(data)
-
-    def receive(self) -> dict[str, Any]:
-        """The next message; the process ends when there will be none."""
-        while (message := self.held()) is None:
-            if not self.more():
-                sys.exit()
-        return message
-
-
-class Samples:
-    """float32 in memory that parent and child share: a file that is mapped, and grows."""
-
-    def __init__(self, handle: int) -> None:
-        self.handle = handle
-        self.map: mmap.mmap | None = None
-
-    def of(self, count: int) -> np.ndarray:
-        """The first so many of them, to be written or copied."""
-        if self.map is None or len(self.map) < 4 * count:
-            if os.fstat(self.handle).st_size < 4 * count or not count:
-                _grow(self.handle, 4 << max(count, 1 << 16).bit_length())
-            self.map = mmap.mmap(self.handle, 0)
-        return np.frombuffer(self.map, np.float32, count)
-
-
-def _grow(handle: int, size: int) -> None:
-    """Have the room now: a page that is missing later would kill who writes to it."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(handle, 0, size)
-    else:
-        os.ftruncate(handle, size)
-
-
-class Distant(io.RawIOBase):
-    """A file that only the parent can read."""
-
-    def __init__(self, line: Line, given: int, size: int) -> None:
-        self.line, self.given, self.size, self.at = line, given, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self.at = offset + (0, self.at, self.size)[whence]
-        return self.at
-
-    def readinto(self, into: Any) -> int:
-        self.line.send({"read": [self.at, len(into)]})
-        came: int = self.line.receive()["came"]
-        os.preadv(self.given, [memoryview(into)[:came]], 0)
-        self.at += came
-        return came
 
 
 class Decoding:

@@ -150,6 +150,9 @@ def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB", any_codebook: 
             raise JobError(f"source.column: {dataset['address']} has no {job.source.column}; it has {has}")
         known = {"origin": dataset["address"], "fingerprint": dataset["fingerprint"]}
         new["source"] = job.source.model_copy(update=known)
+    if hasattr(job.feature, "resolved"):
+        new["feature"] = job.feature.resolved()
+        job = job.model_copy(update=new)
     if job.window is not None and job.window.reads == "auto":
         over = "token" if job.token is not None or job.source.gives == "token" else "feature"
         new["window"] = job.window.model_copy(update={"over": over})

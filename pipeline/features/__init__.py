@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from model.clock import Clock
 from pipeline.errors import Reject
+from pipeline.features.hubert import HuBERT
 from pipeline.features.mel import Mel
 from pipeline.features.mfcc import Mfcc
 
@@ -17,18 +18,20 @@ class Extractor(Protocol):
 
     The function it returns takes sounds (N,) float32 at ``clock.rate_hz`` and returns, per sound, an array
     (T, ...) of ``type`` with T = clock.frames(N), or a Reject. ``gpu`` asks for a GPU where the cluster has one.
+    What needs a look at a checkpoint first has ``resolved()``, which gives it with each auto replaced.
     """
 
     kind: str
     reads: ClassVar[str]  # "audio"
     writes: ClassVar[str]  # "feature"
-    clock: ClassVar[Clock]
     gpu: ClassVar[bool]
 
+    @property
+    def clock(self) -> Clock: ...
     @property
     def type(self) -> pa.DataType: ...
     def recipe(self) -> dict[str, Any]: ...
     def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]: ...
 
 
-EXTRACTORS: dict[str, type] = {"mel": Mel, "mfcc": Mfcc}
+EXTRACTORS: dict[str, type] = {"mel": Mel, "mfcc": Mfcc, "hubert": HuBERT}

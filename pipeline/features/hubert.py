@@ -1,0 +1,149 @@
+"""HuBERT features, 50 frames a second: any layer of any checkpoint of the family; wav2vec 2.0 by the same code."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, field_validator
+
+from model.clock import Clock
+from model.convs import HOP, WINDOW, check, frames_of
+from pipeline.choice import Choice
+from pipeline.errors import JobError, Reject
+from pipeline.features.gpt_sovits import for_hubert
+from pipeline.rows import ragged
+from pipeline.weights import describe, fetched
+
+RATE_HZ = 16_000
+CHUNK_FRAMES = 5000  # 100 s: a longer clip is extracted in pieces
+OVERLAP_FRAMES = 250  # on both sides of a piece, and dropped
+VARIANCE_FLOOR = 1e-7  # Wav2Vec2FeatureExtractor's
+
+Layer = Annotated[int, Field(ge=1)]
+
+
+class HuBERT(Choice):
+    """Outputs of transformer blocks of a HuBERT or wav2vec 2.0 checkpoint.
+
+    audio (N,) float32 at 16 kHz  ->  feature (T, L, D) ``at_rest``, 50 Hz, T = (N - 80) // 320; N // 320 with
+    ``pad: centre``, which puts 40 zeros on both sides, so that frame t is in the middle of its 20 ms
+
+    Layer k is the output of block k, counted from 1 as in fairseq; the norm that Large models put behind their last
+    block is not applied. ``normalize``: mean 0 and variance 1 over the clip, as the checkpoint's preprocessor says.
+    ``input: gpt_sovits`` takes 32 kHz, and the level of that project's step 1B. A clip of more than 100 s is
+    extracted in pieces that overlap by 5 s on both sides.
+    """
+
+    kind: Literal["hubert"] = "hubert"
+    model: str  # a folder made by save_pretrained, s3://folder, or a name on the Hugging Face hub
+    layer: Literal["last"] | Layer | tuple[Layer, ...]
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the arithmetic; auto is float32
+    at_rest: Literal["float32", "float16"] = "float32"
+    pad: Literal["none", "centre"] = "none"
+    normalize: Literal["auto"] | bool = "auto"
+    input: Literal["plain", "gpt_sovits"] = "plain"
+    revision: str = "main"  # of a model on the hub: a branch, a tag or a commit
+    sha256: str = Field("auto", pattern="^(auto|[0-9a-f]{64})$")
+    dim: Literal["auto"] | int = "auto"
+    reads: ClassVar[str] = "audio"
+    writes: ClassVar[str] = "feature"
+    gpu: ClassVar[bool] = True
+
+    @field_validator("layer")
+    @classmethod
+    def _different(cls, layer: Any) -> Any:
+        if isinstance(layer, tuple) and len({*layer}) != max(1, len(layer)):
+            raise ValueError("takes one layer, or several different ones")
+        return layer
+
+    @property
+    def clock(self) -> Clock:
+        half = self.input == "gpt_sovits"  # two samples to one, an odd one at the end counts as two
+        window = WINDOW if self.pad == "none" else HOP
+        return Clock(RATE_HZ << half, HOP << half, 2 * window - 1 if half else window, centred=False)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        assert self.layer != "last", "resolve first"
+        return self.layer if isinstance(self.layer, tuple) else (self.layer,)
+
+    @property
+    def type(self) -> pa.DataType:
+        assert self.dim != "auto", "resolve first"
+        return ragged(self.at_rest, len(self.layers), self.dim)
+
+    def resolved(self) -> "HuBERT":
+        """Each auto by its value, after a look at the checkpoint. JobError when it is not there or does not fit."""
+        weights = describe(self.model, self.revision)
+        try:
+            blocks, dim = check(weights.config)
+        except ValueError as error:
+            raise JobError(f"feature.model: {self.model} is not of the HuBERT family: {error}") from error
+        layer = blocks if self.layer == "last" else self.layer
+        if max(layer if isinstance(layer, tuple) else (layer,)) > blocks:
+            raise JobError(f"feature.layer: {self.model} has {blocks} blocks, numbered from 1; layer is {layer}")
+        known: dict[str, Any] = {"dim": dim, "sha256": weights.sha256}
+        for name, value in known.items():
+            if getattr(self, name) not in ("auto", value):
+                raise JobError(f"feature.{name} is {getattr(self, name)}; that of {self.model} is {value}")
+        given = weights.prepared.get("do_normalize", weights.config.get("feat_extract_norm") == "layer")
+        normalize = given and self.input == "plain" if self.normalize == "auto" else self.normalize
+        known |= {"layer": layer, "normalize": bool(normalize), "revision": weights.revision or self.revision}
+        return self.model_copy(update={**known, "dtype": "float32" if self.dtype == "auto" else self.dtype})
+
+    def recipe(self) -> dict[str, Any]:
+        """The checkpoint counts by its content, wherever it lies."""
+        return {name: value for name, value in super().recipe().items() if name not in ("model", "revision")}
+
+    def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:
+        if "auto" in (self.sha256, self.dtype, self.dim, self.normalize) or self.layer == "last":
+            return self.resolved().open()
+        import torch
+
+        from model.hubert import load
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        folder = fetched(self.model, self.sha256, self.revision)
+        net = load(folder, self.layers, getattr(torch, self.dtype), device)
+
+        def extract(waves: Sequence[np.ndarray]) -> list[np.ndarray | Reject]:
+            heard = [self._heard(wave) for wave in waves]
+            pieces = [[] if isinstance(wave, Reject) else list(_pieces(wave)) for wave in heard]
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # by more, sums are cut in other places; a run has a worker for every core
+            try:
+                made = iter(net([torch.from_numpy(wave) for each in pieces for wave, _, _ in each]))
+            finally:
+                torch.set_num_threads(threads)
+            rest = getattr(torch, self.at_rest)
+            kept = [[next(made)[a:b].to(rest).numpy(force=True) for _, a, b in each] for each in pieces]
+            return [
+                wave if isinstance(wave, Reject) else some[0] if len(some) == 1 else np.concatenate(some)
+                for wave, some in zip(heard, kept, strict=True)
+            ]
+
+        return extract
+
+    def _heard(self, wave: np.ndarray) -> np.ndarray | Reject:
+        """What the net hears of a clip: at 16 kHz, at its level, with its zeros."""
+        if not self.clock.frames(len(wave)):
+            return Reject("too_short", f"{len(wave)} samples; one frame takes {self.clock.window_samples}")
+        heard = for_hubert(wave) if self.input == "gpt_sovits" else wave
+        if isinstance(heard, Reject):
+            return heard
+        if self.normalize:
+            heard = ((heard - heard.mean(dtype=float)) / np.sqrt(heard.var(dtype=float) + VARIANCE_FLOOR)).astype("f4")
+        return np.pad(heard, (WINDOW - HOP) // 2) if self.pad == "centre" else heard
+
+
+def _pieces(wave: np.ndarray) -> Iterator[tuple[np.ndarray, int, int]]:
+    """What of a clip goes through the net at a time, and which of its frames [first, last) are kept."""
+    frames = frames_of(len(wave))
+    if frames <= CHUNK_FRAMES:
+        yield np.array(wave), 0, frames
+        return
+    for start in range(0, frames, CHUNK_FRAMES):
+        stop = min(start + CHUNK_FRAMES, frames)
+        begin, end = max(0, start - OVERLAP_FRAMES), min(stop + OVERLAP_FRAMES, frames)
+        yield np.array(wave[begin * HOP : (end - 1) * HOP + WINDOW]), start - begin, stop - begin

@@ -1,0 +1,45 @@
+"""Checkpoints as users have them, made by save_pretrained: tiny nets with every weight random."""
+
+import json
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96,
+    "conv_dim": (24,) * 7, "num_conv_pos_embeddings": 128, "num_conv_pos_embedding_groups": 4,
+}  # fmt: skip
+LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+NETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Base": ("Hubert", {}),
+    "Large": ("Hubert", LARGE),
+    "wav2vec 2.0": ("Wav2Vec2", {}),
+    "wav2vec 2.0 Large": ("Wav2Vec2", LARGE),
+    "no norm before the projection": ("Hubert", {"feat_proj_layer_norm": False}),
+}
+
+
+@lru_cache
+def net_of(name: str, seed: int = 0, **sizes: Any) -> Any:
+    import transformers
+
+    kind, options = NETS[name]
+    torch.manual_seed(seed)
+    net = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**{**SIZES, **sizes}, **options))
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    return net.eval()
+
+
+@lru_cache
+def tiny_hubert(name: str = "Base", normalize: bool | None = None, seed: int = 0) -> str:
+    """The folder of a checkpoint of the HuBERT family."""
+    folder = tempfile.mkdtemp(prefix="wavmill-tiny-")
+    net_of(name, seed).save_pretrained(folder)
+    if normalize is not None:
+        (Path(folder) / "preprocessor_config.json").write_text(json.dumps({"do_normalize": normalize}))
+    return folder
