@@ -105,7 +105,10 @@ class HuBERT(Choice):
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         folder = fetched(self.model, self.sha256, self.revision)
-        net = load(folder, self.layers, getattr(torch, self.dtype), device)
+        try:
+            net = load(folder, self.layers, getattr(torch, self.dtype), device)
+        except ValueError as error:
+            raise JobError(f"feature.model: {error}") from error
 
         def extract(waves: Sequence[np.ndarray]) -> list[np.ndarray | Reject]:
             heard = [self._heard(wave) for wave in waves]
