@@ -161,6 +161,25 @@ def print_training(console: Console, seen: Any, job: str, sets: list[str]) -> No
     console.print(f"next      {escape(command('train', job, sets))}")
 
 
+def print_verified(console: Console, found: Any) -> None:
+    """What ``verify`` found, and whether it is within its limits."""
+    console.print(f"made again  {found.clips:,} clips, {hours(found.seconds)}; {found.dtype} on {escape(found.device)}")
+    for what, apart in found.relative.items():
+        console.print(f"features    {escape(what)}: {apart:.2g} relative, the worst clip")
+    for what, said in found.tokens.items():
+        flips = f"{said.flips:,} of {said.frames:,} frames differ ({said.flips_per_million:,.0f} per million)"
+        console.print(f"tokens      {escape(what)}: {flips}; unit edit distance {said.unit_edit_distance:.2%}")
+        perplexity = said.perplexity
+    if found.tokens:
+        console.print(f"codes       perplexity {perplexity:,.1f}: so many are in use, in effect")
+    if found.near_ties is not None:
+        console.print(f"near ties   {found.near_ties:.3%} of frames are closer to another code than that error")
+    for problem in found.problems:
+        console.print(f"[red]too far[/]     {escape(problem)}")
+    if not found.problems:
+        console.print("[green]agrees[/]      within its limits")
+
+
 def report_file(said: dict[str, Any]) -> str:
     """The path of a report: where it was published, or, from a bucket, a copy in the current folder."""
     from pipeline.errors import JobError

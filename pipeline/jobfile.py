@@ -84,8 +84,9 @@ def absolute(job: Any) -> Any:
         return choice.model_copy(update={name: full(address) for name, address in named.items()}) if named else choice
 
     there = {name: moved(getattr(job, name)) for name in ("source", "token", "data") if hasattr(job, name)}
-    if is_folder(getattr(getattr(job, "feature", None), "model", "")):
-        there["feature"] = job.feature.model_copy(update={"model": full(job.feature.model)})
+    feature: Any = getattr(job, "feature", None)
+    if is_folder(getattr(feature, "model", "")):
+        there["feature"] = feature.model_copy(update={"model": full(feature.model)})
     return job.model_copy(update={"store": full(job.store), **there})
 
 

@@ -33,7 +33,7 @@ class Weights(NamedTuple):
 
 def is_folder(model: str) -> bool:
     """Whether a model's name is meant as a folder of this machine, and not as one on the hub."""
-    return model.startswith(("/", ".", "~")) or Path(model).is_dir()
+    return model.startswith(("/", ".", "~")) or (bool(model) and Path(model).is_dir())
 
 
 def describe(model: str, revision: str = "main") -> Weights:

@@ -125,7 +125,7 @@ def test_a_class_from_outside_that_is_no_source_is_a_problem_of_its_line():
 
 def test_a_section_that_is_a_word_shows_how_to_write_it():
     assert problems(MEL.replace("{kind: mel}", "mel")) == [
-        "job.yaml:3: feature takes {kind: ..., ...}; kinds: mel, mfcc"
+        "job.yaml:3: feature takes {kind: ..., ...}; kinds: mel, mfcc, hubert"
     ]
 
 
