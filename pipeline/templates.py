@@ -43,6 +43,26 @@ feature:
 store: out                  # a folder or s3://bucket/prefix; the dataset is <store>/<name>/v1
 """
 
+UNITS = """\
+# HuBERT units of your own speech.
+#   wavmill plan my.yaml && wavmill fit my.yaml && wavmill run my.yaml      again = resume
+#   wavmill verify my.yaml    makes a sample again, clip by clip in float32
+name: my-units
+source:
+  kind: files
+  path: path/to/sound       # a folder, any depth, or s3://bucket/prefix
+feature:
+  kind: hubert              # or any wav2vec 2.0
+  model: facebook/hubert-base-ls960   # a name on the Hugging Face hub, a folder, or s3://folder
+  layer: 9                  # the output of block 9, counted from 1 as in fairseq; or last, or several: [6, 9]
+token:
+  kind: kmeans
+  codebook: out/km100       # a folder or s3:// address; 'wavmill fit' puts it there
+fit:
+  codes: 100
+store: out                  # a folder or s3://bucket/prefix; the dataset is <store>/<name>/v1
+"""
+
 TRAIN = """\
 # A token LM on published tokens.
 #   wavmill plan my-train.yaml && wavmill train my-train.yaml      again = resume
@@ -71,4 +91,4 @@ scale:
   workers: auto             # one for each GPU; 0: in this process, without Ray
 """
 
-TEMPLATES = {"tokens": TOKENS, "features": FEATURES, "train": TRAIN}
+TEMPLATES = {"tokens": TOKENS, "features": FEATURES, "units": UNITS, "train": TRAIN}

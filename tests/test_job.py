@@ -8,6 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
+from checkpoints import tiny_hubert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inline import run_inline, words
@@ -603,6 +604,8 @@ def planned(text: str, where: str, corpus: Path, to: Path) -> int:
     if source["kind"] == "dataset":
         run_inline(words(corpus, to / "store"))
         sets.append(f"source.from={to}/store/words")
+    if given.get("feature", {}).get("kind") == "hubert":
+        sets += [f"feature.model={tiny_hubert()}", "feature.layer=last"]
     if "token" in given:
         sets.append(f"token.codebook={to}/codebook")
     return preview(resolve(parse_job(text, where, sets), how_to_fit=None)).objects
@@ -623,8 +626,37 @@ def test_every_template_can_be_planned(name, corpus, tmp_path, monkeypatch):
 # ---- anything at all ---------------------------------------------------------------------------------------------
 
 NAMES = [*Job.model_fields, "kind", "path", "from", "origin", "column", "codebook", "codes", "sha256", "bands", "over"]
-NAMES += ["min_s", "max_s", "channel", "length_frames", "stride_frames", "tail", "decode", "workers", "cpus", "carry"]
-WORDS = ["files", "manifest", "webdataset", "dataset", "mel", "mfcc", "kmeans", "fixed", "auto", "token", "os:path"]
+NAMES += [
+    "model",
+    "layer",
+    "dtype",
+    "normalize",
+    "min_s",
+    "max_s",
+    "channel",
+    "length_frames",
+    "stride_frames",
+    "tail",
+    "decode",
+    "workers",
+    "cpus",
+    "carry",
+]
+WORDS = [
+    "files",
+    "manifest",
+    "webdataset",
+    "dataset",
+    "mel",
+    "mfcc",
+    "hubert",
+    "last",
+    "kmeans",
+    "fixed",
+    "auto",
+    "token",
+    "os:path",
+]
 WORDS += ["pipeline.decode:Clip", "mean", "s3://", "~", "1e-3", "2024-13-45", "0b_", "<<", "!!int x", "&a", "*a"]
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(WORDS), st.text(max_size=8), st.dates()
