@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.errors import JobError, Stopped
+from pipeline.errors import JobError, Stopped, WavmillError
 from pipeline.store import open_store
 
 CONFIG, PREPARED = "config.json", "preprocessor_config.json"
@@ -55,7 +55,7 @@ def fetched(model: str, weights_sha256: str, revision: str = "") -> Path:
     else:
         from huggingface_hub import snapshot_download
 
-        with _said_by_hub(model, revision):
+        with _said_by_hub(model, revision, Stopped):
             folder = Path(snapshot_download(model, revision=revision, allow_patterns=[CONFIG, *FORMATS]))
         there = _in_folder(folder, model).sha256
     if there != weights_sha256:
@@ -81,22 +81,32 @@ def _in_store(model: str) -> Weights:
 
 
 def _on_hub(model: str, revision: str) -> Weights:
-    from huggingface_hub import HfApi, hf_hub_download
+    import httpx
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    with _said_by_hub(model, revision):
-        said = HfApi().model_info(model, revision=revision, files_metadata=True)
-        files = {one.rfilename: one for one in said.siblings or []}
-        commit, hashes = str(said.sha), {}
-        small = {
-            name: Path(hf_hub_download(model, name, revision=commit)) for name in (CONFIG, PREPARED) if name in files
-        }
-        for name in _wanted(list(files), model):
-            if name == CONFIG:
-                hashes[name] = hashlib.sha256(small[CONFIG].read_bytes()).hexdigest()
-            else:
-                lfs = files[name].lfs
-                found = None if lfs is None else lfs.sha256
-                hashes[name] = found or _hash_of(Path(hf_hub_download(model, name, revision=commit)), 0)
+    with _said_by_hub(model, revision, JobError):
+        try:
+            return _asked(model, revision, HfApi(), hf_hub_download)
+        except (httpx.TransportError, OfflineModeIsEnabled) as error:  # it may have been here before
+            try:
+                folder = Path(snapshot_download(model, revision=revision, local_files_only=True))
+            except LocalEntryNotFoundError:
+                raise error from None
+    return _in_folder(folder, model)._replace(revision=folder.name)
+
+
+def _asked(model: str, revision: str, api: Any, download: Any) -> Weights:
+    said = api.model_info(model, revision=revision, files_metadata=True)
+    files = {one.rfilename: one for one in said.siblings or []}
+    commit, hashes = str(said.sha), {}
+    small = {name: Path(download(model, name, revision=commit)) for name in (CONFIG, PREPARED) if name in files}
+    for name in _wanted(list(files), model):
+        if name == CONFIG:
+            hashes[name] = hashlib.sha256(small[CONFIG].read_bytes()).hexdigest()
+        else:
+            found = None if files[name].lfs is None else files[name].lfs.sha256
+            hashes[name] = found or _hash_of(Path(download(model, name, revision=commit)), 0)
     prepared = _json(small[PREPARED], model) if PREPARED in small else {}
     return Weights(_json(small[CONFIG], model), prepared, _digest(hashes), commit)
 
@@ -150,14 +160,15 @@ def _downloaded(model: str, sha256: str) -> Path:
 
 
 @contextmanager
-def _said_by_hub(model: str, revision: str) -> Iterator[None]:
+def _said_by_hub(model: str, revision: str, kind: type[WavmillError]) -> Iterator[None]:
     """What the hub refuses, as an error that says what would be right."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         yield
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ValueError, OSError) as error:
-        what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise JobError(
+    except (HfHubHTTPError, httpx.HTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        what = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise kind(
             f"feature.model: {model} is no folder here, and the hub does not give it (revision {revision}): {what}"
         ) from error

@@ -18,7 +18,17 @@ PRODUCT = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROO
 TESTS = sorted(path.relative_to(ROOT) for path in (ROOT / "tests").glob("*.py"))
 MOST_LINES = 250
 HEAVY = {"av", "boto3", "botocore", "kaldi_native_fbank", "librosa", "ray", "safetensors", "scipy", "sklearn"}
-HEAVY |= {"matplotlib", "soundfile", "soxr", "tensorboardX", "threadpoolctl", "torch", "transformers"}
+HEAVY |= {
+    "matplotlib",
+    "soundfile",
+    "soxr",
+    "tensorboardX",
+    "threadpoolctl",
+    "torch",
+    "transformers",
+    "huggingface_hub",
+    "httpx",
+}
 RAY_ON_TOP = {"pipeline/run.py", "pipeline/train.py"}  # imported by the verbs that run, when they run
 NETS = {
     f"model/{name}.py" for name in ("generate", "hubert", "lm", "mixing", "samout", "scan", "upstream")
@@ -29,6 +39,7 @@ COMES_WITH = {
     "urllib3": "boto3",
     "jsonschema": "ray",
     "huggingface_hub": "transformers",
+    "httpx": "transformers",
 }  # imported, and pinned by what is declared
 NEVER_IMPORTED = {
     "ruff",
