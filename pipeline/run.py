@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from time import monotonic
@@ -55,11 +55,12 @@ def run(
 
 def mill(job: Job, shards: list[dict[str, Any]], watch: Watch) -> None:
     """Run the stages over the shards of one wave. A row is a clip, a block is a shard, from reading to commit."""
-    rest = [step for step in (job.token, job.window) if step is not None]
     last_read = ["feature"] if "feature" not in job.keep else []
     board = ray.remote(num_cpus=0)(Board).remote()
 
-    rows, shares = extracted(job, shards, board)
+    early = [job.token] if last_read and job.token and getattr(job.window, "over", "token") == "token" else []
+    rest = [step for step in (job.token, job.window) if step is not None and step not in early]
+    rows, shares = extracted(job, shards, board, early)
     rows = stage(rows, watched(job, Apply(rest, drop=last_read), "token", board), **shares.rest())
     rows = stage(rows, watched(job, Commit(job), "commit", board), **shares.rest())
     with patience(board, watch) as moved:
@@ -69,8 +70,13 @@ def mill(job: Job, shards: list[dict[str, Any]], watch: Watch) -> None:
                 watch(row)
 
 
-def extracted(job: Job, shards: list[dict[str, Any]], board: Any = None) -> tuple[ray.data.Dataset, Shares]:
-    """The first stages: shards of the plan -> clips with their features. Tasks decode, a pool on GPUs extracts."""
+def extracted(
+    job: Job, shards: list[dict[str, Any]], board: Any = None, early: Sequence[Any] = ()
+) -> tuple[ray.data.Dataset, Shares]:
+    """The first stages: shards of the plan -> clips with their features. Tasks decode, a pool on GPUs extracts.
+
+    ``early`` steps run where the features are made, and only what they make leaves that worker.
+    """
     shares = cluster_shares(job, max(shard["seconds"] for shard in shards))
     context = DataContext.get_current()
     context.target_max_block_size = None  # a block is a shard, however large
@@ -84,7 +90,8 @@ def extracted(job: Job, shards: list[dict[str, Any]], board: Any = None) -> tupl
     rows = ray.data.from_items(shards, override_num_blocks=len(shards))
     rows = stage(rows, watched(job, Read(job), "read", board), **shares.decode())
     if job.feature is not None:
-        work: Any = watched(job, Apply([job.feature], ["audio", *CONTEXT]), "feature", board)
+        drop = ["audio", *CONTEXT, *(["feature"] if early else [])]
+        work: Any = watched(job, Apply([job.feature, *early], drop), "feature", board)
         options = shares.feature()
         if shares.pool_workers:  # actors take a class
             work, options["fn_constructor_args"] = Watched, (work.stage, work.name, work.patience_s, board)

@@ -7,7 +7,9 @@ from pipeline.job import Job
 
 GIB = 1 << 30
 TASK_CPUS = 0.5  # two tasks a core: while one waits for the store or for Ray's driver, the other computes
-NET_CPUS = 1.0  # where a net that wants a GPU has none: it waits for nothing, and each task holds its weights
+NET_CPUS = (
+    1.0  # of tasks with a net that wants a GPU where there is none: it waits for nothing, and each holds its weights
+)
 RETRIES = 3  # Ray's default is to restart a worker that dies for ever
 IN_FLIGHT = 3  # copies of a shard that a stage may hold at once: what it got, what it makes, what it hands on
 MEMORY_SHARE = 0.6  # of the cluster's memory for the pool; the rest is for decoding
@@ -65,12 +67,12 @@ def shares_of(
     scale = job.scale
     wants_gpu = bool(gpus) and getattr(job.feature, "gpu", False)
     feature_gpus = _or(scale.feature.gpus, 1.0 if wants_gpu else 0.0)
-    task_cpus = NET_CPUS if getattr(job.feature, "gpu", False) and not feature_gpus else TASK_CPUS
     memory = min(IN_FLIGHT * shard_bytes, int(memory_bytes * 0.2))
     workers = 0
     if feature_gpus:
         workers = min(int(gpus / feature_gpus), int(memory_bytes * MEMORY_SHARE // max(memory, 1)))
     workers = int(_or(scale.feature.workers, max(1, workers) if feature_gpus else 0))
+    task_cpus = NET_CPUS if getattr(job.feature, "gpu", False) and not workers else TASK_CPUS
     return Shares(
         pool_workers=workers,
         feature_cpus=_or(scale.feature.cpus, 0.0 if feature_gpus else task_cpus),

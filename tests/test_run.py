@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inline import digest, rows_of, run_inline, words
+from checkpoints import tiny_hubert
+from inline import WORDS, digest, rows_of, run_inline, words
 
+from model.codebook import Codebook
+from pipeline.codebooks import save_codebook
 from pipeline.errors import JobError, Stopped
 from pipeline.fit import fit
-from pipeline.job import resolve
+from pipeline.job import recipe_of, resolve
 from pipeline.jobfile import parse_job
 from pipeline.plan import make_plans
 from pipeline.run import run
@@ -176,3 +179,16 @@ def test_a_pool_of_extractors_on_the_cpu_gives_the_same_rows_as_tasks(corpus, tm
     pool, bare = words(corpus, tmp_path / "pool", "scale.feature.workers=2"), words(corpus, tmp_path / "bare")
     dataset = run(pool, make_plans(pool), ray_local)
     assert digest(rows_of(pool, dataset)) == digest(rows_of(bare, run_inline(bare)))
+
+
+def test_tokens_made_where_the_features_are_made_are_the_same(corpus, tmp_path, ray_local):
+    """With a pool, and nothing asking for features, these stay in it."""
+    feature = "feature={kind: hubert, model: " + tiny_hubert() + ", layer: 2}"
+    sets = ["clip.max_s=30", feature, "token={kind: kmeans, codebook: " + str(tmp_path / "book") + "}", "keep=[token]"]
+    half = resolve(parse_job(WORDS.format(path=corpus, store=tmp_path), "", [*sets, "window=null"]), how_to_fit=None)
+    centroids = np.random.default_rng(0).normal(size=(20, 48)).astype(np.float32)
+    save_codebook(half.token.codebook, Codebook(centroids, recipe_of(half), {}))
+    for window in ("window=null", "window.over=token"):
+        job = words(corpus, tmp_path / "pool", *sets, window, "scale.feature.workers=2")
+        bare = words(corpus, tmp_path / "bare", *sets, window)
+        assert digest(rows_of(job, run(job, make_plans(job), ray_local))) == digest(rows_of(bare, run_inline(bare)))
