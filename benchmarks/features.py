@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 MINUTES, LAYER, CODES, RATE_HZ = 2.0, 9, 500, 16_000
-RUN_MINUTES = 12.0
+RUN_MINUTES = 6.0
 BATCH_S = 60.0  # of the bucketed loop
 CORES = os.cpu_count() or 1
 NET_GFLOP_PER_S = 11.8  # to layer 9, of a second of audio

@@ -216,6 +216,7 @@ def load(folder: Path, layers: Sequence[int], dtype: torch.dtype, device: str = 
     """The net of a checkpoint's folder. ValueError when weights are missing: transformers would make some up."""
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()  # a worker's progress is not that of a run
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     kind = getattr(transformers, KINDS[config.model_type])
     net, told = kind.from_pretrained(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-TOGETHER = 8  # sounds to a message, when they are short
+TOGETHER = 16  # sounds to a message, when they are short
 READ_BYTES = 1 << 18
 
 

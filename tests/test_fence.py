@@ -213,14 +213,14 @@ def test_sounds_that_are_decoded_together_are_what_each_is_alone(sounds, tmp_pat
             file.close()
 
 
-def test_eight_short_sounds_are_one_message(children, sounds, monkeypatch):
+def test_sixteen_short_sounds_are_one_message(children, sounds, monkeypatch):
     asked = []
     ask = child.Child.ask_together
     monkeypatch.setattr(child.Child, "ask_together", lambda *given: asked.append(len(given[2])) or ask(*given))
     monkeypatch.setattr(child.Child, "ask", None)
     given = [(number, io.BytesIO(sounds["FLAC"]), (0.0, np.inf, 0, -1)) for number in range(20)]
     assert [name for name, parts in fence.parts_of_each(iter(given), Clip(), RATE_HZ) if list(parts)] == list(range(20))
-    assert asked == [8, 8, 4]
+    assert asked == [16, 4]
 
 
 # ---- what a sound does to a decoder -------------------------------------------------------------------------------
