@@ -107,7 +107,7 @@ CLIPS = st.lists(st.tuples(st.integers(400, 40_000), st.integers(0, 3)), min_siz
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["Base", "Large"])
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=6)
 @given(clips=CLIPS, tape_frames=st.sampled_from([60, 300, hubert.TAPE_FRAMES]))
 def test_a_clip_has_the_same_bits_alone_and_in_any_company(name, dtype, clips, tape_frames):
     net = ours(name, dtype=dtype)

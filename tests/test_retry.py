@@ -1,7 +1,7 @@
 """run --retry REASON: what was rejected for a reason is milled once more, and its newest outcome counts."""
 
 import pytest
-from inline import digest, mill, rows_of, run_inline, words
+from inline import digest, mill, rows_of, run_inline, without_fence, words
 
 from pipeline import decode, objects
 from pipeline.errors import JobError
@@ -15,7 +15,7 @@ def half_deaf(corpus, tmp_path, monkeypatch):
     """A job that was run while no decoder read FLAC: 24 files, one of them three clips, were taken for no sound."""
     job = words(corpus, tmp_path / "store")
     with monkeypatch.context() as patch:
-        patch.setattr(objects, "parts_of", decode.parts_of)  # in this process, where decoders can be replaced
+        patch.setattr(objects, "parts_of_each", without_fence)  # in this process, where decoders can be replaced
         patch.setattr(decode.Libsndfile, "opened", lambda file, check: None)
         patch.setattr(decode.Ffmpeg, "opened", lambda file: None)
         first = run_inline(job)
