@@ -117,11 +117,3 @@ def proxied(moto: S3Server) -> Iterator[Any]:
 def bucket(proxied: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """An address on the server behind the proxy, through which all requests of this process go."""
     return bucket_on(proxied[0], monkeypatch)
-
-
-SLOW = ("test_train", "test_kill", "test_watchdog", "test_secrets", "test_run", "test_hub", "test_kills", "test_fence")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of few tests that wait for Ray for long go first, so that two workers end together."""
-    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
