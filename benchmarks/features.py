@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from overhead import corpus_files
 
 MINUTES, LAYER, CODES, RATE_HZ = 2.0, 9, 500, 16_000
 RUN_MINUTES = 6.0
@@ -51,13 +52,6 @@ def clips(minutes: float) -> list[np.ndarray]:
             pieces.append(words[lots.integers(len(words))])
         found.append(np.concatenate(pieces)[:samples])
     return found
-
-
-def corpus_files() -> list[Path]:
-    import soundfile
-
-    found = (Path(__file__).parents[1] / "examples" / "corpus").glob("[a-z]*/*.flac")
-    return [path for path in found if path.parent.name != "broken" and soundfile.info(path).samplerate == RATE_HZ]
 
 
 def save_net(folder: Path) -> None:

@@ -12,8 +12,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
 from features import LAYER, clips, save_net
 
 
@@ -36,11 +34,8 @@ def main(minutes: float, given: str = "") -> None:
         right = made.pop("float32")
         flat = np.concatenate(right)
         print(f"{len(waves)} clips, {len(flat):,} frames\n")
-        print(
-            "| dtype | codes (perplexity) | relative error, worst clip | flips per million | unit edit distance ",
-            end="",
-        )
-        print("| near ties |\n|---|---|---|---|---|---|")
+        print("| dtype | codes (perplexity) | relative error, worst clip | flips per million | ", end="")
+        print("unit edit distance | near ties |\n|---|---|---|---|---|---|")
         for codes in (100, 500):
             centroids, _ = fit(flat, codes, 0)
             wanted = [assign(features, centroids) for features in right]
@@ -48,9 +43,8 @@ def main(minutes: float, given: str = "") -> None:
                 told = compare_tokens([assign(features, centroids) for features in found], wanted)
                 apart = max(relative(one, other) for one, other in zip(found, right, strict=True))
                 errors = np.linalg.norm(np.concatenate(found) - flat, axis=1)
-                print(
-                    f"| {name} | {codes} ({told.perplexity:.0f}) | {apart:.1e} | {told.flips_per_million:,.0f} ", end=""
-                )
+                flips = f"{told.flips_per_million:,.0f}"
+                print(f"| {name} | {codes} ({told.perplexity:.0f}) | {apart:.1e} | {flips} ", end="")
                 print(f"| {told.unit_edit_distance:.2%} | {near_ties(flat, errors, centroids):.2%} |", flush=True)
     finally:
         shutil.rmtree(root)

@@ -1,6 +1,5 @@
 """What goes between the two sides of the fence (child.py, fenced.py): messages, handles of files, samples, bytes."""
 
-import io
 import json
 import mmap
 import os
@@ -9,6 +8,8 @@ import sys
 from typing import Any
 
 import numpy as np
+
+from pipeline.seekable import Seekable
 
 TOGETHER = 16  # sounds to a message, when they are short
 READ_BYTES = 1 << 18
@@ -80,24 +81,12 @@ def _grow(handle: int, size: int) -> None:
         os.ftruncate(handle, size)
 
 
-class Distant(io.RawIOBase):
+class Distant(Seekable):
     """A file that only the parent can read."""
 
     def __init__(self, line: Line, given: int, size: int) -> None:
-        self.line, self.given, self.size, self.at = line, given, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self.at = offset + (0, self.at, self.size)[whence]
-        return self.at
+        super().__init__(size)
+        self.line, self.given = line, given
 
     def readinto(self, into: Any) -> int:
         self.line.send({"read": [self.at, len(into)]})

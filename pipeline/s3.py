@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.errors import JobError, NotAllowed, Reject, Stopped
+from pipeline.seekable import Seekable
 from pipeline.store import Entry
 
 MULTIPART_BYTES = 64 << 20  # one PUT below, parts of this size above
@@ -218,24 +219,12 @@ class Bucket:
             client().delete_object(**self._at(key))
 
 
-class Ranged(io.RawIOBase):
-    """An object of a Bucket as a seekable file; every read is one ranged GET that names the etag."""
+class Ranged(Seekable):
+    """An object of a Bucket; every read is one ranged GET that names the etag."""
 
     def __init__(self, bucket: Bucket, key: str, stamp: str, size: int) -> None:
-        self.bucket, self.key, self.stamp, self.size, self.at = bucket, key, stamp, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
-        return self.at
+        super().__init__(size)
+        self.bucket, self.key, self.stamp = bucket, key, stamp
 
     def readinto(self, into: Any) -> int:
         end = min(self.at + len(into), self.size)

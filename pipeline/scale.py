@@ -7,9 +7,7 @@ from pipeline.job import Job
 
 GIB = 1 << 30
 TASK_CPUS = 0.5  # two tasks a core: while one waits for the store or for Ray's driver, the other computes
-NET_CPUS = (
-    1.0  # of tasks with a net that wants a GPU where there is none: it waits for nothing, and each holds its weights
-)
+NET_CPUS = 1.0  # a task whose net wants a GPU where there is none: it waits for nothing, and each holds its weights
 RETRIES = 3  # Ray's default is to restart a worker that dies for ever
 IN_FLIGHT = 3  # copies of a shard that a stage may hold at once: what it got, what it makes, what it hands on
 MEMORY_SHARE = 0.6  # of the cluster's memory for the pool; the rest is for decoding

@@ -73,15 +73,23 @@ def golden(job: Job, folder: Path) -> Verified:
     names = sorted({*features, *tokens})
     if not names:
         raise JobError(f"--golden: {folder} has no sound with NAME.npy (features) or NAME.km (codes) beside it")
+    for ending, found in ((".npy", features), (".km", tokens)):
+        if found and len(found) < len(names):
+            first = next(name for name in names if name not in found)
+            raise JobError(
+                f"--golden: {folder}: some sounds have a {ending}, {known[first].name} has none; add or move"
+            )
+    if tokens and job.token is None:
+        raise JobError(f"--golden: {folder} says codes (.km), and the job makes none: it has no token:")
     source = Files(path=str(folder))
     objects = pa.concat_tables(source.objects(job.clip))
     mine = objects.filter(pc.is_in(objects["path"], pa.array([known[name].name for name in names])))
     sound = _good(source.read(mine, job.clip.model_copy(update={"max_s": 3600}), job.feature.clock.rate_hz))
     sound = sound.take([sound["clip"].to_pylist().index(known[name].name) for name in names])
     there: dict[str, list[Any]] = {}
-    if len(features) == len(names):
+    if features:
         there["feature"] = [np.load(features[name], allow_pickle=False) for name in names]
-    if len(tokens) == len(names) and job.token is not None:
+    if tokens:
         there["token"] = [np.array(tokens[name].read_text().split(), np.int64) for name in names]
     return _compared(job, sound, there, "golden")
 

@@ -189,6 +189,12 @@ def test_golden_sounds_are_what_somebody_else_says(published, tone, wav):
     np.save(folder / "0.npy", np.load(folder / "0.npy") + 1)
     code, said = run("verify", published.root / "units.yaml", "--golden", folder)
     assert code == 1 and "golden" in said
+    (folder / "1.km").unlink()
+    with pytest.raises(JobError, match=r"1\.wav has none"):
+        golden(job, folder)
+    with pytest.raises(JobError, match="it has no token"):
+        (folder / "1.km").write_text("1\n")
+        golden(job.model_copy(update={"token": None}), folder)
 
 
 def test_what_cannot_be_verified_says_what_would_be_right(published, tmp_path, corpus):
