@@ -39,5 +39,5 @@ def mel_of(wave: np.ndarray, rate_hz: int) -> np.ndarray:
     from pipeline.decode import resampled
     from pipeline.step import opened
 
-    made: Any = opened(Mel())([resampled(np.asarray(wave, np.float32), rate_hz, Mel.clock.rate_hz)])[0]
+    made: Any = opened(Mel())([resampled(np.asarray(wave, np.float32), rate_hz, Mel().clock.rate_hz)])[0]
     return made[:, 0] if isinstance(made, np.ndarray) else np.zeros((0, Mel().bands), np.float32)

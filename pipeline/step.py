@@ -21,8 +21,9 @@ class Apply:
 
     A choice names the column it ``reads`` and the one it ``writes``, gives that column's Arrow ``type``, and its
     ``open()``, called once per worker, returns a function from a list of arrays to a list with, per clip, an array
-    or a Reject. A choice with a ``clock`` reads sound: its frame counts are checked here, and the frames of the
-    context around a part are dropped, for all of them alike.
+    or a Reject. What else it must know of a clip it names in ``facts``, columns that the function gets behind the
+    arrays. A choice with a ``clock`` reads sound: its frame counts are checked here, and the frames of the context
+    around a part are dropped, for all of them alike; one whose ``context`` is False does not hear it.
     """
 
     def __init__(self, choices: Sequence[Any], drop: Sequence[str] = ()) -> None:
@@ -39,9 +40,19 @@ class Apply:
     def _one(self, choice: Any, shard: pa.Table) -> pa.Table:
         good = [i for i, error in enumerate(shard["error"].to_pylist()) if not error]
         arrays = arrays_of(shard[choice.reads])
-        made = dict(zip(good, opened(choice)([arrays[i] for i in good]), strict=True))
+        if not getattr(choice, "context", True):
+            places = zip(arrays, shard["lead_samples"].to_pylist(), shard["kept_samples"].to_pylist(), strict=True)
+            arrays = [wave[lead : lead + kept] for wave, lead, kept in places]
+            shard = replace(shard, "lead_samples", pa.repeat(pa.scalar(0, pa.int64()), shard.num_rows))
+        facts = [shard[name].to_pylist() for name in getattr(choice, "facts", ())]
+
+        def of(choice: Any, rows: list[int]) -> dict[int, Any]:
+            columns = [[column[i] for i in rows] for column in (arrays, *facts)]
+            return dict(zip(rows, opened(choice)(*columns), strict=True))
+
+        made = of(choice, good)
         if spoilt := [i for i in good if not finite(made[i])]:  # by half precision, or by a GPU
-            made |= zip(spoilt, opened(in_float32(choice))([arrays[i] for i in spoilt]), strict=True)
+            made |= of(in_float32(choice), spoilt)
         column, rejected = [EMPTY] * len(arrays), {}
         for i, result in made.items():
             if not finite(result):

@@ -43,3 +43,30 @@ def tiny_hubert(name: str = "Base", normalize: bool | None = None, seed: int = 0
     if normalize is not None:
         (Path(folder) / "preprocessor_config.json").write_text(json.dumps({"do_normalize": normalize}))
     return folder
+
+
+@lru_cache
+def whisper_net(blocks: int = 4, seed: int = 0) -> Any:
+    """Whisper's encoder and decoder with weights so large that attention looks at some steps more than at others."""
+    import transformers
+
+    torch.manual_seed(seed)
+    size: dict[str, Any] = {
+        f"{side}_{name}": value
+        for side in ("encoder", "decoder")
+        for name, value in (("layers", blocks), ("attention_heads", 4), ("ffn_dim", 64))
+    }
+    size |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0)
+    net = transformers.WhisperModel(transformers.WhisperConfig(d_model=48, num_mel_bins=80, vocab_size=64, **size))
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    return net.eval()
+
+
+@lru_cache
+def tiny_whisper(blocks: int = 4, seed: int = 0) -> str:
+    """The folder of a Whisper checkpoint."""
+    folder = tempfile.mkdtemp(prefix="wavmill-whisper-")
+    whisper_net(blocks, seed).save_pretrained(folder)
+    return folder

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from checkpoints import tiny_hubert
+from checkpoints import tiny_hubert, tiny_whisper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -14,14 +14,17 @@ from pipeline.decode import CONTEXT_S, Clip, parts_of
 from pipeline.errors import Reject
 from pipeline.features import EXTRACTORS
 
-WHOLE = {"hubert"}  # a frame of these is of its whole clip, and a part of a long sound is a clip
+WHOLE = {"hubert", "whisper"}  # a frame of these is of its whole clip, and a part of a long sound is a clip
 every_extractor = pytest.mark.parametrize("kind", EXTRACTORS)
 
 
 @lru_cache
 def needs(kind):
     """The options that a kind cannot do without; a tiny model, say."""
-    return {"model": tiny_hubert(), "layer": 2} if kind == "hubert" else {}
+    return {
+        "hubert": lambda: {"model": tiny_hubert(), "layer": 2},
+        "whisper": lambda: {"model": tiny_whisper(1), "states": "musetalk-v1"},
+    }.get(kind, dict)()
 
 
 @lru_cache

@@ -11,6 +11,7 @@ from pipeline.errors import Reject
 from pipeline.features.hubert import HuBERT
 from pipeline.features.mel import Mel
 from pipeline.features.mfcc import Mfcc
+from pipeline.features.whisper import Whisper
 
 
 class Extractor(Protocol):
@@ -18,7 +19,8 @@ class Extractor(Protocol):
 
     The function it returns takes sounds (N,) float32 at ``clock.rate_hz`` and returns, per sound, an array
     (T, ...) of ``type`` with T = clock.frames(N), or a Reject. ``gpu`` asks for a GPU where the cluster has one.
-    What needs a look at a checkpoint first has ``resolved()``, which gives it with each auto replaced.
+    What needs a look at a checkpoint first has ``resolved()``, which gives it with each auto replaced; what must not
+    hear more of a long sound than a part of it has ``context = False``.
     """
 
     kind: str
@@ -34,4 +36,4 @@ class Extractor(Protocol):
     def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]: ...
 
 
-EXTRACTORS: dict[str, type] = {"mel": Mel, "mfcc": Mfcc, "hubert": HuBERT}
+EXTRACTORS: dict[str, type] = {"mel": Mel, "mfcc": Mfcc, "hubert": HuBERT, "whisper": Whisper}

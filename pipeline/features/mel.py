@@ -1,12 +1,12 @@
-"""Log-mel frames, 50 a second."""
+"""Mel frames: 50 a second, by natural logarithm; or 80 a second, as Wav2Lip has them."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from model.blockwise import blockwise
 from model.clock import Clock
@@ -19,6 +19,9 @@ FLOOR = 1e-5  # of the magnitude: -100 dB, where HiFi-GAN (Kong et al. 2020) put
 ROUNDS = 32  # of Griffin and Lim; twice as many bring a clip's log-mel closer by a few per cent
 
 
+EMPHASIS, WAV2LIP_DB, WAV2LIP_RANGE = 0.97, (-100.0, 20.0), 4.0  # Wav2Lip's hparams.py: levels, then clipped at +-4
+
+
 class Mel(Choice):
     """Log-mel frames: the natural logarithm of mel-weighted STFT magnitudes (librosa's filters, Slaney's scale).
 
@@ -26,14 +29,32 @@ class Mel(Choice):
 
     Frame t is centred on sample 320*t (Hann, 800 samples, zeros beyond the ends). The floor is a constant and not
     the clip's own maximum, so a frame depends on nothing but the 50 ms around it. ``sound`` is the way back.
+
+    ``flavour: wav2lip`` is what Wav2Lip trains on: T = 1 + N // 200, 80 Hz, 80 bands from 55 to 7600 Hz, of the sound
+    with its highs raised (1 - 0.97 z^-1), mirrored at its ends; decibels from -100 to 20 below 0 as -4 to 4.
     """
 
     kind: Literal["mel"] = "mel"
+    flavour: Literal["log", "wav2lip"] = "log"
     bands: int = Field(80, ge=8, le=256)
     reads: ClassVar[str] = "audio"
     writes: ClassVar[str] = "feature"
-    clock: ClassVar[Clock] = Clock(rate_hz=16_000, hop_samples=320, window_samples=WINDOW_SAMPLES, centred=True)
     gpu: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _one_size(self) -> "Mel":
+        if self.flavour == "wav2lip" and self.bands != 80:
+            raise ValueError("flavour wav2lip has 80 bands")
+        return self
+
+    @property
+    def clock(self) -> Clock:
+        hop_samples = 320 if self.flavour == "log" else 200
+        return Clock(rate_hz=16_000, hop_samples=hop_samples, window_samples=WINDOW_SAMPLES, centred=True)
+
+    def recipe(self) -> dict[str, Any]:
+        """What was true when there was one flavour stays true."""
+        return {name: value for name, value in super().recipe().items() if (name, value) != ("flavour", "log")}
 
     @property
     def type(self) -> pa.DataType:
@@ -43,19 +64,25 @@ class Mel(Choice):
         import librosa.filters as mels
         from scipy.fft import rfft
 
-        filters = mels.mel(sr=self.clock.rate_hz, n_fft=WINDOW_SAMPLES, n_mels=self.bands)  # (bands, 401)
+        log = self.flavour == "log"
+        edges_hz = {} if log else {"fmin": 55.0, "fmax": 7600.0}
+        filters = mels.mel(sr=self.clock.rate_hz, n_fft=WINDOW_SAMPLES, n_mels=self.bands, **edges_hz)  # (bands, 401)
         window = mels.get_window("hann", WINDOW_SAMPLES).astype(np.float32)
 
         def mel(block: np.ndarray) -> np.ndarray:  # (256, 800) -> (256, bands)
-            return np.log(np.maximum(np.abs(rfft(block * window)) @ filters.T, FLOOR))
+            found = np.maximum(np.abs(rfft(block * window)) @ filters.T, FLOOR)
+            return np.log(found) if log else in_wav2lips_range(found)
 
-        return lambda waves: [self._one(wave, mel) for wave in waves]
+        return lambda waves: [self._one(wave if log else raised(wave), mel) for wave in waves]
 
     def _one(self, wave: np.ndarray, mel: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | Reject:
         frames = self.clock.frames(len(wave))
         if not frames:
             return Reject("too_short", "no samples")
-        padded = np.pad(wave, WINDOW_SAMPLES // 2)
+        log, edge = self.flavour == "log", WINDOW_SAMPLES // 2
+        if not log and len(wave) <= edge:
+            return Reject("too_short", f"{len(wave)} samples; Wav2Lip's mel takes {edge + 1}")
+        padded = np.pad(wave, edge, mode="constant" if log else "reflect")
         views = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[:: self.clock.hop_samples]
         return blockwise(views[:frames], mel)[:, None]  # (T, 1, bands)
 
@@ -75,6 +102,19 @@ class Mel(Choice):
         hop = self.clock.hop_samples
         made = librosa.griffinlim(stft, n_iter=ROUNDS, hop_length=hop, random_state=0)[: hop * len(frames)]
         return made.astype(np.float32, copy=False)
+
+
+def raised(wave: np.ndarray) -> np.ndarray:
+    """(N,) -> (N,) float32: every sample less 0.97 of the one before."""
+    return np.concatenate([wave[:1], wave[1:] - np.float32(EMPHASIS) * wave[:-1]])
+
+
+def in_wav2lips_range(magnitudes: np.ndarray) -> np.ndarray:
+    """Mel magnitudes -> decibels below a reference of 20, and [-100, 0] as [-4, 4]; silence is exactly -4."""
+    least_db, reference_db = WAV2LIP_DB
+    db = 20 * np.log10(magnitudes) - reference_db
+    scaled = 2 * WAV2LIP_RANGE * (db - least_db) / -least_db - WAV2LIP_RANGE
+    return np.clip(scaled, -WAV2LIP_RANGE, WAV2LIP_RANGE).astype(np.float32)
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,70 @@
+"""What Whisper's encoder hears: log-mel of 30 s, by either of the two recipes that MuseTalk has used.
+
+The two differ in where the loudest value is looked for, and in what fills up the last 30 s: the numbers of one are not
+those of the other, and as attention goes over all of the 30 s, that is so for every step in them.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+RATE_HZ = 16_000
+WINDOW_SAMPLES, HOP_SAMPLES = 400, 160
+SEGMENT_SAMPLES, SEGMENT_MELS, SEGMENT_STEPS = 480_000, 3000, 1500
+STEP_SAMPLES = 320
+LEAST_POWER, RANGE = 1e-10, 8.0  # RANGE: below the loudest, in powers of ten
+EDGE_SAMPLES = WINDOW_SAMPLES // 2  # mirrored at both ends, so a sound must be longer
+
+
+def log_mel(wave: np.ndarray, bands: int) -> np.ndarray:
+    """(N,) float32 at 16 kHz -> (bands, N // 160) float32: log10 of mel power, not yet levelled. N > 200."""
+    from scipy.fft import rfft
+
+    padded = np.pad(wave, EDGE_SAMPLES, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::HOP_SAMPLES]
+    power = np.abs(rfft(frames[: len(wave) // HOP_SAMPLES] * _hann())) ** 2  # (M, 201)
+    return np.log10(np.maximum(_filters(bands) @ power.T, LEAST_POWER))
+
+
+def levelled(mel: np.ndarray) -> np.ndarray:
+    """What is far below the loudest is lifted to RANGE below it; then about -1 to 1."""
+    return (np.maximum(mel, mel.max() - RANGE) + 4) / 4
+
+
+def v1(wave: np.ndarray, bands: int) -> Iterator[tuple[np.ndarray, int]]:
+    """MuseTalk v1 (``Audio2Feature.audio2feat``): the mel of all the sound, then cut; the last filled up with 0.0.
+
+    -> (bands, 3000) float32 and how many steps of it count, for each 30 s; N // 320 steps in all. N >= 320.
+    """
+    mel = levelled(log_mel(wave, bands))
+    for start in range(0, mel.shape[1], SEGMENT_MELS):
+        some = mel[:, start : start + SEGMENT_MELS]
+        yield np.pad(some, ((0, 0), (0, SEGMENT_MELS - some.shape[1]))), some.shape[1] // 2
+
+
+def v1_5(wave: np.ndarray, bands: int) -> Iterator[tuple[np.ndarray, int]]:
+    """MuseTalk v1.5 (``AudioProcessor``, WhisperFeatureExtractor): each 30 s by itself, filled up with silence.
+
+    -> as of ``v1``. Upstream loses a step of some lengths to a float that is rounded down, 57 for 58 of N = 18560.
+    """
+    for start in range(0, len(wave), SEGMENT_SAMPLES):
+        some = wave[start : start + SEGMENT_SAMPLES]
+        filled = np.pad(some, (0, SEGMENT_SAMPLES - len(some)))
+        yield levelled(log_mel(filled, bands)), len(some) // STEP_SAMPLES
+
+
+@lru_cache(maxsize=1)
+def _hann() -> np.ndarray:
+    from scipy.signal import get_window
+
+    window: Any = get_window("hann", WINDOW_SAMPLES)
+    return window.astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _filters(bands: int) -> np.ndarray:
+    import librosa.filters as mels
+
+    return mels.mel(sr=RATE_HZ, n_fft=WINDOW_SAMPLES, n_mels=bands)  # (bands, 201)

@@ -1,0 +1,103 @@
+"""Whisper's encoder states, 50 a second, as MuseTalk's two versions take them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from model import segments
+from model.clock import Clock
+from pipeline.choice import Choice
+from pipeline.errors import JobError, Reject
+from pipeline.rows import ragged
+from pipeline.weights import describe, fetched
+
+RECIPES = {"musetalk-v1": segments.v1, "musetalk-v1.5": segments.v1_5}
+
+
+class Whisper(Choice):
+    """All states of Whisper's encoder: what goes into its first block, and the output of each.
+
+    audio (N,) float32 at 16 kHz  ->  feature (T, blocks + 1, D) ``at_rest``, 50 Hz, T = N // 320
+
+    ``states`` says whose recipe: in ``musetalk-v1`` the loudest value is that of the clip, the last 30 s are filled up
+    with a mel of 0, and the last state is taken before the final LayerNorm; in ``musetalk-v1.5`` each 30 s are by
+    themselves, filled up with silence, and the last state is taken behind the norm. What was made by one does not fit
+    a model that was trained on the other. A part of a long sound is a clip of its own, as MuseTalk cuts its videos.
+    """
+
+    kind: Literal["whisper"] = "whisper"
+    model: str  # a folder made by save_pretrained, s3://folder, or a name on the Hugging Face hub
+    states: Literal["musetalk-v1", "musetalk-v1.5"]
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the arithmetic; auto is float32
+    at_rest: Literal["float32", "float16"] = "float32"
+    revision: str = "main"  # of a model on the hub: a branch, a tag or a commit
+    sha256: str = Field("auto", pattern="^(auto|[0-9a-f]{64})$")
+    layers: Literal["auto"] | int = "auto"  # states of a step
+    dim: Literal["auto"] | int = "auto"
+    bands: Literal["auto"] | int = "auto"  # of the mel
+    reads: ClassVar[str] = "audio"
+    writes: ClassVar[str] = "feature"
+    gpu: ClassVar[bool] = True
+    context: ClassVar[bool] = False
+    clock: ClassVar[Clock] = Clock(segments.RATE_HZ, segments.STEP_SAMPLES, segments.STEP_SAMPLES, centred=False)
+
+    @property
+    def type(self) -> pa.DataType:
+        assert self.layers != "auto" and self.dim != "auto", "resolve first"
+        return ragged(self.at_rest, self.layers, self.dim)
+
+    def resolved(self) -> "Whisper":
+        """Each auto by its value, after a look at the checkpoint. JobError when it is not there or does not fit."""
+        weights = describe(self.model, self.revision)
+        config = weights.config
+        if config.get("model_type") != "whisper":
+            raise JobError(f"feature.model: {self.model} is a {config.get('model_type')!r}, and no 'whisper'")
+        known: dict[str, Any] = {
+            "sha256": weights.sha256,
+            "layers": config["encoder_layers"] + 1,
+            "dim": config["d_model"],
+            "bands": config.get("num_mel_bins", 80),
+        }
+        for name, value in known.items():
+            if getattr(self, name) not in ("auto", value):
+                raise JobError(f"feature.{name} is {getattr(self, name)}; that of {self.model} is {value}")
+        known |= {"revision": weights.revision or self.revision}
+        return self.model_copy(update={**known, "dtype": "float32" if self.dtype == "auto" else self.dtype})
+
+    def recipe(self) -> dict[str, Any]:
+        """The checkpoint counts by its content, wherever it lies."""
+        return {name: value for name, value in super().recipe().items() if name not in ("model", "revision")}
+
+    def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:
+        if "auto" in (self.sha256, self.dtype, self.layers, self.dim, self.bands):
+            return self.resolved().open()
+        import torch
+
+        from model.whisper import load
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        folder = fetched(self.model, self.sha256, self.revision)
+        try:
+            net = load(folder, self.states == "musetalk-v1.5", getattr(torch, self.dtype), device)
+        except ValueError as error:
+            raise JobError(f"feature.model: {error}") from error
+        cut, bands, rest = RECIPES[self.states], int(self.bands), getattr(torch, self.at_rest)
+
+        def one(wave: np.ndarray) -> np.ndarray | Reject:
+            if not self.clock.frames(len(wave)):
+                return Reject("too_short", f"{len(wave)} samples; one step takes {self.clock.window_samples}")
+            heard = [(torch.from_numpy(mel), steps) for mel, steps in cut(wave, bands) if steps]
+            return np.concatenate([made.to(rest).numpy(force=True) for made in net(*zip(*heard, strict=True))])
+
+        def extract(waves: Sequence[np.ndarray]) -> list[np.ndarray | Reject]:
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # by more, sums are cut in other places; a run has a worker for every core
+            try:
+                return [one(wave) for wave in waves]
+            finally:
+                torch.set_num_threads(threads)
+
+        return extract
