@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from typer import Argument, Option
 
-from cluster import modelverbs, verifyverb, words
+from cluster import exportverb, modelverbs, verifyverb, words
 from cluster.app import JobFile, On, Set, Verbose, app, connecting, err, out
 from pipeline.errors import JobError, TooManyRejects, WavmillError
 
@@ -190,6 +190,7 @@ def schema() -> None:
 app.command()(modelverbs.train)
 app.command()(modelverbs.generate)
 app.command()(verifyverb.verify)
+app.command()(exportverb.export)
 
 
 def load(job: str, set: list[str]) -> Any:

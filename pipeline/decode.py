@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pipeline.choice import Choice
 from pipeline.decoders import EXPANSION, Ffmpeg, Libsndfile, most_frames
 from pipeline.errors import Reject
+from pipeline.video import frames_between, video_of
 from pipeline.whole import check_alone, size_of
 
 CONTEXT_S = 2  # decoded around a part of a longer sound, and dropped after extraction
@@ -23,12 +25,14 @@ class Clip(Choice):
     """What a clip is: its shortest and longest length, and which channel of the sound it takes.
 
     A sound longer than ``max_s`` is cut into parts of that many whole seconds; a rest shorter than ``min_s``
-    stays with the part before it. ``channel`` is the mean of all, or the number of one, from 0.
+    stays with the part before it. ``channel`` is the mean of all, or the number of one, from 0. With ``video`` a clip
+    has the columns ``frames`` and ``fps`` of the video in its file, or of the folder of frames beside it.
     """
 
     min_s: float = Field(0.1, ge=0, allow_inf_nan=False)
     max_s: int = Field(30, ge=1, le=3600)
     channel: Literal["mean"] | Annotated[int, Field(ge=0)] = "mean"
+    video: bool = False
 
     @field_validator("max_s")
     @classmethod
@@ -36,6 +40,10 @@ class Clip(Choice):
         if max_s < info.data.get("min_s", 0):
             raise ValueError(f"a clip of at most {max_s} s cannot be at least {info.data['min_s']:g} s long")
         return max_s
+
+    def recipe(self) -> dict[str, Any]:
+        """What was true before there was video stays true."""
+        return {name: value for name, value in super().recipe().items() if name != "video" or value}
 
 
 class Part(NamedTuple):
@@ -47,6 +55,8 @@ class Part(NamedTuple):
     lead_samples: int
     kept_samples: int
     reject: Reject | None = None
+    frames: int | None = None  # of the video that begin in it
+    fps: str | None = None
 
 
 def parts_of(
@@ -65,6 +75,7 @@ def parts_of(
     ``clip.max_s``; ``alive`` is called as decoding goes on. Raises Reject when it cannot go on; what was yielded
     before stays good.
     """
+    video = video_of(file) if clip.video else None
     with Sound(file, clip.channel, alive) as sound:
         hz = sound.rate_hz
         first, limit = round(start_s * hz), end_s * hz
@@ -88,7 +99,12 @@ def parts_of(
             kept_samples = len(wave) - lead_samples if last else clip.max_s * rate_hz
             finite = np.isfinite(audio).all()
             reject = None if finite else Reject("non_finite", "the sound holds NaN or infinity")
-            yield Part(first / hz + at, last and not at, wave, lead_samples, kept_samples, reject)
+            frames = fps = None
+            if video is not None:
+                start = Fraction(first, hz) + at
+                end = None if last and end_s == math.inf else start + Fraction(kept_samples, rate_hz)
+                frames, fps = frames_between(video, start, end), str(video.fps)
+            yield Part(first / hz + at, last and not at, wave, lead_samples, kept_samples, reject, frames, fps)
             if last:
                 return
             at += clip.max_s

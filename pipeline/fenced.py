@@ -135,7 +135,8 @@ class Decoding:
 
 def _facts(part: Part) -> list[Any]:
     wrong = (part.reject.reason, part.reject.message) if part.reject else ("", "")
-    return [part.start_s, part.whole, part.lead_samples, part.kept_samples, len(part.audio), *wrong]
+    video = (part.frames, part.fps)
+    return [part.start_s, part.whole, part.lead_samples, part.kept_samples, len(part.audio), *wrong, *video]
 
 
 @lru_cache(maxsize=4)

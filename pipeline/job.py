@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.check import Check
 from pipeline.choice import Choice
 from pipeline.codebooks import describe_codebook
 from pipeline.decode import Clip
@@ -17,7 +18,7 @@ from pipeline.errors import JobError
 from pipeline.features import EXTRACTORS
 from pipeline.published import VERSION, find_dataset
 from pipeline.quantizers import QUANTIZERS
-from pipeline.rows import FACTS, IDS, PRODUCTS
+from pipeline.rows import FACTS, IDS, PRODUCTS, VIDEO
 from pipeline.sources import SOURCES
 from pipeline.store import join
 from pipeline.windows import WINDOWS
@@ -78,6 +79,7 @@ class Job(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     source: Any
     clip: Clip = Clip()
+    check: Check = Check()
     feature: Any = None
     token: Any = None
     window: Any = None
@@ -86,7 +88,7 @@ class Job(BaseModel):
     fit: Fit = Fit()
     scale: Scale = Scale()
     FAMILIES: ClassVar[dict[str, dict[str, type[Any]]]] = FAMILIES
-    SECTIONS: ClassVar[dict[str, type[Any]]] = {"clip": Clip, "fit": Fit, "scale": Scale}
+    SECTIONS: ClassVar[dict[str, type[Any]]] = {"clip": Clip, "check": Check, "fit": Fit, "scale": Scale}
     LISTS: ClassVar[dict[str, type[Any]]] = {}
 
     @property
@@ -120,6 +122,12 @@ class Job(BaseModel):
             there.add(name)
         if VERSION.fullmatch(self.name):
             problems.append((("name",), f"name is {self.name!r}, as the versions of a dataset are; take another"))
+        needs_hz = getattr(self.window, "needs_hz", None)
+        if needs_hz and self.feature is not None and self.feature.clock.frames_hz != needs_hz:
+            gives = f"feature {self.feature.kind} has {self.feature.clock.frames_hz:g}"
+            problems.append((("window",), f"window {self.window.kind} goes over {needs_hz:g} frames a second; {gives}"))
+        if self.check and "audio" not in there:
+            problems.append((("check",), "check looks at sound and video, and this job starts from a dataset"))
         made = [name for name in PRODUCTS if getattr(self, name) is not None]
         if not made:
             problems.append((("name",), "the job makes nothing; give it a feature, a token or a window"))
@@ -142,17 +150,22 @@ def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB", any_codebook: 
     if not job.keep:
         new["keep"] = (next(name for name in reversed(PRODUCTS) if getattr(job, name) is not None),)
         if new["keep"] == ("window",):  # positions alone are of no use
-            new["keep"] = tuple(name for name in ("token", "window") if getattr(job, name) is not None)
+            over = "feature" if job.window.reads == "feature" else "token"
+            new["keep"] = tuple(name for name in (over, "window") if getattr(job, name) is not None)
     if job.source.kind == "dataset":
         dataset = find_dataset(job.source.origin)
         if job.source.column not in dataset["columns"]:
             has = ", ".join(name for name in dataset["columns"] if name in PRODUCTS)
             raise JobError(f"source.column: {dataset['address']} has no {job.source.column}; it has {has}")
+        if wrong := _misfit(job.window, dataset["columns"], job.source.column):
+            raise JobError(f"window: {dataset['address']} {wrong}")
         known = {"origin": dataset["address"], "fingerprint": dataset["fingerprint"]}
         new["source"] = job.source.model_copy(update=known)
     if hasattr(job.feature, "resolved"):
         new["feature"] = job.feature.resolved()
         job = job.model_copy(update=new)
+    if job.source.gives == "audio" and (job.check or getattr(job.window, "fps", None) == "from_video"):
+        new["clip"] = job.clip.model_copy(update={"video": True})
     if job.window is not None and job.window.reads == "auto":
         over = "token" if job.token is not None or job.source.gives == "token" else "feature"
         new["window"] = job.window.model_copy(update={"over": over})
@@ -170,6 +183,16 @@ def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB", any_codebook: 
     elif how_to_fit is not None:
         raise JobError(f"there is no codebook at {job.token.codebook} yet; learn it with: {how_to_fit}")
     return job.model_copy(update=new)
+
+
+def _misfit(window: Any, columns: dict[str, Any], column: str) -> str:
+    """Why a window rule cannot go over a dataset's column."""
+    needs_hz, rate_hz = getattr(window, "needs_hz", None), columns[column].get("rate_hz")
+    if needs_hz and float(rate_hz or 0) != needs_hz:
+        return f"has {rate_hz} frames a second; {window.kind} goes over {needs_hz:g}"
+    if missing := [name for name in getattr(window, "facts", ()) if name not in columns]:
+        return f"has no column {missing[0]}; say window.fps, or make it anew with clip: {{video: true}}"
+    return ""
 
 
 def recipe_of(job: Job) -> dict[str, Any]:
@@ -194,6 +217,7 @@ def decisive(job: Job) -> dict[str, Any]:
         "rows": ROWS_VERSION,
         "source": described(job.source, "source"),
         "clip": job.clip.recipe() if job.source.gives == "audio" else None,
+        **({"check": job.check.recipe()} if job.check else {}),
         **steps,
         "keep": sorted({*job.keep}),
     }
@@ -220,7 +244,9 @@ def columns_of(job: Job) -> pa.Schema:
     units: dict[str, dict[str, Any]] = {"seconds": {"unit": "s"}, "start_s": {"unit": "s"}, "rms_db": {"unit": "dBFS"}}
     if job.feature is not None:
         rates["feature"] = f"{job.feature.clock.frames_hz:g}"
-        units["feature"] = {"rate_hz": rates["feature"], "kind": job.feature.kind}
+        layers = getattr(job.feature, "layers", 1)
+        layers = len(layers) if isinstance(layers, tuple) else layers
+        units["feature"] = {"rate_hz": rates["feature"], "kind": job.feature.kind, "layers": str(layers)}
     if job.token is not None:
         rates["token"] = rates["feature"]
         units["token"] = {"rate_hz": rates["token"], "codes": str(job.token.codes), "codebook": job.token.sha256}
@@ -228,4 +254,5 @@ def columns_of(job: Job) -> pa.Schema:
         units["window"] = {"over": job.window.over, "rate_hz": rates[job.window.over], "kind": job.window.kind}
     carried = [pa.field(name, pa.string()) for name in job.source.carried()]
     kept = [pa.field(name, getattr(job, name).type) for name in PRODUCTS if name in job.keep]
-    return pa.schema([field.with_metadata(units.get(field.name)) for field in (*IDS, *carried, *FACTS, *kept)])
+    seen = VIDEO if job.clip.video or "fps" in given else []
+    return pa.schema([field.with_metadata(units.get(field.name)) for field in (*IDS, *carried, *FACTS, *seen, *kept)])

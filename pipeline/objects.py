@@ -40,7 +40,7 @@ SCHEMA = pa.schema([
 
 
 def _free(carry: tuple[str, ...]) -> tuple[str, ...]:
-    taken = {*decoded(()).names, *PRODUCTS, *SCHEMA.names, "end_s", "reason", "shard", "found", "spent_s"}
+    taken = {*decoded((), video=True).names, *PRODUCTS, *SCHEMA.names, "end_s", "reason", "shard", "found", "spent_s"}
     for name in carry:
         if name in taken or carry.count(name) > 1:
             raise ValueError(f"there is a column {name!r} already")
@@ -62,6 +62,7 @@ class Found(NamedTuple):
     lo: int = 0
     hi: int = -1
     reject: Reject | None = None
+    frames: int | None = None  # images in the folder beside it
 
     @property
     def stretch(self) -> Stretch:
@@ -185,13 +186,16 @@ def decoded_table(
                 for part in parts:
                     beat()
                     part_name = name if part.whole else f"{name}#{round(part.start_s * 1000)}"
-                    add(found, path, part_name, part.audio, _facts(part, rate_hz), part.reject)
+                    facts = _facts(part, rate_hz)
+                    if part.frames is None and part.whole:
+                        facts["frames"] = found.frames
+                    add(found, path, part_name, part.audio, facts, part.reject)
                     at_s = part.start_s + part.kept_samples / rate_hz
         except Reject as reject:
             stopped_at = at_s if at_s else float(found.lo)
             failed = f"{name}#{round(stopped_at * 1000)}" if stopped_at else name
             add(found, path, failed, np.zeros(0, np.float32), {"start_s": stopped_at, "seconds": 0.0}, reject)
-    schema = decoded(carry)
+    schema = decoded(carry, clip.video)
     columns = [
         column_of(waves, AUDIO)
         if field.name == "audio"
@@ -212,6 +216,8 @@ def _facts(part: Any, rate_hz: int) -> dict[str, Any]:
         "rms_db": 10 * np.log10(power) if power > 0 else None,
         "lead_samples": part.lead_samples,
         "kept_samples": part.kept_samples,
+        "frames": part.frames,
+        "fps": part.fps,
     }
 
 

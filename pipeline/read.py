@@ -22,6 +22,8 @@ class Read:
         [shard] = planned.to_pylist()
         objects = objects_between(self.job.store, shard["objects"], shard["row_lo"], shard["row_hi"])
         clips = self.job.source.read(objects, self.job.clip, self.rate_hz)
+        if self.job.clip.video:
+            clips = self.job.check(clips)
         found = clips.num_rows
         if not found:  # a stretch of a tar in which no sample starts; Ray drops a table without rows
             clips = nothing(clips.schema)

@@ -7,6 +7,7 @@
 | decode  | audio                           | large_list<float32>           | in flight: mono, [-1, 1], context too |
 |         | lead_samples, kept_samples      | int64                         | in flight: where the context ends     |
 |         | start_s, seconds, peak, rms_db  | float64                       | place in the object, s; 0..1; dBFS    |
+|         | frames, fps                     | int64, string                 | of its video, if ``clip.video``       |
 |         | error, stage, message           | string                        | "", or why and where it was rejected  |
 | feature | feature                         | list<fixed_size_list<f, L*D>> | (T, L, D)                             |
 | token   | token                           | list<uint16 or uint32>        | (T,) codes                            |
@@ -31,6 +32,7 @@ FACTS = [
     pa.field("peak", pa.float64()),
     pa.field("rms_db", pa.float64()),
 ]
+VIDEO = [pa.field("frames", pa.int64()), pa.field("fps", pa.string())]
 ERROR = [pa.field(name, pa.string()) for name in ("error", "stage", "message")]
 CONTEXT = ("lead_samples", "kept_samples")
 IDS = [pa.field(name, pa.string()) for name in ("clip", "source", "label")]
@@ -38,11 +40,12 @@ NOTHING = "nothing"  # the error of a row that stands for no clip
 PRODUCTS = ("feature", "token", "window")
 
 
-def decoded(carry: Sequence[str]) -> pa.Schema:
+def decoded(carry: Sequence[str], video: bool = False) -> pa.Schema:
     """The columns of a shard after decoding."""
     carried = [pa.field(name, pa.string()) for name in carry]
     context = [pa.field(name, pa.int64()) for name in CONTEXT]
-    return pa.schema([*IDS, *carried, *FACTS, *context, pa.field("audio", AUDIO), *ERROR])
+    seen = VIDEO if video else []
+    return pa.schema([*IDS, *carried, *FACTS, *seen, *context, pa.field("audio", AUDIO), *ERROR])
 
 
 def rejects(carry: Sequence[str]) -> pa.Schema:

@@ -12,7 +12,7 @@ from pipeline.choice import Choice
 from pipeline.decode import Clip
 from pipeline.objects import SCHEMA
 from pipeline.published import find_dataset
-from pipeline.rows import ERROR
+from pipeline.rows import ERROR, VIDEO
 from pipeline.store import Entry, open_store
 
 
@@ -64,7 +64,9 @@ class Dataset(Choice):
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
         dataset = find_dataset(self.origin)
         store, tables = open_store(dataset["address"]), []
-        columns = ["clip", "source", "label", *dataset["carry"], "start_s", "seconds", "peak", "rms_db", self.column]
+        seen = [field.name for field in VIDEO if field.name in dataset["columns"]]
+        facts = ["start_s", "seconds", "peak", "rms_db", *seen]
+        columns = ["clip", "source", "label", *dataset["carry"], *facts, self.column]
         for row in objects.to_pylist():
             with store.open(row["path"]) as file:
                 tables.append(pq.ParquetFile(file).read_row_group(row["lo"], columns=columns))

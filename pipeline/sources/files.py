@@ -1,6 +1,7 @@
 """A folder or s3:// prefix of sound files, at any depth."""
 
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO, ClassVar, Literal
@@ -27,6 +28,9 @@ from pipeline.objects import (
     table_of,
 )
 from pipeline.store import Entry, Folder, Store, open_store
+
+WITH_VIDEO = {"mp4", "m4v", "mov", "webm", "mkv", "3gp"}
+NUMBERED = re.compile(r"[^/]*?(\d+)\.(?:png|jpe?g|webp)", re.IGNORECASE)
 
 
 class Files(Choice):
@@ -89,11 +93,32 @@ class Files(Choice):
         def fetch(row: dict[str, Any]) -> tuple[str, list[Found]]:
             file, reject = opened(store, row)
             label = parent_of(row["path"])
-            return row["path"], [Found(row["path"], label, {}, file, lo=row["lo"], hi=row["hi"], reject=reject)]
+            beside = frames_beside(store, row["path"]) if clip.video and reject is None else None
+            sound = Found(row["path"], label, {}, file, lo=row["lo"], hi=row["hi"], reject=reject, frames=beside)
+            return row["path"], [sound]
 
         rows = objects.to_pylist()
         fetched = map(fetch, rows) if isinstance(store, Folder) else ahead(fetch, rows)
         return decoded_table(fetched, (), clip, rate_hz)
+
+
+def frames_beside(store: Store, path: str) -> int | None:
+    """How many frames the images have that belong to a sound; None when there are none.
+
+    They are in the folder with its name, or with it when it is named audio, as Wav2Lip's preprocessing leaves them. A
+    frame's number is what its name ends with, from 0 or from 1; one without a face may be missing.
+    """
+    if suffix_of(path) in WITH_VIDEO:
+        return None
+    folder, _, name = path.rpartition("/")
+    stem = name.rpartition(".")[0]
+    places = [f"{folder}/{stem}/".lstrip("/"), *([f"{folder}/"] if stem == "audio" and folder else [])]
+    for place in places:
+        names = [entry.key[len(place) :] for entry in store.list(place)]
+        found = [NUMBERED.fullmatch(one) for one in names]
+        if numbers := [int(match[1]) for match in found if match]:
+            return max(numbers) + (min(numbers) != 1)
+    return None
 
 
 def opened(store: Store, row: dict[str, Any]) -> tuple[BinaryIO | None, Reject | None]:

@@ -1,7 +1,7 @@
-"""Window rules: from the length of a clip to rows of positions. Pure index arithmetic, no sound."""
+"""Windows of one length, a fixed stride apart."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +48,3 @@ class Fixed(Choice):
             count = min(-(-max(frames - length, 0) // stride) + 1, -(-frames // stride))  # no window of nothing
         made = np.arange(count, dtype=np.int32)[:, None] * stride + np.arange(length, dtype=np.int32)
         return np.where(made < frames, made, -1).astype(np.int32)
-
-
-WINDOWS: dict[str, type[Any]] = {"fixed": Fixed}

@@ -1,0 +1,136 @@
+"""export: a published dataset -> a folder of files, one folder per clip. The same command again goes on.
+
+A clip's folder gets its name when all its files are in it; what has its name is not read again. ``export.json`` says
+from the start what the folder is of, and at the end what is in it.
+"""
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline.errors import JobError, Stopped
+from pipeline.rows import arrays_of
+from pipeline.store import faults_of, open_store, sha256
+
+SAID, PARTIAL = "export.json", ".partial-"
+LONGEST = 240  # bytes of a name that every file system takes, with PARTIAL before it
+NUMBERED = re.compile(r"(\d+)\.npy")
+
+
+class Exported(NamedTuple):
+    """What an export did: clips in all, how many of them now, and files of those."""
+
+    clips: int
+    written: int
+    files: int
+
+
+def export(
+    dataset: dict[str, Any], choice: Any, folder: Path, watch: Callable[[int, int], None] = lambda done, of: None
+) -> Exported:
+    """Write what is not there yet. JobError when the dataset is not of this kind, or the folder is of another one."""
+    _check(dataset, choice)
+    folders = folders_of(dataset)
+    said = {"format": "wavmill-export-1", "kind": choice.kind, **choice.model_dump(), "from": dataset["address"]}
+    said["fingerprint"] = dataset["fingerprint"]
+    with faults_of(str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+        _claim(folder, said)
+        for left in folder.glob(f"{PARTIAL}*"):
+            shutil.rmtree(left)
+        there = {path.name for path in folder.iterdir()}
+        done, written, files = len(there & {*folders.values()}), 0, 0
+        watch(done, len(folders))
+        missing = {clip for clip, name in folders.items() if name not in there}
+        for clip, frames in _arrays(dataset, choice.column, missing):
+            partial = folder / f"{PARTIAL}{folders[clip]}"
+            partial.mkdir()
+            for name, array in choice.files(frames):
+                np.save(partial / name, array)
+                files += 1
+            partial.rename(folder / folders[clip])
+            written += 1
+            watch(done + written, len(folders))
+        for name in folders.values():
+            _check_numbers(folder / name)
+        (folder / SAID).write_text(json.dumps({**said, "clips": folders}, indent=1, ensure_ascii=False))
+    return Exported(len(folders), written, files)
+
+
+def folders_of(dataset: dict[str, Any]) -> dict[str, str]:
+    """Each clip's folder: its id without suffix, with _ for what means something in a path or to a loader.
+
+    Where two come out alike, or too long for a file system, part of the id's hash tells them apart.
+    """
+    names = [clip for table in _groups(dataset, ["clip"]) for clip in table["clip"].to_pylist()]
+    folders = {clip: re.sub(r"[^\w-]+", "_", re.sub(r"\.\w+(?=#|$)", "", clip)) for clip in names}
+    counts = Counter(folders.values())
+    for clip, name in folders.items():
+        if counts[name] > 1 or len(name.encode()) > LONGEST:
+            folders[clip] = f"{name[:50]}-{sha256(clip.encode())[:16]}"
+    return folders
+
+
+def _check(dataset: dict[str, Any], choice: Any) -> None:
+    if choice.column not in dataset["columns"]:
+        raise JobError(f"{dataset['address']} has no column {choice.column}; publish it with keep: [{choice.column}]")
+    made = dataset["recipe"]["feature"]
+    for name, value in choice.recipe_has.items():
+        if made.get(name) != value:
+            said = f"its feature has {name}: {made.get(name)}, and {choice.kind} takes {name}: {value}"
+            raise JobError(f"{dataset['address']} cannot be exported to {choice.kind}: {said}")
+
+
+def _claim(folder: Path, said: dict[str, Any]) -> None:
+    """Say what the folder is going to be, unless it says so already."""
+    path = folder / SAID
+    if not path.exists():
+        if any(folder.iterdir()):
+            raise JobError(f"{folder} is not empty, and no export; name a new folder")
+        path.write_text(json.dumps(said))
+        return
+    try:
+        there = json.loads(path.read_bytes())
+        wrong = [f"{name}: {there.get(name)}" for name, value in said.items() if there.get(name) != value]
+    except (ValueError, AttributeError):
+        wrong = [f"{SAID} cannot be read"]
+    if wrong:
+        raise JobError(f"{folder} holds another export ({', '.join(wrong[:3])}); name a new folder")
+
+
+def _arrays(dataset: dict[str, Any], column: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """(clip, its frames (T, L, D)) of those clips; a row group with none of them is not read."""
+    layers = int(dataset["columns"][column].get("layers", 1))
+    for table in _groups(dataset, ["clip", column], wanted):
+        for clip, frames in zip(table["clip"].to_pylist(), arrays_of(table[column]), strict=True):
+            if clip in wanted:
+                yield clip, frames.reshape(len(frames), layers, -1)
+
+
+def _groups(dataset: dict[str, Any], columns: list[str], wanted: set[str] | None = None) -> Iterator[Any]:
+    """The row groups of a dataset, in order; with ``wanted`` those with one of these clips."""
+    store = open_store(dataset["address"])
+    for part in dataset["parts"]:
+        with store.open(part["path"]) as file:
+            parquet = pq.ParquetFile(file)
+            for group in range(parquet.num_row_groups):
+                if wanted is not None:
+                    names = parquet.read_row_group(group, columns=["clip"])["clip"].to_pylist()
+                    if wanted.isdisjoint(names):
+                        continue
+                yield parquet.read_row_group(group, columns=columns)
+
+
+def _check_numbers(folder: Path) -> None:
+    """Stopped when numbered files do not go from 0 on without a gap: a loader would take another moment's sound."""
+    numbers = sorted(int(match[1]) for path in folder.iterdir() if (match := NUMBERED.fullmatch(path.name)))
+    if numbers != list(range(len(numbers))):
+        missing = next(n for n, number in enumerate([*numbers, -1]) if n != number)
+        raise Stopped(f"{folder} lacks {missing}.npy; remove the folder, and run the same command again")

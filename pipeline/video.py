@@ -1,0 +1,99 @@
+"""What a file says of the video in it: how many frames, and how many of them a second. No picture is decoded."""
+
+from fractions import Fraction
+from itertools import pairwise
+from math import ceil, floor
+from typing import Annotated, Any, BinaryIO, NamedTuple
+
+from pydantic import BeforeValidator
+
+from pipeline.errors import Reject
+
+SAMPLES_HZ = 16_000  # lengths are counted in samples of this rate
+HIGHEST_HZ = 768_000  # of any sound
+STANDARD_FPS = [Fraction(n, d) for n in (24, 25, 30, 48, 50, 60, 100, 120) for d in (1,)]
+STANDARD_FPS += [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)]
+STEADY = 0.5  # no frame of a steady video is as far as this from its place, in frames
+
+
+def _fps(value: Any) -> Any:
+    try:
+        fps = Fraction(str(value)) if isinstance(value, int | float | str | Fraction) else Fraction(0)
+    except (ValueError, ZeroDivisionError):
+        fps = Fraction(0)
+    if isinstance(value, bool) or not 1 <= fps <= 1000:
+        raise ValueError("takes frames a second from 1 to 1000, as 25, 29.97 or 30000/1001")
+    return str(fps)
+
+
+Fps = Annotated[str, BeforeValidator(_fps)]  # an exact fraction, as text
+
+
+class Video(NamedTuple):
+    """Frames, and their rate."""
+
+    frames: int
+    fps: Fraction
+
+
+def frames_in(seconds: float, fps: Fraction) -> int:
+    """Whole frames in a sound, exactly: floor(N * fps / 16000)."""
+    return floor(round(seconds * SAMPLES_HZ) * fps / SAMPLES_HZ)
+
+
+def first_frame(start_s: float | Fraction, fps: Fraction) -> int:
+    """The number in its video of the first frame that begins in a part of it."""
+    return ceil(exact(start_s) * fps)
+
+
+def frames_between(video: Video, start_s: Fraction, end_s: Fraction | None) -> int:
+    """How many frames begin in [start_s, end_s) of a video; None: to its end."""
+    first = min(first_frame(start_s, video.fps), video.frames)
+    return (video.frames if end_s is None else min(first_frame(end_s, video.fps), video.frames)) - first
+
+
+def exact(seconds: float | Fraction) -> Fraction:
+    """The fraction that a place in a sound was before it became a float: samples over a sampling rate."""
+    return Fraction(seconds).limit_denominator(HIGHEST_HZ)
+
+
+def video_of(file: BinaryIO) -> Video | None:
+    """The video of a file, None when there is none; Reject ``variable_frame_rate`` when frames are not evenly apart.
+
+    Counted by the packets, whose times are looked at: headers guess.
+    """
+    import av
+    from av.stream import Disposition
+
+    av.logging.set_level(av.logging.PANIC)
+    file.seek(0)
+    try:
+        container = av.open(file, mode="r", metadata_errors="ignore")
+    except (av.FFmpegError, ValueError):
+        return None
+    with container:
+        streams = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
+        if not streams:
+            return None
+        stream = streams[0]
+        try:
+            times = sorted(
+                packet.pts * packet.time_base
+                for packet in container.demux(stream)
+                if packet.pts is not None and packet.size and not packet.is_discard
+            )
+        except (av.FFmpegError, ValueError) as error:
+            raise Reject("corrupt", f"FFmpeg: {error} (in the video)") from error
+        guesses = [stream.average_rate, stream.guessed_rate]
+    if len(times) < 2:
+        fps = next((Fraction(guess) for guess in guesses if guess), None)
+        return Video(len(times), fps) if times and fps else None
+    span = times[-1] - times[0]
+    measured = (len(times) - 1) / span if span else Fraction(0)
+    nearest = min(STANDARD_FPS, key=lambda fps: abs(fps - measured))
+    for fps in [nearest, *(Fraction(guess) for guess in guesses if guess), measured]:
+        if fps and all(abs((time - times[0]) * fps - i) < STEADY for i, time in enumerate(times)):
+            return Video(len(times), fps)
+    gaps = [float(later - sooner) * 1000 for sooner, later in pairwise(times)]
+    said = f"frames are {min(gaps):.0f} to {max(gaps):.0f} ms apart; make it constant, say with ffmpeg -r 25"
+    raise Reject("variable_frame_rate", said)

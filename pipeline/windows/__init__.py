@@ -1,0 +1,11 @@
+"""Window rules: which positions of a clip's frames or tokens belong together. One file each; a new one is one class
+and one line here.
+"""
+
+from typing import Any
+
+from pipeline.windows.fixed import Fixed
+from pipeline.windows.musetalk import MuseTalk
+from pipeline.windows.wav2lip import Wav2Lip
+
+WINDOWS: dict[str, type[Any]] = {"fixed": Fixed, "musetalk": MuseTalk, "wav2lip": Wav2Lip}

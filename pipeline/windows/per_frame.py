@@ -1,0 +1,51 @@
+"""What windows have in common that are made one for each frame of video."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from pipeline.choice import Choice
+from pipeline.errors import Reject
+from pipeline.video import Fps, exact, first_frame
+
+ON_TIME = Fraction(0)
+
+
+class PerFrame(Choice):
+    """A window for every frame of the video with ``fps: from_video``, otherwise for every whole one in the sound."""
+
+    fps: Literal["from_video"] | Fps = "from_video"
+    compat_float: bool = False
+    over: ClassVar[str] = "feature"
+    reads: ClassVar[str] = "feature"
+    writes: ClassVar[str] = "window"
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        return ("seconds", "frames", "fps", "start_s") if self.fps == "from_video" else ("seconds",)
+
+    def open(self) -> Callable[..., list[np.ndarray | Reject]]:
+        def windows(clips: Sequence[np.ndarray], seconds: Sequence[float], *video: Any) -> list[np.ndarray | Reject]:
+            told = zip(*video, strict=True) if video else [(None, self.fps, 0.0)] * len(clips)
+            return [
+                self.positions(len(clip), length_s, Fraction(fps), frames, late_of(start_s, Fraction(fps)))
+                for clip, length_s, (frames, fps, start_s) in zip(clips, seconds, told, strict=True)
+            ]
+
+        return windows
+
+    def positions(
+        self, there: int, seconds: float, fps: Fraction, frames: int | None = None, late_s: Fraction = ON_TIME
+    ) -> np.ndarray | Reject:
+        """The windows of a clip that has so many positions and seconds, and so many frames of video if it has one.
+
+        ``late_s``: how long after the clip its first frame begins, when it is a part of a longer video.
+        """
+        raise NotImplementedError
+
+
+def late_of(start_s: float, fps: Fraction) -> Fraction:
+    """From the start of a part of a video to the first frame that begins in it: less than a frame."""
+    return first_frame(start_s, fps) / fps - exact(start_s)
