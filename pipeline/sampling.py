@@ -163,7 +163,7 @@ def similar_pose_other_mouth(landmarks: np.ndarray, frame: int) -> np.ndarray:
 
 def drawn_outside(lots: np.random.Generator, low: int, high: int, first: int, end: int) -> int:
     """One of [low, high) that is not in [first, end), uniformly. ValueError when there is none."""
-    before, behind = max(0, first - low), max(0, high - max(end, low))
+    before, behind = max(0, min(first, high) - low), max(0, high - max(end, low))
     if before + behind == 0:
         raise ValueError(f"nothing of {low} to {high - 1} lies outside of {first} to {end - 1}")
     drawn = int(lots.integers(before + behind))

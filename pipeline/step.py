@@ -42,7 +42,7 @@ class Apply:
         arrays = arrays_of(shard[choice.reads])
         if not getattr(choice, "context", True):
             places = zip(arrays, shard["lead_samples"].to_pylist(), shard["kept_samples"].to_pylist(), strict=True)
-            arrays = [wave[lead : lead + kept] for wave, lead, kept in places]
+            arrays = [wave[lead : lead + kept] if kept else wave for wave, lead, kept in places]
             shard = replace(shard, "lead_samples", pa.repeat(pa.scalar(0, pa.int64()), shard.num_rows))
         facts = [shard[name].to_pylist() for name in getattr(choice, "facts", ())]
 

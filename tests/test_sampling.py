@@ -1,0 +1,295 @@
+"""Samplers: what may be drawn is drawn, nothing else is, and who draws it changes nothing."""
+
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import tiny_whisper
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from inline import rows_of, run_inline
+
+from pipeline.errors import JobError
+from pipeline.job import resolve
+from pipeline.jobfile import parse_job
+from pipeline.mapped import Clips
+from pipeline.samples import MuseTalkSamples, Pictures, Wav2LipSamples, epoch_of, time_major
+from pipeline.sampling import Contiguous, PoseSimilar, Single, drawn_outside, similar_pose_other_mouth
+from pipeline.windows.gather import gather
+from pipeline.windows.wav2lip import fitting, start_of
+
+quick = settings(deadline=None, max_examples=100)
+LENGTHS = st.lists(st.integers(0, 80), min_size=1, max_size=6)
+
+
+# ---- which frames ------------------------------------------------------------------------------------------------
+
+
+@quick
+@given(LENGTHS, st.integers(0, 9), st.integers(0, 9), st.integers(0, 999))
+def test_single_draws_targets_away_from_the_edges_and_references_more_than_5_away(lengths, seed, epoch, number):
+    frames = np.array(lengths)
+    assume(max(lengths) > 11)
+    drawn = Single(frames, seed)(epoch, number)
+    count, [target], [reference] = lengths[drawn.clip], drawn.frames, drawn.references
+    assert count > 11 and 2 <= target <= count - 3 and 0 <= reference < count and abs(target - reference) > 5
+
+
+def test_single_draws_every_target_and_every_reference_there_is():
+    sampler = Single(np.array([14]))
+    seen = {(int(d.frames[0]), int(d.references[0])) for d in (sampler(0, number) for number in range(3000))}
+    assert seen == {(t, r) for t in range(2, 12) for r in range(14) if abs(t - r) > 5}
+
+
+@quick
+@given(LENGTHS, st.integers(0, 9), st.integers(0, 999), st.sampled_from([1, 5, 16]), st.booleans())
+def test_contiguous_draws_frames_in_a_row_whose_mels_are_all_there(lengths, seed, number, length, overlap):
+    frames = np.array(lengths)
+    mels = 1 + frames * 640 // 200
+    window = -(-16 * length // 5)
+    fit = np.minimum([fitting(int(m), window, 25) for m in mels], frames)
+    usable = [
+        i for i, n in enumerate(lengths) if n > 3 * length and min(n - length, fit[i] - length + 1, fit[i] - 1) >= 1
+    ]
+    if not usable:
+        with pytest.raises(ValueError, match="no clip"):
+            Contiguous(frames, fit, length, seed)
+        return
+    sampler = Contiguous(frames, fit, length, seed, overlap=overlap)
+    drawn = sampler(0, number)
+    count, start, wrong = lengths[drawn.clip], int(drawn.frames[0]), int(drawn.references[0])
+    assert sampler.usable.tolist() == usable and {*sampler.too_short} | {*usable} == {*range(len(lengths))}
+    assert np.array_equal(drawn.frames, np.arange(start, start + length)) and 1 <= start <= count - length
+    assert np.array_equal(drawn.references, np.arange(wrong, wrong + length)) and 0 <= wrong <= count - length
+    assert wrong != start and (overlap or abs(wrong - start) >= length)
+    starts = [start, *range(start - 1, start + length - 1)]
+    assert all(start_of(i) + window <= mels[drawn.clip] for i in starts)
+
+
+@pytest.mark.parametrize(("seconds", "last"), [(1, 17), (3, 67), (30, 742)])
+def test_the_usable_starts_are_the_published_ones(seconds, last):
+    frames, mels = 25 * seconds, 1 + 16_000 * seconds // 200
+    sampler = Contiguous(np.array([frames]), np.array([fitting(mels, 16, 25)]))
+    assert sampler.starts(0) == range(1, last + 1)
+    if seconds == 1:
+        assert {int(sampler(0, n).frames[0]) for n in range(500)} == {*range(1, 18)}
+
+
+def landmarks(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 68, 2))
+
+
+def test_like_pose_and_another_mouth_are_the_two_sets_upstream_cuts():
+    points = landmarks(60)
+    for frame in (0, 7, 59):
+
+        def apart(some: slice, frame: int = frame) -> list[float]:
+            return [np.mean([np.hypot(*(a - b)) for a, b in zip(points[i, some], points[frame, some], strict=True)])
+                    for i in range(60)]  # fmt: skip
+
+        k = int(0.51 * 60)
+        near = np.argsort(apart(slice(0, 16)))[:k]
+        far = np.argsort(apart(slice(60, 67)))[::-1][:k]
+        assert {*similar_pose_other_mouth(points, frame)} == {*near[1:]} & {*far}
+
+
+@quick
+@given(st.integers(0, 9), st.integers(0, 999), st.sampled_from([1, 5, 16]))
+def test_a_reference_of_v1_5_is_never_the_frame_itself_nor_near(seed, number, length):
+    counts = np.array([10 * length, 10 * length - 1, 12 * length])
+    points = [landmarks(int(count), i) for i, count in enumerate(counts)]
+    sampler = PoseSimilar(counts, points, length, seed)
+    assert sampler.too_short.tolist() == [1]
+    drawn = sampler(3, number)
+    assert len(drawn.frames) == length and (np.diff(drawn.frames) == 1).all()
+    assert (drawn.references >= 0).all() and (drawn.references < counts[drawn.clip]).all()
+    assert (np.abs(drawn.references - drawn.frames) >= 5).all()
+    with pytest.raises(ValueError, match="landmarks"):
+        PoseSimilar(counts, [points[0][:, :5]] * 3, length)
+
+
+@quick
+@given(st.integers(-5, 20), st.integers(0, 30), st.integers(-10, 30), st.integers(0, 20), st.integers(0, 99))
+def test_drawing_outside_takes_each_of_the_rest_and_nothing_else(low, width, first, span, seed):
+    left = [i for i in range(low, low + width) if not first <= i < first + span]
+    lots = np.random.default_rng(seed)
+    if not left:
+        with pytest.raises(ValueError, match="nothing"):
+            drawn_outside(lots, low, low + width, first, first + span)
+        return
+    assert drawn_outside(lots, low, low + width, first, first + span) in left
+    if len(left) < 6:
+        assert {drawn_outside(lots, low, low + width, first, first + span) for _ in range(200)} == {*left}
+
+
+def test_clips_are_drawn_alike_or_by_their_length_and_what_is_too_short_is_listed():
+    frames = np.array([20, 5, 200])
+    alike, by_length = (Single(frames, by=by) for by in ("clip", "length"))
+    assert alike.too_short.tolist() == [1] and alike.per_epoch == 2
+    for sampler, share in ((alike, 0.5), (by_length, 20 / 220)):
+        drawn = Counter(sampler(0, n).clip for n in range(2000))
+        assert drawn[1] == 0 and abs(drawn[0] / 2000 - share) < 0.05
+    with pytest.raises(ValueError, match="no clip has 12 frames"):
+        Single(np.array([11, 3]))
+
+
+def test_another_seed_epoch_or_number_is_another_draw_and_the_same_is_the_same():
+    def draws(seed: int, epoch: int) -> list[tuple]:
+        sampler = Single(np.array([500, 400]), seed)
+        return [(d.clip, *d.frames, *d.references) for d in (sampler(epoch, n) for n in range(20))]
+
+    assert draws(1, 2) == draws(1, 2) and draws(1, 2) != draws(1, 3) and draws(1, 2) != draws(2, 2)
+    assert len({*draws(1, 2)}) > 15
+
+
+# ---- over a dataset ----------------------------------------------------------------------------------------------
+
+STATES = "feature: {{kind: whisper, model: {model}, states: musetalk-v1}}\nwindow: {{kind: musetalk, fps: 25}}\n"
+MELS = "feature: {kind: mel, flavour: wav2lip}\nwindow: {kind: wav2lip, fps: 25}\n"
+
+
+def published(root: Path, tone, wav, body: str):
+    (root / "in").mkdir()
+    for number in range(4):
+        (root / "in" / f"{number}.wav").write_bytes(wav(tone(0.2 + 0.8 * number, seed=number)))
+    job = resolve(parse_job(f"name: talking\nsource: {{kind: files, path: {root}/in}}\n{body}store: {root}/out\n"))
+    return job, run_inline(job)
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory, tone, wav):
+    root = tmp_path_factory.mktemp("states")
+    job, dataset = published(root, tone, wav, STATES.format(model=tiny_whisper()))
+    return Clips(job.address, root / "cache"), rows_of(job, dataset).to_pylist()
+
+
+@pytest.fixture(scope="module")
+def mels(tmp_path_factory, tone, wav):
+    root = tmp_path_factory.mktemp("mels")
+    job, dataset = published(root, tone, wav, MELS)
+    return Clips(job.address, root / "cache"), rows_of(job, dataset).to_pylist()
+
+
+def test_mapped_clips_are_the_published_rows(states):
+    clips, rows = states
+    assert len(clips) == 4 and clips.names == [row["clip"] for row in rows]
+    assert clips.frames.tolist() == [len(row["window"]) for row in rows]
+    assert clips.steps.tolist() == [len(row["feature"]) for row in rows]
+    for i in (3, 0, 2):
+        clip = clips[i]
+        assert clip.name == rows[i]["clip"] and clip.feature.shape == (len(rows[i]["feature"]), 5, 48)
+        assert np.array_equal(clip.feature.reshape(-1, 240), np.array(rows[i]["feature"], np.float32))
+        assert np.array_equal(clip.window, rows[i]["window"]) and not clip.feature.flags.writeable
+    with pytest.raises(IndexError):
+        clips[4]
+
+
+def test_an_item_of_musetalk_is_the_window_of_its_target(states):
+    clips, rows = states
+    samples = MuseTalkSamples(clips, Single(clips.frames, per_epoch=50))
+    assert len(samples) == 50 and samples.strategy.too_short.tolist() == [0]
+    for number in range(50):
+        item = samples[number]
+        row = next(row for row in rows if row["clip"] == item["clip"])
+        feature = np.array(row["feature"], np.float32).reshape(-1, 5, 48)
+        [target] = item["frames"]
+        wanted = feature[2 * target - 4 : 2 * target + 6]
+        assert item["audio"].shape == (1, 50, 48) and np.array_equal(item["audio"][0], wanted.reshape(50, 48))
+    with pytest.raises(IndexError):
+        samples[50]
+
+
+def test_an_item_of_wav2lip_has_the_mel_of_its_frames_and_of_each_frame_one_early(mels):
+    clips, rows = mels
+    samples = Wav2LipSamples.of(clips, 5, per_epoch=50)
+    for number in range(50):
+        item = samples[number]
+        row = next(row for row in rows if row["clip"] == item["clip"])
+        mel, start = np.array(row["feature"], np.float32).T, int(item["frames"][0])
+        assert item["mel"].shape == (1, 80, 16) and item["indiv_mels"].shape == (5, 1, 80, 16)
+        assert np.array_equal(item["mel"][0], mel[:, start_of(start) : start_of(start) + 16])
+        for j, found in enumerate(item["indiv_mels"]):
+            at = start_of(start + j - 1)
+            assert np.array_equal(found[0], mel[:, at : at + 16])
+    with pytest.raises(JobError, match="16 mel frames; 16 frames of video take 52"):
+        Wav2LipSamples.of(clips, 16)
+
+
+def test_a_batch_of_4_clips_of_5_frames_is_20_pictures_time_by_time(mels):
+    clips, _ = mels
+    samples = Wav2LipSamples.of(clips, 5, images=lambda clip, frame: np.full((3, 8, 8), frame), per_epoch=4)
+    items = [samples[number] for number in range(4)]
+    batch = time_major(items)
+    assert batch["images_frames"].shape == (20, 3, 8, 8) and batch["indiv_mels"].shape == (20, 1, 80, 16)
+    assert batch["mel"].shape == (4, 1, 80, 16) and batch["number"] == [0, 1, 2, 3]
+    for t in range(5):
+        for b in range(4):
+            assert (batch["images_frames"][4 * t + b] == items[b]["frames"][t]).all()
+            assert np.array_equal(batch["indiv_mels"][4 * t + b], items[b]["indiv_mels"][t])
+
+
+def test_pictures_are_read_when_they_are_asked_for_and_not_before(states, tmp_path):
+    import av
+
+    clips, _ = states
+    for clip in ("1", "2", "3"):
+        (tmp_path / clip).mkdir()
+        for frame in range(80):
+            picture = av.VideoFrame.from_ndarray(np.full((4, 6, 3), frame, np.uint8), format="rgb24")
+            encoder = av.CodecContext.create("png", "w")
+            encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 6, 4, "rgb24", Fraction(1, 25)
+            data = b"".join(bytes(packet) for packet in [*encoder.encode(picture), *encoder.encode()])
+            (tmp_path / clip / f"{frame}.png").write_bytes(data)
+    item = MuseTalkSamples(clips, Single(clips.frames), Pictures(tmp_path))[0]
+    assert item["images_frames"].shape == item["images_references"].shape == (1, 4, 6, 3)
+    assert (item["images_frames"][0] == item["frames"][0]).all()
+    assert (item["images_references"][0] == item["references"][0]).all()
+    with pytest.raises(FileNotFoundError, match="no picture 80"):
+        Pictures(tmp_path)("1.wav", 80)
+
+
+@pytest.mark.parametrize("kind", ["musetalk", "wav2lip"])
+def test_a_torch_loader_with_two_workers_gives_every_number_once_and_the_same_samples(kind, states, mels):
+    samples = (
+        MuseTalkSamples(states[0], Single(states[0].frames, per_epoch=23))
+        if kind == "musetalk"
+        else Wav2LipSamples.of(mels[0], 5, per_epoch=23)
+    )
+    what = "audio" if kind == "musetalk" else "indiv_mels"
+    samples.epoch = 4
+    loader = torch.utils.data.DataLoader(samples, batch_size=4, num_workers=2)
+    batches = list(loader)
+    numbers = torch.cat([batch["number"] for batch in batches]).tolist()
+    assert numbers == list(range(23))
+    found = torch.cat([batch[what] for batch in batches])
+    assert all(np.array_equal(found[n].numpy(), samples[n][what]) for n in numbers)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_of_all_workers_together_an_epoch_has_every_number_once(world, states):
+    samples = MuseTalkSamples(states[0], Single(states[0].frames, per_epoch=23))
+    seen = {
+        item["number"]: item
+        for rank in range(world)
+        for batch in epoch_of(samples, 1, 4, rank, world)
+        for item in batch
+    }
+    assert sorted(seen) == list(range(23))
+    again = {item["number"]: item for batch in epoch_of(samples, 1, 5) for item in batch}
+    assert all(np.array_equal(seen[n]["audio"], again[n]["audio"]) for n in range(23))
+    other = {item["number"]: item for batch in epoch_of(samples, 2, 5) for item in batch}
+    assert any(not np.array_equal(other[n]["frames"], again[n]["frames"]) for n in range(23))
+
+
+def test_gathered_windows_share_the_mapped_file(states):
+    clip = states[0][3]
+    assert np.shares_memory(gather(clip.feature, clip.window[20]), clip.feature)
+
+
+def test_a_dataset_without_windows_says_what_to_keep(tmp_path, tone, wav):
+    job, _ = published(tmp_path, tone, wav, "feature: {kind: mel}\n")
+    with pytest.raises(JobError, match=r"no column window; publish it with keep: \[feature, window\]"):
+        Clips(job.address, tmp_path / "cache")
