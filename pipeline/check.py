@@ -7,7 +7,7 @@ from pydantic import Field
 
 from pipeline.choice import Choice
 from pipeline.errors import Reject
-from pipeline.rows import marked, replace
+from pipeline.rows import marked
 from pipeline.video import Fps
 
 STEPS_HZ = 50  # in which the gap is counted: Whisper's steps, as in MuseTalk's own rule
@@ -17,7 +17,7 @@ class Check(Choice):
     """Rejects clips whose video is not at ``fps`` (``wrong_fps``), or not as long as their sound (``length_mismatch``).
 
     ``max_step_gap``: |frames * 50 / fps - steps| may be as much, with 50 steps to a second of sound; MuseTalk drops
-    clips above 10. A folder of frames does not say its rate: it is taken to be ``fps``.
+    clips above 10. Folders of frames, which do not say their rate, are taken to have ``fps``.
     """
 
     fps: Fps | None = None
@@ -29,20 +29,19 @@ class Check(Choice):
 
     def __call__(self, shard: pa.Table) -> pa.Table:
         """Decoded clips with the columns ``frames`` and ``fps``; what does not hold is marked."""
-        rejected, rates = {}, shard["fps"].to_pylist()
+        rejected = {}
         good = [i for i, error in enumerate(shard["error"].to_pylist()) if not error]
-        frames, seconds = shard["frames"].to_pylist(), shard["seconds"].to_pylist()
+        frames, fps, seconds = (shard[name].to_pylist() for name in ("frames", "fps", "seconds"))
         for i in good:
-            rates[i] = rates[i] or self.fps
-            if reject := self._wrong(frames[i], rates[i], seconds[i]):
+            if reject := self._wrong(frames[i], fps[i], seconds[i]):
                 rejected[i] = reject
-        return marked(replace(shard, "fps", pa.array(rates, pa.string())), "check", rejected)
+        return marked(shard, "check", rejected)
 
     def _wrong(self, frames: int | None, fps: str | None, seconds: float) -> Reject | None:
         if frames is None:
             return Reject("no_video", "there is no video in it, and no folder of frames beside it")
         if fps is None:
-            return Reject("no_fps", "a folder of frames does not say its rate; say it in the job: check: {fps: 25}")
+            return Reject("no_fps", "a folder of frames does not say its rate; say it as check.fps or clip.fps")
         if self.fps is not None and Fraction(fps) != Fraction(self.fps):
             return Reject("wrong_fps", f"its video has {float(Fraction(fps)):g} fps; check.fps is {self.fps}")
         if self.max_step_gap is not None:

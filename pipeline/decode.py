@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pipeline.choice import Choice
 from pipeline.decoders import EXPANSION, Ffmpeg, Libsndfile, most_frames
 from pipeline.errors import Reject
-from pipeline.video import frames_between, video_of
+from pipeline.video import Fps, frames_between, video_of
 from pipeline.whole import check_alone, size_of
 
 CONTEXT_S = 2  # decoded around a part of a longer sound, and dropped after extraction
@@ -26,13 +26,15 @@ class Clip(Choice):
 
     A sound longer than ``max_s`` is cut into parts of that many whole seconds; a rest shorter than ``min_s``
     stays with the part before it. ``channel`` is the mean of all, or the number of one, from 0. With ``video`` a clip
-    has the columns ``frames`` and ``fps`` of the video in its file, or of the folder of frames beside it.
+    has the columns ``frames`` and ``fps`` of the video in its file, or of the folder of frames beside it, which
+    does not say its rate: it is taken to be ``fps``.
     """
 
     min_s: float = Field(0.1, ge=0, allow_inf_nan=False)
     max_s: int = Field(30, ge=1, le=3600)
     channel: Literal["mean"] | Annotated[int, Field(ge=0)] = "mean"
     video: bool = False
+    fps: Fps | None = None
 
     @field_validator("max_s")
     @classmethod
@@ -43,7 +45,7 @@ class Clip(Choice):
 
     def recipe(self) -> dict[str, Any]:
         """What was true before there was video stays true."""
-        return {name: value for name, value in super().recipe().items() if name != "video" or value}
+        return {name: value for name, value in super().recipe().items() if name not in ("video", "fps") or value}
 
 
 class Part(NamedTuple):
@@ -57,6 +59,7 @@ class Part(NamedTuple):
     reject: Reject | None = None
     frames: int | None = None  # of the video that begin in it
     fps: str | None = None
+    last: bool = False  # of its sound
 
 
 def parts_of(
@@ -104,7 +107,8 @@ def parts_of(
                 start = Fraction(first, hz) + at
                 end = None if last and end_s == math.inf else start + Fraction(kept_samples, rate_hz)
                 frames, fps = frames_between(video, start, end), str(video.fps)
-            yield Part(first / hz + at, last and not at, wave, lead_samples, kept_samples, reject, frames, fps)
+            ends = last and end_s == math.inf
+            yield Part(first / hz + at, last and not at, wave, lead_samples, kept_samples, reject, frames, fps, ends)
             if last:
                 return
             at += clip.max_s

@@ -165,7 +165,7 @@ def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB", any_codebook: 
         new["feature"] = job.feature.resolved()
         job = job.model_copy(update=new)
     if job.source.gives == "audio" and (job.check or getattr(job.window, "fps", None) == "from_video"):
-        new["clip"] = job.clip.model_copy(update={"video": True})
+        new["clip"] = job.clip.model_copy(update={"video": True, "fps": job.clip.fps or job.check.fps})
     if job.window is not None and job.window.reads == "auto":
         over = "token" if job.token is not None or job.source.gives == "token" else "feature"
         new["window"] = job.window.model_copy(update={"over": over})

@@ -17,7 +17,7 @@ from pipeline.trainjob import TrainJob
 from pipeline.weights import is_folder
 from pipeline.yamltext import read_yaml
 
-ADDRESSES = ("path", "root", "origin", "codebook")
+ADDRESSES = ("path", "root", "only", "origin", "codebook")
 BRANCH = re.compile(r"(constrained-)?(int|float|str|bool)|literal\[.*\]", re.DOTALL)  # of a union, in pydantic's paths
 Problem = tuple[tuple[Any, ...], str]  # the path of an option, and what is wrong with it
 

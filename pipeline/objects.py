@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from itertools import islice
 from typing import Annotated, Any, BinaryIO, NamedTuple
 
@@ -11,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import AfterValidator
 
-from pipeline.decode import Clip
+from pipeline.decode import Clip, Part
 from pipeline.errors import JobError, Reject
 from pipeline.fence import Stretch, length_s, parts_of_each
 from pipeline.rows import AUDIO, PRODUCTS, column_of, decoded
 from pipeline.store import Entry, Store
+from pipeline.video import Video, exact, frames_between
 from pipeline.watchdog import beat
 
 SOUNDS = frozenset(
@@ -62,7 +64,8 @@ class Found(NamedTuple):
     lo: int = 0
     hi: int = -1
     reject: Reject | None = None
-    frames: int | None = None  # images in the folder beside it
+    frames: int | None = None  # of video that is not in the file itself, and how many of them a second if it is known
+    fps: str | None = None
 
     @property
     def stretch(self) -> Stretch:
@@ -186,9 +189,7 @@ def decoded_table(
                 for part in parts:
                     beat()
                     part_name = name if part.whole else f"{name}#{round(part.start_s * 1000)}"
-                    facts = _facts(part, rate_hz)
-                    if part.frames is None and part.whole:
-                        facts["frames"] = found.frames
+                    facts = {**_facts(part, rate_hz), **_seen(found, part, clip, rate_hz)}
                     add(found, path, part_name, part.audio, facts, part.reject)
                     at_s = part.start_s + part.kept_samples / rate_hz
         except Reject as reject:
@@ -216,9 +217,17 @@ def _facts(part: Any, rate_hz: int) -> dict[str, Any]:
         "rms_db": 10 * np.log10(power) if power > 0 else None,
         "lead_samples": part.lead_samples,
         "kept_samples": part.kept_samples,
-        "frames": part.frames,
-        "fps": part.fps,
     }
+
+
+def _seen(found: Found, part: Part, clip: Clip, rate_hz: int) -> dict[str, Any]:
+    """The frames of a part's video and their rate: from the file, or from what was found beside it."""
+    fps = part.fps or found.fps or clip.fps
+    if part.frames is not None or found.frames is None or fps is None or part.whole:
+        return {"frames": found.frames if part.frames is None and part.whole else part.frames, "fps": fps}
+    start = exact(part.start_s)
+    end = None if part.last else start + Fraction(part.kept_samples, rate_hz)
+    return {"frames": frames_between(Video(found.frames, Fraction(fps)), start, end), "fps": fps}
 
 
 def nothing_found(where: str, kind: str, skipped: Counter[str]) -> JobError:

@@ -284,6 +284,42 @@ def test_of_all_workers_together_an_epoch_has_every_number_once(world, states):
     assert any(not np.array_equal(other[n]["frames"], again[n]["frames"]) for n in range(23))
 
 
+def test_ray_train_with_two_workers_makes_every_sample_of_an_epoch_once(states, mels, tmp_path, ray_local):
+    """Each worker writes down what it made; together it is what one process makes."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    def work(given: dict) -> None:
+        import ray.train
+
+        from pipeline.samples import ray_epoch_of
+
+        rank = ray.train.get_context().get_world_rank()
+        for name, samples in given["samples"].items():
+            items = [item for batch in ray_epoch_of(samples, 1, 4) for item in batch]
+            what = {str(item["number"]): item["audio" if name == "musetalk" else "indiv_mels"] for item in items}
+            np.savez(f"{given['to']}/{name}-{rank}.npz", **what)
+
+    samples = {
+        "musetalk": MuseTalkSamples(states[0], Single(states[0].frames, per_epoch=23)),
+        "wav2lip": Wav2LipSamples.of(mels[0], 5, per_epoch=21),
+    }
+    ray_local()
+    TorchTrainer(
+        work,
+        train_loop_config={"samples": samples, "to": str(tmp_path)},
+        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.5}),
+        run_config=RunConfig(storage_path=str(tmp_path)),
+    ).fit()
+    for name, right in samples.items():
+        made = [np.load(tmp_path / f"{name}-{rank}.npz") for rank in (0, 1)]
+        numbers = [int(number) for one in made for number in one]
+        assert sorted(numbers) == list(range(len(right))) and min(len(one.files) for one in made) >= 10
+        what = "audio" if name == "musetalk" else "indiv_mels"
+        right.epoch = 1
+        assert all(np.array_equal(one[number], right[int(number)][what]) for one in made for number in one)
+
+
 def test_gathered_windows_share_the_mapped_file(states):
     clip = states[0][3]
     assert np.shares_memory(gather(clip.feature, clip.window[20]), clip.feature)

@@ -26,7 +26,7 @@ from pipeline.trainjob import fingerprint, parents_of
 
 WAVMILL = str(Path(sys.executable).parent / "wavmill")
 WORKERS = str(Path(__file__).parent / "workers.py")
-PATIENCE_S = 180.0
+PATIENCE_S = 600.0
 
 
 class Killed(Exception):
@@ -134,7 +134,7 @@ def await_step(job, run, step, started):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, 3] if CHAOS else [2])
 def test_workers_killed_three_times_end_with_bit_equal_weights(data, tmp_path, world):
     """SIGKILL of all workers at steps that differ; no sum may depend on where a run began."""
     whole = worked(data, tmp_path / "whole", world)

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from pipeline.decode import Clip
 from pipeline.sources.dataset import Dataset
+from pipeline.sources.faces import Faces
 from pipeline.sources.files import Files
 from pipeline.sources.manifest import Manifest
 from pipeline.sources.webdataset import WebDataset
@@ -35,4 +36,5 @@ SOURCES: dict[str, type[Any]] = {
     "manifest": Manifest,
     "webdataset": WebDataset,
     "dataset": Dataset,
+    "faces": Faces,
 }

@@ -1,0 +1,160 @@
+"""What MuseTalk v1.5's preprocessing leaves: a JSON file for each clip, with its sound, its faces and landmarks."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import PrivateAttr
+
+from pipeline.choice import Choice
+from pipeline.decode import Clip
+from pipeline.errors import JobError, Reject
+from pipeline.objects import Found, ahead, decoded_table, is_hidden, nothing_found, suffix_of, table_of
+from pipeline.sources.files import opened
+from pipeline.sources.manifest import located
+from pipeline.store import Folder, Store, open_store, split
+
+FPS = 25  # to which the preprocessing converts every video
+SAMPLED = 8  # files looked into, to estimate hours
+SQUARE = 256  # pixels of a face, to which landmarks are scaled
+
+
+class Faces(Choice):
+    """Every JSON file below ``path``, or those that the file ``only`` names, one to a line, the first line too.
+
+    The sound is its ``wav_path``, else its ``mp4_path``, relative to ``root``: the folder that the preprocessing ran
+    in, by default the nearest one above ``path`` that has it. A clip that is marked as not valid
+    is rejected as ``no_face``, one whose faces stop before its frames do as ``faces_stop``.
+    """
+
+    kind: Literal["faces"] = "faces"
+    path: str
+    only: str | None = None
+    root: str = "auto"
+    gives: ClassVar[str] = "audio"
+    _skipped: Counter[str] = PrivateAttr(default_factory=Counter)
+
+    def recipe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "version": self.version}
+
+    def carried(self) -> tuple[str, ...]:
+        return ()
+
+    def objects(self, clip: Clip) -> Iterator[pa.Table]:
+        store, some = open_store(self.path), False
+        if isinstance(store, Folder) and store.stat("") is None:
+            raise JobError(f"source.path: {self.path} does not exist")
+        wanted = self._listed()
+        self._skipped.clear()
+
+        def found() -> Iterator[tuple[Any, int, int]]:
+            for entry in store.list():
+                if suffix_of(entry.key) != "json" or is_hidden(entry.key):
+                    self._skipped[f".{suffix_of(entry.key)}"] += 1
+                elif wanted is None or entry.key in wanted:
+                    if wanted is not None:
+                        wanted.remove(entry.key)
+                    yield entry, 0, -1
+
+        for table in table_of(found()):
+            if not some:
+                self._try_some(store, table["path"].slice(0, SAMPLED).to_pylist())
+            some = True
+            yield table
+        if wanted:
+            raise JobError(f"source.only: {len(wanted):,} of {self.only} are not there, {min(wanted)} first")
+        if not some:
+            raise nothing_found(self.path, "JSON files of clips", self._skipped)
+
+    def seconds(self, objects: pa.Table) -> np.ndarray:
+        """By the frames that a few of the files name, and the sizes of all: landmarks make up a file."""
+        store, sizes = open_store(self.path), objects["size"].to_numpy().clip(1)
+        rows = np.linspace(0, len(sizes) - 1, min(SAMPLED, len(sizes))).astype(int)
+        frames = [_frames(store, objects["path"][int(row)].as_py()) for row in rows]
+        return sizes * (sum(frames) / FPS / float(sizes[rows].sum()))
+
+    def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
+        store = open_store(self.path)
+
+        def fetch(row: dict[str, Any]) -> tuple[str, list[Found]]:
+            file, reject = opened(store, row)
+            if reject is None and file is not None:
+                try:
+                    with file:
+                        return row["path"], [self._found(store, row["path"], json.loads(file.read()))]
+                except (ValueError, KeyError, TypeError) as error:
+                    reject = Reject("corrupt", f"it is not a clip's JSON: {type(error).__name__}: {error}")
+            return row["path"], [Found(row["path"], None, {}, None, reject=reject)]
+
+        rows = objects.to_pylist()
+        fetched = map(fetch, rows) if isinstance(store, Folder) else ahead(fetch, rows)
+        return decoded_table(fetched, (), clip, rate_hz)
+
+    def _found(self, store: Store, name: str, said: dict[str, Any]) -> Found:
+        frames = int(said["frames"])
+        if not said.get("isvalid", True):
+            return Found(name, None, {}, None, reject=Reject("no_face", "its preprocessing marked it as not valid"))
+        if (seen := len(said["face_list"])) < frames:
+            return Found(name, None, {}, None, reject=Reject("faces_stop", f"{seen:,} of {frames:,} frames have one"))
+        sound = str(said.get("wav_path") or said["mp4_path"])
+        if (there := self._there(sound)) is None:
+            return Found(name, None, {}, None, reject=Reject("missing", f"there is no {sound}"))
+        place, key = there
+        file = place.open(key) if isinstance(place, Folder) else io.BytesIO(place.read(key))
+        return Found(name, None, {}, file, frames=frames, fps=str(FPS))
+
+    def _there(self, sound: str) -> tuple[Store, str] | None:
+        """The store and key of a sound, in the nearest folder that has it."""
+        for folder in [self.root] if self.root != "auto" else above(self.path):
+            place, key = located(folder, sound.removeprefix("./"))
+            if place.stat(key) is not None:
+                return place, key
+        return None
+
+    def _try_some(self, store: Store, names: list[str]) -> None:
+        """JobError when of several files none has its sound: it is not looked for in the right place."""
+        sounds = []
+        for name in names:
+            with suppress(ValueError, KeyError, TypeError):
+                said = json.loads(store.read(name))
+                sounds.append(str(said.get("wav_path") or said["mp4_path"]))
+        if sounds and not any(map(self._there, sounds)):
+            where = self.root if self.root != "auto" else f"any folder above {self.path}"
+            raise JobError(f"source.root: {sounds[0]} is not in {where}; say the folder that the preprocessing ran in")
+
+    def _listed(self) -> set[str] | None:
+        if self.only is None:
+            return None
+        folder, name = split(self.only)
+        try:
+            lines = open_store(folder).read(name).decode().splitlines()
+        except FileNotFoundError as error:
+            raise JobError(f"source.only: {self.only} does not exist") from error
+        return {line.strip() for line in lines if line.strip()}
+
+
+def above(path: str) -> list[str]:
+    """The folders that a folder is in, the nearest first; of a bucket, down to the bucket."""
+    found = [path.rstrip("/")]
+    while (folder := split(found[-1])[0]) not in (found[-1], "s3:/", ".", "/"):
+        found.append(folder)
+    return found
+
+
+def _frames(store: Store, name: str) -> int:
+    try:
+        return int(json.loads(store.read(name))["frames"])
+    except (ValueError, KeyError, TypeError, FileNotFoundError):
+        return 0
+
+
+def landmarks_of(said: dict[str, Any]) -> np.ndarray:
+    """The landmarks of a clip's JSON, (n, 68, 2) float64 in a square of 256, as ``PoseSimilar`` takes them."""
+    height, width = said["face_size"]
+    points: np.ndarray = np.asarray(said["landmark_list"], float) * (SQUARE / np.array([width, height], float))
+    return points
