@@ -23,8 +23,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import VERSION
+from pipeline.columns import columns_of
 from pipeline.errors import Stopped
-from pipeline.job import Job, columns_of, fingerprint
+from pipeline.job import Job, fingerprint
 from pipeline.rows import NOTHING, rejects
 from pipeline.spent import spent_s
 from pipeline.store import Store, open_store, sha256

@@ -7,7 +7,6 @@ import hashlib
 import json
 from typing import Annotated, Any, ClassVar, Literal
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.check import Check
@@ -18,7 +17,7 @@ from pipeline.errors import JobError
 from pipeline.features import EXTRACTORS
 from pipeline.published import VERSION, find_dataset
 from pipeline.quantizers import QUANTIZERS
-from pipeline.rows import FACTS, IDS, PRODUCTS, VIDEO
+from pipeline.rows import PRODUCTS
 from pipeline.sources import SOURCES
 from pipeline.store import join
 from pipeline.windows import WINDOWS
@@ -235,24 +234,3 @@ def _difference(wanted: Any, given: Any, path: str = "") -> str:
         found = (_difference(wanted.get(n), given.get(n), f"{path}.{n}".lstrip(".")) for n in names)
         return "; ".join([one for one in found if one][:3])
     return "" if wanted == given else f"{path} is {wanted!r} here, {given!r} there"
-
-
-def columns_of(job: Job) -> pa.Schema:
-    """The columns of a resolved job's dataset, each with its units in the field's metadata."""
-    given = find_dataset(job.source.origin)["columns"] if job.source.kind == "dataset" else {}
-    rates = {name: column["rate_hz"] for name, column in given.items() if "rate_hz" in column}
-    units: dict[str, dict[str, Any]] = {"seconds": {"unit": "s"}, "start_s": {"unit": "s"}, "rms_db": {"unit": "dBFS"}}
-    if job.feature is not None:
-        rates["feature"] = f"{job.feature.clock.frames_hz:g}"
-        layers = getattr(job.feature, "layers", 1)
-        layers = len(layers) if isinstance(layers, tuple) else layers
-        units["feature"] = {"rate_hz": rates["feature"], "kind": job.feature.kind, "layers": str(layers)}
-    if job.token is not None:
-        rates["token"] = rates["feature"]
-        units["token"] = {"rate_hz": rates["token"], "codes": str(job.token.codes), "codebook": job.token.sha256}
-    if job.window is not None:
-        units["window"] = {"over": job.window.over, "rate_hz": rates[job.window.over], "kind": job.window.kind}
-    carried = [pa.field(name, pa.string()) for name in job.source.carried()]
-    kept = [pa.field(name, getattr(job, name).type) for name in PRODUCTS if name in job.keep]
-    seen = VIDEO if job.clip.video or "fps" in given else []
-    return pa.schema([field.with_metadata(units.get(field.name)) for field in (*IDS, *carried, *FACTS, *seen, *kept)])

@@ -63,6 +63,30 @@ fit:
 store: out                  # a folder or s3://bucket/prefix; the dataset is <store>/<name>/v1
 """
 
+TALKING = """\
+# What MuseTalk trains on, of your own films.
+#   wavmill plan my.yaml && wavmill run my.yaml      again = resume
+#   wavmill export out/my-talking npy --to musetalk-v1
+name: my-talking
+source:
+  kind: files               # films, or sound with a folder of frames beside it; or faces: v1.5's JSON files
+  path: path/to/films       # a folder, any depth, or s3://bucket/prefix
+clip:
+  max_s: 30                 # a longer film is cut into parts, each with its own frames
+check:
+  fps: 25                   # others are rejected; leave it out to take any steady rate
+  max_step_gap: 10          # sound and video may be 0.2 s apart in length: MuseTalk's own rule
+feature:
+  kind: whisper
+  model: openai/whisper-tiny    # a name on the Hugging Face hub, a folder, or s3://folder
+  states: musetalk-v1       # or musetalk-v1.5: other numbers, which fit no model that was trained on these
+window:
+  kind: musetalk
+  fps: from_video           # or a number, for sound alone
+  edge: clamp               # v1: the first and last step are repeated; zero: v1.5; reject: no window
+store: out                  # a folder or s3://bucket/prefix; the dataset is <store>/<name>/v1
+"""
+
 TRAIN = """\
 # A token LM on published tokens.
 #   wavmill plan my-train.yaml && wavmill train my-train.yaml      again = resume
@@ -91,4 +115,4 @@ scale:
   workers: auto             # one for each GPU; 0: in this process, without Ray
 """
 
-TEMPLATES = {"tokens": TOKENS, "features": FEATURES, "units": UNITS, "train": TRAIN}
+TEMPLATES = {"tokens": TOKENS, "features": FEATURES, "units": UNITS, "talking": TALKING, "train": TRAIN}

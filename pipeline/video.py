@@ -26,7 +26,7 @@ def _fps(value: Any) -> Any:
     return str(fps)
 
 
-Fps = Annotated[str, BeforeValidator(_fps)]  # an exact fraction, as text
+Fps = Annotated[str, BeforeValidator(_fps, json_schema_input_type=float | str)]  # an exact fraction, as text
 
 
 class Video(NamedTuple):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-from checkpoints import tiny_hubert
+from checkpoints import tiny_hubert, tiny_whisper
 from conftest import bucket_on
 from inline import run_inline, words
 from typer.testing import CliRunner
@@ -118,7 +118,11 @@ def test_a_command_can_be_copied_into_a_shell(sets):
 def test_a_template_can_be_planned_when_it_has_a_path(wavmill, sounds, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.yaml").write_text(wavmill("new", kind).out)
-    net = ["--set", f"feature.model={tiny_hubert()}", "--set", "feature.layer=last"] if kind == "units" else []
+    models = {
+        "units": [f"feature.model={tiny_hubert()}", "feature.layer=last"],
+        "talking": [f"feature.model={tiny_whisper()}"],
+    }
+    net = [word for one in models.get(kind, []) for word in ("--set", one)]
     assert wavmill("plan", "my.yaml", "--set", f"source.path={sounds}", *net).code == 0
 
 

@@ -8,7 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
-from checkpoints import tiny_hubert
+from checkpoints import tiny_hubert, tiny_whisper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inline import run_inline, words
@@ -86,7 +86,7 @@ def test_a_word_that_is_nearly_right_gets_a_suggestion(old, new, meant):
 
 def test_a_word_that_is_like_no_other_gets_the_list():
     [problem] = problems(MEL.replace("kind: mel", "kind: mel, zzz: 3"))
-    assert problem.endswith("feature.zzz is not an option of mel; it takes kind, bands")
+    assert problem.endswith("feature.zzz is not an option of mel; it takes kind, flavour, bands")
 
 
 @pytest.mark.parametrize("name", ["integer", "int", "floats", "literal", "float_s", "str"])
@@ -126,7 +126,7 @@ def test_a_class_from_outside_that_is_no_source_is_a_problem_of_its_line():
 
 def test_a_section_that_is_a_word_shows_how_to_write_it():
     assert problems(MEL.replace("{kind: mel}", "mel")) == [
-        "job.yaml:3: feature takes {kind: ..., ...}; kinds: mel, mfcc, hubert"
+        "job.yaml:3: feature takes {kind: ..., ...}; kinds: mel, mfcc, hubert, whisper"
     ]
 
 
@@ -604,6 +604,8 @@ def planned(text: str, where: str, corpus: Path, to: Path) -> int:
     if source["kind"] == "dataset":
         run_inline(words(corpus, to / "store"))
         sets.append(f"source.from={to}/store/words")
+    if given.get("feature", {}).get("kind") == "whisper":
+        sets += [f"feature.model={tiny_whisper()}"]
     if given.get("feature", {}).get("kind") == "hubert":
         sets += [f"feature.model={tiny_hubert()}", "feature.layer=last"]
     if "token" in given:
