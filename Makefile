@@ -30,7 +30,7 @@ check: .venv/.installed-dev
 # What takes too long for every change: every fault at every request and every call to the disk, 900 kills without Ray
 # and 100 through it, 100,000 headers, the whole state space. Kills go on where they were interrupted.
 chaos: .venv/.installed-dev
-	WAVMILL_CHAOS=1 $(BIN)/python -m pytest -rP -n 2 $(CHAOS)
+	WAVMILL_CHAOS=1 $(BIN)/python -m pytest -rP -n 2 --dist worksteal $(CHAOS)
 
 # What make and the tools made; never what a job made.
 clean:

@@ -96,6 +96,8 @@ def steps_of(job: Job) -> list[tuple[str, str, str, str, str, str]]:
     if job.source.gives == "audio":
         rate = f"{job.feature.clock.rate_hz:,} Hz" if job.feature is not None else ""
         rows.append(("decode", "", options(job.clip, set()), "audio", "audio", rate))
+        if job.check:
+            rows.append(("check", "", options(job.check, set()), "audio", "audio", rate))
     for name in PRODUCTS:
         step = getattr(job, name)
         if step is None:
@@ -124,5 +126,5 @@ def options(choice: Any, but: set[str]) -> str:
 def kept_bytes_per_s(job: Job) -> float:
     """Bytes at rest per second of sound, before compression."""
     rate_hz = job.feature.clock.frames_hz if job.feature is not None else GUESS_HZ
-    rates = {"window": rate_hz / getattr(job.window, "stride_frames", 1)}
+    rates = {"window": getattr(job.window, "windows_hz", rate_hz / getattr(job.window, "stride_frames", 1))}
     return sum(rates.get(name, rate_hz) * frame_bytes(getattr(job, name).type) for name in job.keep)

@@ -96,10 +96,12 @@ def _headlines(dataset: dict[str, Any], counted: np.ndarray | None) -> Iterator[
 
 def _steps(dataset: dict[str, Any]) -> Iterator[tuple[str, str]]:
     does, hidden = dataset["job"]["does"], ("kind", "version", "class")
-    for name in ("source", "clip", *PRODUCTS):
+    for name in ("source", "clip", "check", *PRODUCTS):
         if options := does.get(name):
             said = [f"{dataset['counts']['objects']:,} objects"] if name == "source" else []
-            said += [f"{key} {str(value)[:12]}" for key, value in options.items() if key not in hidden]
+            said += [
+                f"{key} {str(value)[:12]}" for key, value in options.items() if key not in hidden and value is not None
+            ]
             yield (f"{name}: {options['kind']}" if "kind" in options else name), ", ".join(said)
 
 

@@ -11,6 +11,7 @@ from pipeline.errors import Reject
 from pipeline.video import Fps, exact, first_frame
 
 ON_TIME = Fraction(0)
+USUAL_FPS = 25
 
 
 class PerFrame(Choice):
@@ -25,6 +26,11 @@ class PerFrame(Choice):
     @property
     def facts(self) -> tuple[str, ...]:
         return ("seconds", "frames", "fps", "start_s") if self.fps == "from_video" else ("seconds",)
+
+    @property
+    def windows_hz(self) -> float:
+        """Windows in a second of sound; a guess when only the video knows."""
+        return float(Fraction(USUAL_FPS if self.fps == "from_video" else self.fps))
 
     def open(self) -> Callable[..., list[np.ndarray | Reject]]:
         def windows(clips: Sequence[np.ndarray], seconds: Sequence[float], *video: Any) -> list[np.ndarray | Reject]:
