@@ -223,8 +223,8 @@ def _facts(part: Any, rate_hz: int) -> dict[str, Any]:
 def _seen(found: Found, part: Part, clip: Clip, rate_hz: int) -> dict[str, Any]:
     """The frames of a part's video and their rate: from the file, or from what was found beside it."""
     fps = part.fps or found.fps or clip.fps
-    if part.frames is not None or found.frames is None or fps is None or part.whole:
-        return {"frames": found.frames if part.frames is None and part.whole else part.frames, "fps": fps}
+    if part.frames is not None or found.frames is None or fps is None:
+        return {"frames": found.frames if part.frames is None else part.frames, "fps": fps}
     start = exact(part.start_s)
     end = None if part.last else start + Fraction(part.kept_samples, rate_hz)
     return {"frames": frames_between(Video(found.frames, Fraction(fps)), start, end), "fps": fps}

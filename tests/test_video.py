@@ -1,6 +1,7 @@
 """Video in: how many frames, how fast, and what becomes of a clip whose video does not fit its sound."""
 
 import io
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -176,6 +177,22 @@ def test_a_gap_of_ten_steps_is_let_pass_and_eleven_or_more_are_not(frames, kept,
         (tmp_path / "in" / "a" / f"{i}.png").write_bytes(b"")
     found = outcomes(job_over(tmp_path, "check: {fps: 25, max_step_gap: 10}"))
     assert found == {"a.wav": f"{frames} at 25" if kept else "length_mismatch"}
+
+
+def test_a_stretch_of_a_sound_has_the_frames_that_begin_in_it(films):
+    """Of a film, and of a folder of frames; the last stretch has what is left."""
+    rows = [
+        {"path": f"in/{name}", "start_s": start, "end_s": end}
+        for name in ("good.mp4", "clip3/audio.wav")
+        for start, end in ((0.0, 0.5), (0.5, 1.0), (1.0, None))
+    ]
+    (films / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = f"source: {{kind: manifest, path: {films}/some.jsonl}} #"
+    found = outcomes(job_over(films, "check: {fps: 25}", **{"source:": manifest}))
+    assert {name.partition("#")[2]: said for name, said in found.items() if name.startswith("in/good")} == {
+        "0": "13 at 25", "500": "12 at 25", "1000": "25 at 25",
+    }  # fmt: skip
+    assert [said for name, said in sorted(found.items()) if "clip3" in name] == ["13 at 25", "25 at 25", "12 at 25"]
 
 
 def test_there_is_a_window_for_every_frame_and_each_is_where_its_frame_is(films):

@@ -16,7 +16,7 @@ from pipeline.choice import Choice
 from pipeline.decode import Clip
 from pipeline.errors import JobError
 from pipeline.objects import SCHEMA, Carry, Found, ahead, decoded_table, parent_of, ranges_of, seconds_by_suffix
-from pipeline.sources.files import opened
+from pipeline.sources.files import frames_beside, opened
 from pipeline.store import Entry, Folder, Store, open_store, split
 
 MANY = 200  # above this many objects one listing is cheaper than a question each
@@ -90,7 +90,8 @@ class Manifest(Choice):
             carried = {name: row[name] for name in self.carry}
             start_s, end_s = row["start_s"] or 0.0, inf if row["end_s"] is None else row["end_s"]
             stretch = start_s, end_s, row["lo"], row["hi"]
-            return row["path"], [Found(row["clip"], row["label"], carried, file, *stretch, reject)]
+            beside = frames_beside(store, key) if clip.video and reject is None else None
+            return row["path"], [Found(row["clip"], row["label"], carried, file, *stretch, reject, beside)]
 
         rows = objects.to_pylist()
         fetched = ahead(fetch, rows) if self._root().startswith("s3://") else map(fetch, rows)
