@@ -19,18 +19,18 @@ demo: .venv/.installed
 	$(BIN)/wavmill demo
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # What takes too long for every change: every fault at every request and every call to the disk, 900 kills without Ray
 # and 100 through it, 100,000 headers, the whole state space. Kills go on where they were interrupted.
 chaos: .venv/.installed-dev
-	WAVMILL_CHAOS=1 $(BIN)/python -m pytest -rP -n 2 --dist worksteal $(CHAOS)
+	WAVMILL_CHAOS=1 $(BIN)/python -m pytest -rP -n 3 --dist worksteal $(CHAOS)
 
 # What make and the tools made; never what a job made.
 clean:
