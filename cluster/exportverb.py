@@ -24,6 +24,8 @@ def export(
     from pipeline.exports import EXPORTS
     from pipeline.published import find_dataset
 
+    if str(folder).startswith("s3:"):
+        raise JobError("export writes npy files for loaders that read a folder; name one of this machine")
     if to not in EXPORTS:
         raise JobError(f"--to {to} is not known; there are {', '.join(EXPORTS)}")
     if rows10 and "rows10" not in EXPORTS[to].model_fields:

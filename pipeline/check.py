@@ -8,7 +8,7 @@ from pydantic import Field
 from pipeline.choice import Choice
 from pipeline.errors import Reject
 from pipeline.rows import marked
-from pipeline.video import Fps
+from pipeline.video import Fps, frames_in, same_rate
 
 STEPS_HZ = 50  # in which the gap is counted: Whisper's steps, as in MuseTalk's own rule
 
@@ -42,10 +42,10 @@ class Check(Choice):
             return Reject("no_video", "there is no video in it, and no folder of frames beside it")
         if fps is None:
             return Reject("no_fps", "a folder of frames does not say its rate; say it as check.fps or clip.fps")
-        if self.fps is not None and Fraction(fps) != Fraction(self.fps):
+        if self.fps is not None and not same_rate(Fraction(fps), Fraction(self.fps)):
             return Reject("wrong_fps", f"its video has {float(Fraction(fps)):g} fps; check.fps is {self.fps}")
         if self.max_step_gap is not None:
-            gap = abs(frames * STEPS_HZ / Fraction(fps) - int(seconds * STEPS_HZ))
+            gap = abs(frames * STEPS_HZ / Fraction(fps) - frames_in(seconds, Fraction(STEPS_HZ)))
             if gap > self.max_step_gap:
                 apart = f"{float(gap) / STEPS_HZ:.2f} s apart"
                 return Reject(

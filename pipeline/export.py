@@ -42,7 +42,7 @@ def export(
     said["fingerprint"] = dataset["fingerprint"]
     with faults_of(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
-        _claim(folder, said)
+        before = _claim(folder, said)
         for left in folder.glob(f"{PARTIAL}*"):
             shutil.rmtree(left)
         there = {path.name for path in folder.iterdir()}
@@ -58,9 +58,9 @@ def export(
             partial.rename(folder / folders[clip])
             written += 1
             watch(done + written, len(folders))
-        for name in folders.values():
-            _check_numbers(folder / name)
-        (folder / SAID).write_text(json.dumps({**said, "clips": folders}, indent=1, ensure_ascii=False))
+        counted = {clip: {"folder": name, "files": _counted(folder / name)} for clip, name in folders.items()}
+        _compare(folder, before, counted)
+        _say(folder, {**said, "clips": counted})
     return Exported(len(folders), written, files)
 
 
@@ -81,6 +81,8 @@ def folders_of(dataset: dict[str, Any]) -> dict[str, str]:
 def _check(dataset: dict[str, Any], choice: Any) -> None:
     if choice.column not in dataset["columns"]:
         raise JobError(f"{dataset['address']} has no column {choice.column}; publish it with keep: [{choice.column}]")
+    if wanted := getattr(choice, "fps", None):
+        _check_rates(dataset, choice, wanted)
     made = dataset["recipe"]["feature"]
     for name, value in choice.recipe_has.items():
         if made.get(name) != value:
@@ -88,14 +90,24 @@ def _check(dataset: dict[str, Any], choice: Any) -> None:
             raise JobError(f"{dataset['address']} cannot be exported to {choice.kind}: {said}")
 
 
-def _claim(folder: Path, said: dict[str, Any]) -> None:
-    """Say what the folder is going to be, unless it says so already."""
+def _check_rates(dataset: dict[str, Any], choice: Any, wanted: str) -> None:
+    """JobError when pictures would not be where the files are: of clips at other rates, or windows made for others."""
+    rates = {(dataset["job"]["does"].get("window") or {}).get("fps", wanted)} - {"from_video"}
+    if "fps" in dataset["columns"]:
+        rates |= {fps for table in _groups(dataset, ["fps"]) for fps in table["fps"].to_pylist()}
+    if other := sorted(map(str, rates - {wanted})):
+        said = f"it has clips at {', '.join(other[:3])} fps; make it anew with check: {{fps: {wanted}}}"
+        raise JobError(f"{dataset['address']} cannot be exported to {choice.kind}: {said}")
+
+
+def _claim(folder: Path, said: dict[str, Any]) -> dict[str, Any]:
+    """Say what the folder is going to be, unless it says so already; the clips that it said to hold."""
     path = folder / SAID
     if not path.exists():
-        if any(folder.iterdir()):
+        if any(one.name != f".{SAID}" for one in folder.iterdir()):
             raise JobError(f"{folder} is not empty, and no export; name a new folder")
-        path.write_text(json.dumps(said))
-        return
+        _say(folder, said)
+        return {}
     try:
         there = json.loads(path.read_bytes())
         wrong = [f"{name}: {there.get(name)}" for name, value in said.items() if there.get(name) != value]
@@ -103,6 +115,15 @@ def _claim(folder: Path, said: dict[str, Any]) -> None:
         wrong = [f"{SAID} cannot be read"]
     if wrong:
         raise JobError(f"{folder} holds another export ({', '.join(wrong[:3])}); name a new folder")
+    clips: dict[str, Any] = there.get("clips", {})
+    return clips
+
+
+def _say(folder: Path, said: dict[str, Any]) -> None:
+    """All or nothing."""
+    new = folder / f".{SAID}"
+    new.write_text(json.dumps(said, indent=1, ensure_ascii=False))
+    new.replace(folder / SAID)
 
 
 def _arrays(dataset: dict[str, Any], column: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -128,9 +149,19 @@ def _groups(dataset: dict[str, Any], columns: list[str], wanted: set[str] | None
                 yield parquet.read_row_group(group, columns=columns)
 
 
-def _check_numbers(folder: Path) -> None:
-    """Stopped when numbered files do not go from 0 on without a gap: a loader would take another moment's sound."""
-    numbers = sorted(int(match[1]) for path in folder.iterdir() if (match := NUMBERED.fullmatch(path.name)))
+def _counted(folder: Path) -> int:
+    """The files of a clip. Stopped when numbered ones have a gap: a loader would take another moment's sound."""
+    names = [path.name for path in folder.iterdir()]
+    numbers = sorted(int(match[1]) for name in names if (match := NUMBERED.fullmatch(name)))
     if numbers != list(range(len(numbers))):
         missing = next(n for n, number in enumerate([*numbers, -1]) if n != number)
         raise Stopped(f"{folder} lacks {missing}.npy; remove the folder, and run the same command again")
+    return len(names)
+
+
+def _compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Stopped when a clip has fewer files, or more, than when it was exported."""
+    for clip, was in before.items():
+        if clip in now and now[clip] != was:
+            said = f"has {now[clip]['files']:,} files, and had {was['files']:,}"
+            raise Stopped(f"{folder / was['folder']} {said}; remove the folder, and run the same command again")

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,8 +36,8 @@ class Clips:
         self.dataset = find_dataset(address)
         self.cache = cache or Path(os.environ.get("WAVMILL_CACHE") or "~/.cache/wavmill").expanduser()
         if missing := {"feature", "window"} - self.dataset["columns"].keys():
-            kept = "[feature, window]"
-            raise JobError(f"{self.dataset['address']} has no column {min(missing)}; publish it with keep: {kept}")
+            how = "make both by one job, with keep: [feature, window]"
+            raise JobError(f"{self.dataset['address']} has no column {min(missing)}; {how}")
         self.layers = int(self.dataset["columns"]["feature"].get("layers", 1))
         self.parts = [_mapped(path) for path in _plain(self.dataset, self.cache)]
         self.starts = np.cumsum([0, *(len(part["names"]) for part in self.parts)])
@@ -64,6 +65,19 @@ class Clips:
         """How many windows, and so frames of video, each clip has, (clips,) int64."""
         return np.array([len(window) for part in self.parts for window in part["window"]], np.int64)
 
+    def windows(self) -> Iterator[np.ndarray]:
+        """The windows of each clip, in order."""
+        return (window for part in self.parts for window in part["window"])
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """How many frames at each end of a clip have no window, (clips, 2) int64: ``edge: reject`` leaves them out."""
+        found = []
+        for window in self.windows():
+            good = np.flatnonzero((window >= 0).any(axis=1))
+            found.append((good[0], len(window) - 1 - good[-1]) if len(good) else (len(window), 0))
+        return np.array(found, np.int64).reshape(-1, 2)
+
     @cached_property
     def steps(self) -> np.ndarray:
         """How many frames of feature each clip has, (clips,) int64."""
@@ -79,7 +93,7 @@ def _mapped(path: Path) -> dict[str, Any]:
 
 
 def _plain(dataset: dict[str, Any], cache: Path) -> list[Path]:
-    """The parts as uncompressed Arrow files of this machine, named by their hash and by the columns in them."""
+    """The parts as uncompressed Arrow files of this machine, named by their hash."""
     folder, store = cache / "clips", open_store(dataset["address"])
     made = []
     with faults_of(str(folder)):

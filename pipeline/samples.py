@@ -7,10 +7,7 @@
 An item is a dict of arrays and numbers. Pictures are read only when ``images`` is given: a function of (clip, frame).
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,14 +16,17 @@ from pipeline.errors import JobError
 from pipeline.mapped import Clips
 from pipeline.sampling import Contiguous, Drawn, Strategy
 from pipeline.windows.gather import gather
-from pipeline.windows.wav2lip import fitting, mels_of
+from pipeline.windows.wav2lip import mels_of
 
 Images = Callable[[str, int], np.ndarray]
 Item = dict[str, Any]
 
 
 class Samples:
-    """What a torch DataLoader takes: ``len`` and items by number. ``epoch`` is to be set before every epoch."""
+    """What a torch DataLoader takes: ``len`` and items by number.
+
+    ``epoch`` is to be set before every epoch; a DataLoader with ``persistent_workers`` does not see that.
+    """
 
     def __init__(self, clips: Clips, strategy: Strategy, images: Images | None = None) -> None:
         self.clips, self.strategy, self.images, self.epoch = clips, strategy, images, 0
@@ -55,6 +55,8 @@ class MuseTalkSamples(Samples):
 
     def sound(self, drawn: Drawn) -> Item:
         clip = self.clips[drawn.clip]
+        if (clip.window[drawn.frames] < 0).all(axis=1).any():
+            raise ValueError(f"a frame of {clip.name} has no window (edge: reject); draw with edges=clips.edges")
         windows = [gather(clip.feature, clip.window[frame]) for frame in drawn.frames]
         return {"audio": np.stack([one.reshape(-1, one.shape[-1]) for one in windows])}
 
@@ -70,8 +72,10 @@ class Wav2LipSamples(Samples):
         """Samples of ``length`` frames (syncnet_T). JobError when the windows were cut for another length."""
         if (width := clips[0].window.shape[1]) != mels_of(length):
             raise JobError(f"the windows have {width} mel frames; {length} frames of video take {mels_of(length)}")
-        fit = np.array([fitting(int(mels), width, Fraction(25)) for mels in clips.steps])
-        return cls(clips, Contiguous(clips.frames, np.minimum(fit, clips.frames), length, **options), images)
+        # a window that would end beyond the mel begins at the last start there is
+        starts = zip(clips.windows(), clips.steps - width, strict=True)
+        fitting = np.array([int((window[:, 0] < last).sum()) for window, last in starts], np.int64)
+        return cls(clips, Contiguous(clips.frames, fitting, length, **options), images)
 
     def sound(self, drawn: Drawn) -> Item:
         clip = self.clips[drawn.clip]
@@ -104,7 +108,11 @@ def time_major(items: Sequence[Item]) -> Item:
 
 
 def epoch_of(samples: Samples, epoch: int, batch: int, rank: int = 0, world: int = 1) -> Iterator[list[Item]]:
-    """One worker's batches of an epoch: of all workers together every number once; the last may be smaller."""
+    """One worker's batches of an epoch: of all workers together every number once.
+
+    The last batch may be smaller, and one worker may have a batch less than another: what waits for all of them in
+    every step wants ``per_epoch`` to be a multiple of ``batch * world``.
+    """
     samples.epoch = epoch
     mine = range(rank, len(samples), world)
     for start in range(0, len(mine), batch):
@@ -117,21 +125,3 @@ def ray_epoch_of(samples: Samples, epoch: int, batch: int) -> Iterator[list[Item
 
     context = ray.train.get_context()
     yield from epoch_of(samples, epoch, batch, context.get_world_rank(), context.get_world_size())
-
-
-class Pictures:
-    """Pictures in folders: <root>/<clip without suffix>/<frame>.png or .jpg, (height, width, 3) uint8 RGB each."""
-
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-
-    def __call__(self, clip: str, frame: int) -> np.ndarray:
-        """FileNotFoundError when there is no such picture."""
-        import av
-
-        folder = self.root / re.sub(r"\.\w+(?=#|$)", "", clip)
-        for suffix in ("png", "jpg", "jpeg"):
-            if (path := folder / f"{frame}.{suffix}").exists():
-                with av.open(str(path)) as picture:
-                    return next(picture.decode(video=0)).to_ndarray(format="rgb24")
-        raise FileNotFoundError(f"{folder} has no picture {frame}")

@@ -21,34 +21,58 @@ class Drawn(NamedTuple):
 
 
 class Strategy:
-    """What the strategies have in common: clips that are long enough, drawn uniformly or as often as they are long.
+    """What the strategies have in common: clips that are drawn uniformly, or as often as they are long.
 
-    frames (clips,) int64 of video. An epoch has ``per_epoch`` samples, as many as there are clips unless it is said.
+    frames (clips,) int64 of video; ``there``, of each clip (frames,) bool: which of them have a picture, all if it is
+    not said. An epoch has ``per_epoch`` samples, as many as there are clips to draw from unless it is said.
     """
 
-    def __init__(self, frames: np.ndarray, least: int, seed: int, by: By, per_epoch: int | None) -> None:
-        self.frames, self.seed = frames, seed
-        self.usable = np.flatnonzero(frames >= least)
-        self.too_short = np.flatnonzero(frames < least)
+    takes: str  # what a clip must have, for the error that none has it
+
+    def __init__(
+        self, frames: np.ndarray, there: Sequence[np.ndarray] | None, seed: int, by: By, per_epoch: int | None
+    ) -> None:
+        self.frames, self.there, self.seed = frames, there, seed
+        if wrong := [clip for clip, mask in enumerate(there or ()) if len(mask) != frames[clip]]:
+            raise ValueError(f"clip {wrong[0]} has {frames[wrong[0]]} frames, and there is said of {len(there or ())}")
+        good = np.array([len(self.targets(clip)) > 0 for clip in range(len(frames))], bool)
+        self.usable, self.too_short = np.flatnonzero(good), np.flatnonzero(~good)
         if not len(self.usable):
-            raise ValueError(f"no clip has {least} frames, which this strategy takes; the longest has {max(frames)}")
+            raise ValueError(f"no clip has {self.takes}; the longest has {max(frames, default=0)} frames")
         weights = frames[self.usable] if by == "length" else np.ones(len(self.usable), np.int64)
         self.ends = np.cumsum(weights)
         self.per_epoch = len(self.usable) if per_epoch is None else per_epoch
 
-    def lots(self, epoch: int, number: int) -> np.random.Generator:
-        """The lots of one sample."""
-        return np.random.default_rng([self.seed, epoch, number])
+    def targets(self, clip: int) -> np.ndarray:
+        """The frames of a clip that may begin a sample, rising; none when it is too short."""
+        raise NotImplementedError
 
-    def clip(self, lots: np.random.Generator) -> int:
-        return int(self.usable[np.searchsorted(self.ends, lots.integers(self.ends[-1]), side="right")])
+    def present(self, clip: int) -> np.ndarray:
+        """The frames of a clip that have a picture, rising."""
+        return np.arange(self.frames[clip]) if self.there is None else np.flatnonzero(self.there[clip])
+
+    def rows(self, clip: int, length: int) -> np.ndarray:
+        """The frames from which on so many in a row have a picture, rising."""
+        present = self.present(clip)
+        ends = present[length - 1 :]
+        starts = present[: len(ends)]
+        return starts[ends - starts == length - 1]
+
+    def drawn(self, epoch: int, number: int) -> tuple[np.random.Generator, int, int]:
+        """The lots of one sample, its clip and its first frame."""
+        lots = np.random.default_rng([self.seed, epoch, number])
+        clip = int(self.usable[np.searchsorted(self.ends, lots.integers(self.ends[-1]), side="right")])
+        return lots, clip, int(lots.choice(self.targets(clip)))
 
     def __call__(self, epoch: int, number: int) -> Drawn:
         raise NotImplementedError
 
 
 class Single(Strategy):
-    """MuseTalk v1: one frame, and a reference more than ``apart`` frames away; the outermost are never targets."""
+    """MuseTalk v1: one frame, and a reference more than ``apart`` frames away; the outermost are never targets.
+
+    ``edges`` (clips, 2): how many frames at each end have no window, when that is more than ``edge`` (``Clips.edges``).
+    """
 
     def __init__(
         self,
@@ -56,18 +80,27 @@ class Single(Strategy):
         seed: int = 0,
         by: By = "clip",
         per_epoch: int | None = None,
+        there: Sequence[np.ndarray] | None = None,
+        edges: np.ndarray | None = None,
         apart: int = 5,
         edge: int = 2,
     ) -> None:
-        super().__init__(frames, 2 * max(apart, edge) + 2, seed, by, per_epoch)
-        self.apart, self.edge = apart, edge
+        self.apart, self.edges = apart, np.maximum(edge, np.zeros((len(frames), 2), int) if edges is None else edges)
+        self.least = 2 * max(apart, edge) + 2  # so that every target has a reference, as upstream wants it
+        self.takes = f"{self.least} frames"
+        super().__init__(frames, there, seed, by, per_epoch)
+
+    def targets(self, clip: int) -> np.ndarray:
+        if self.frames[clip] < self.least:
+            return np.arange(0)
+        present, (first, last) = self.present(clip), self.edges[clip]
+        inside = present[(present >= first) & (present < self.frames[clip] - last)]
+        return inside[far_from(inside, present, self.apart)]
 
     def __call__(self, epoch: int, number: int) -> Drawn:
-        lots = self.lots(epoch, number)
-        clip = self.clip(lots)
-        count = int(self.frames[clip])
-        target = int(lots.integers(self.edge, count - self.edge))
-        reference = drawn_outside(lots, 0, count, target - self.apart, target + self.apart + 1)
+        lots, clip, target = self.drawn(epoch, number)
+        present = self.present(clip)
+        reference = lots.choice(present[np.abs(present - target) > self.apart])
         return Drawn(clip, np.array([target]), np.array([reference]))
 
 
@@ -86,24 +119,25 @@ class Contiguous(Strategy):
         seed: int = 0,
         by: By = "clip",
         per_epoch: int | None = None,
+        there: Sequence[np.ndarray] | None = None,
         overlap: bool = False,
     ) -> None:
-        self.length, self.overlap = length, overlap
-        self.last = np.minimum(frames - length, np.minimum(fitting - length + 1, fitting - 1))
-        long_enough = (frames > 3 * length) & (self.last >= 1)
-        super().__init__(np.where(long_enough, frames, 0), 1, seed, by, per_epoch)
-        self.frames = frames
+        self.length, self.near = length, 0 if overlap else length - 1
+        self.last = np.minimum(fitting - length + 1, fitting - 1)
+        self.takes = f"more than {3 * length} frames with a mel for each"
+        super().__init__(frames, there, seed, by, per_epoch)
 
-    def starts(self, clip: int) -> range:
-        """The frames of a clip that may begin a sample."""
-        return range(1, int(self.last[clip]) + 1)
+    def targets(self, clip: int) -> np.ndarray:
+        if self.frames[clip] <= 3 * self.length:
+            return np.arange(0)
+        rows = self.rows(clip, self.length)
+        inside = rows[(rows >= 1) & (rows <= self.last[clip])]
+        return inside[far_from(inside, rows, self.near)]
 
     def __call__(self, epoch: int, number: int) -> Drawn:
-        lots = self.lots(epoch, number)
-        clip = self.clip(lots)
-        start = int(lots.integers(1, self.last[clip] + 1))
-        near = 0 if self.overlap else self.length - 1
-        wrong = drawn_outside(lots, 0, int(self.frames[clip]) - self.length + 1, start - near, start + near + 1)
+        lots, clip, start = self.drawn(epoch, number)
+        rows = self.rows(clip, self.length)
+        wrong = lots.choice(rows[np.abs(rows - start) > self.near])
         return Drawn(clip, start + np.arange(self.length), wrong + np.arange(self.length))
 
 
@@ -111,7 +145,7 @@ class PoseSimilar(Strategy):
     """MuseTalk v1.5: ``length`` frames in a row, for each a reference of like pose with another mouth.
 
     landmarks (n, 68, 2) of each clip, of a face in a square of 256. Upstream's fallback, where no frame is both, may
-    draw the frame itself; here it draws one ``apart`` to 5 * length frames away, or the farthest there is.
+    draw the frame itself; here it draws one at least ``apart`` and at most 5 * length or ``apart`` frames away.
     """
 
     def __init__(
@@ -122,27 +156,41 @@ class PoseSimilar(Strategy):
         seed: int = 0,
         by: By = "clip",
         per_epoch: int | None = None,
+        there: Sequence[np.ndarray] | None = None,
         apart: int = 5,
     ) -> None:
-        super().__init__(frames, 10 * length, seed, by, per_epoch)
-        wrong = [clip for clip in self.usable.tolist() if landmarks[clip].shape != (frames[clip], 68, 2)]
-        if wrong:
-            raise ValueError(f"clip {wrong[0]} has landmarks {landmarks[wrong[0]].shape} and {frames[wrong[0]]} frames")
         self.landmarks, self.length, self.apart = landmarks, length, apart
+        self.takes = f"{10 * length} frames"
+        super().__init__(frames, there, seed, by, per_epoch)
+        if wrong := [i for i in self.usable.tolist() if landmarks[i].shape != (frames[i], 68, 2)]:
+            raise ValueError(f"clip {wrong[0]} has landmarks {landmarks[wrong[0]].shape} and {frames[wrong[0]]} frames")
+
+    def targets(self, clip: int) -> np.ndarray:
+        if self.frames[clip] < 10 * self.length:
+            return np.arange(0)
+        present, rows = self.present(clip), self.rows(clip, self.length)
+        alone = np.setdiff1d(present, present[far_from(present, present, self.apart - 1)])
+        return rows[[not np.isin(row + np.arange(self.length), alone).any() for row in rows]]
 
     def __call__(self, epoch: int, number: int) -> Drawn:
-        lots = self.lots(epoch, number)
-        clip = self.clip(lots)
-        count = int(self.frames[clip])
-        frames = int(lots.integers(count - self.length + 1)) + np.arange(self.length)
-        return Drawn(clip, frames, np.array([self._reference(lots, clip, frame, count) for frame in frames.tolist()]))
+        lots, clip, start = self.drawn(epoch, number)
+        frames, present = start + np.arange(self.length), self.present(clip)
+        return Drawn(clip, frames, np.array([self._reference(lots, clip, frame, present) for frame in frames.tolist()]))
 
-    def _reference(self, lots: np.random.Generator, clip: int, frame: int, count: int) -> int:
-        both = similar_pose_other_mouth(self.landmarks[clip], frame)
-        if len(far := both[np.abs(both - frame) >= self.apart]):
-            return int(lots.choice(far))
-        low, high = max(0, frame - 5 * self.length), min(count, frame + 5 * self.length + 1)
-        return drawn_outside(lots, low, high, frame - self.apart + 1, frame + self.apart)
+    def _reference(self, lots: np.random.Generator, clip: int, frame: int, present: np.ndarray) -> int:
+        away = np.abs(present - frame)
+        far = present[away >= self.apart]
+        both = np.intersect1d(similar_pose_other_mouth(self.landmarks[clip], frame), far)
+        if not len(both):
+            both = present[(away >= self.apart) & (away <= max(5 * self.length, self.apart))]
+        return int(lots.choice(both if len(both) else far))
+
+
+def far_from(some: np.ndarray, others: np.ndarray, near: int) -> np.ndarray:
+    """Of each of some frames whether one of the others, which rise, is more than ``near`` away."""
+    if not len(others):
+        return np.zeros(len(some), bool)
+    return (some - others[0] > near) | (others[-1] - some > near)
 
 
 JAW, MOUTH = slice(0, 16), slice(60, 67)  # as upstream cuts them, which leaves out the last point of each
@@ -159,12 +207,3 @@ def similar_pose_other_mouth(landmarks: np.ndarray, frame: int) -> np.ndarray:
     near = np.argsort(jaw, kind="stable")
     near = near[near != frame][: take - 1]
     return np.intersect1d(near, np.argsort(-mouth, kind="stable")[:take])
-
-
-def drawn_outside(lots: np.random.Generator, low: int, high: int, first: int, end: int) -> int:
-    """One of [low, high) that is not in [first, end), uniformly. ValueError when there is none."""
-    before, behind = max(0, min(first, high) - low), max(0, high - max(end, low))
-    if before + behind == 0:
-        raise ValueError(f"nothing of {low} to {high - 1} lies outside of {first} to {end - 1}")
-    drawn = int(lots.integers(before + behind))
-    return low + drawn if drawn < before else max(end, low) + drawn - before

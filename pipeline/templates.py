@@ -72,7 +72,7 @@ source:
   kind: files               # films, or sound with a folder of frames beside it; or faces: v1.5's JSON files
   path: path/to/films       # a folder, any depth, or s3://bucket/prefix
 clip:
-  max_s: 30                 # a longer film is cut into parts, each with its own frames
+  max_s: 180                # a longer film is cut into parts of its own, as MuseTalk v1 cuts them
 check:
   fps: 25                   # others are rejected; leave it out to take any steady rate
   max_step_gap: 10          # sound and video may be 0.2 s apart in length: MuseTalk's own rule

@@ -1,5 +1,6 @@
 """What a file says of the video in it: how many frames, and how many of them a second. No picture is decoded."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil, floor
@@ -14,6 +15,8 @@ HIGHEST_HZ = 768_000  # of any sound
 STANDARD_FPS = [Fraction(n, d) for n in (24, 25, 30, 48, 50, 60, 100, 120) for d in (1,)]
 STANDARD_FPS += [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)]
 STEADY = 0.5  # no frame of a steady video is as far as this from its place, in frames
+ALIKE = 1e-5  # 29.97 is meant as 30000/1001
+APART_S = Fraction(1, 5)  # the most that a video may begin before or after its sound: MuseTalk's ten steps
 
 
 def _fps(value: Any) -> Any:
@@ -34,6 +37,11 @@ class Video(NamedTuple):
 
     frames: int
     fps: Fraction
+
+
+def same_rate(fps: Fraction, other: Fraction) -> bool:
+    """Whether two rates are one, as people write them."""
+    return abs(float(fps / other) - 1) < ALIKE
 
 
 def frames_in(seconds: float, fps: Fraction) -> int:
@@ -57,10 +65,12 @@ def exact(seconds: float | Fraction) -> Fraction:
     return Fraction(seconds).limit_denominator(HIGHEST_HZ)
 
 
-def video_of(file: BinaryIO) -> Video | None:
-    """The video of a file, None when there is none; Reject ``variable_frame_rate`` when frames are not evenly apart.
+def video_of(file: BinaryIO, alive: Callable[[], None] = lambda: None) -> Video | None:
+    """The video of a file, None when there is none. Counted by the packets, whose times are looked at: headers guess.
 
-    Counted by the packets, whose times are looked at: headers guess.
+    Reject ``variable_frame_rate`` when its frames are not evenly apart, ``video_offset`` when it begins more than 0.2 s
+    before or after the sound; what is less is taken as nothing, as the upstream projects do. ``alive`` is called as
+    reading goes on.
     """
     import av
     from av.stream import Disposition
@@ -77,21 +87,24 @@ def video_of(file: BinaryIO) -> Video | None:
             return None
         stream = streams[0]
         try:
-            times = sorted(
-                packet.pts * packet.time_base
-                for packet in container.demux(stream)
-                if packet.pts is not None and packet.size and not packet.is_discard
-            )
+            times = []
+            for packet in container.demux(stream):
+                alive()
+                if packet.pts is not None and packet.size and not packet.is_discard:
+                    times.append(packet.pts * packet.time_base)
+            times.sort()
         except (av.FFmpegError, ValueError) as error:
             raise Reject("corrupt", f"FFmpeg: {error} (in the video)") from error
-        guesses = [stream.average_rate, stream.guessed_rate]
+        guesses = [Fraction(guess) for guess in (stream.average_rate, stream.guessed_rate) if guess]
+        heard = [one.start_time * one.time_base for one in container.streams.audio if one.start_time is not None]
     if len(times) < 2:
-        fps = next((Fraction(guess) for guess in guesses if guess), None)
-        return Video(len(times), fps) if times and fps else None
+        return Video(len(times), guesses[0]) if times and guesses else None
+    if heard and abs(times[0] - heard[0]) > APART_S:
+        raise Reject("video_offset", f"its video begins {float(times[0] - heard[0]):+.2f} s from its sound")
     span = times[-1] - times[0]
     measured = (len(times) - 1) / span if span else Fraction(0)
     nearest = min(STANDARD_FPS, key=lambda fps: abs(fps - measured))
-    for fps in [nearest, *(Fraction(guess) for guess in guesses if guess), measured]:
+    for fps in [*(guess for guess in guesses if guess in STANDARD_FPS), nearest, *guesses, measured]:
         if fps and all(abs((time - times[0]) * fps - i) < STEADY for i, time in enumerate(times)):
             return Video(len(times), fps)
     gaps = [float(later - sooner) * 1000 for sooner, later in pairwise(times)]

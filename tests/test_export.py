@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from checkpoints import tiny_whisper
 from inline import rows_of, run_inline
+from movies import film
 from typer.testing import CliRunner
 
 from cluster.app import app
@@ -134,6 +135,36 @@ def test_a_file_that_is_missing_in_the_middle_is_noticed(states, tmp_path):
         export(dataset, EXPORTS["musetalk-v1"](), tmp_path / "npy")
 
 
+def test_a_clip_that_lost_its_last_file_is_noticed_and_half_a_note_is_none(states, tmp_path):
+    _, dataset = states
+    there = tmp_path / "npy"
+    there.mkdir()
+    (there / ".export.json").write_text('{"half')
+    export(dataset, EXPORTS["musetalk-v1"](), there)
+    (there / "odd" / "24.npy").unlink()
+    with pytest.raises(Stopped, match="odd has 24 files, and had 25"):
+        export(dataset, EXPORTS["musetalk-v1"](), there)
+
+
+def test_films_at_another_rate_are_not_exported_beside_their_pictures(tmp_path, tone):
+    for name, fps in (("a", "25"), ("b", "30000/1001")):
+        (tmp_path / name / "in").mkdir(parents=True)
+        (tmp_path / name / "in" / "a.mp4").write_bytes(film(tone(2.0), 50, fps))
+        body = STATES.format(model=tiny_whisper(1), states="musetalk-v1").replace("fps: 25", "fps: from_video")
+        text = (
+            f"name: talking\nsource: {{kind: files, path: {tmp_path}/{name}/in}}\n{body}store: {tmp_path}/{name}/out\n"
+        )
+        job = resolve(parse_job(text))
+        run_inline(job)
+        if name == "a":
+            assert (
+                export(find_dataset(job.address), EXPORTS["musetalk-v1"](), tmp_path / name / "npy").files == 51
+            )  # AAC fills up
+            continue
+        with pytest.raises(JobError, match=r"clips at 30000/1001 fps; make it anew with check: \{fps: 25\}"):
+            export(find_dataset(job.address), EXPORTS["musetalk-v1"](), tmp_path / name / "npy")
+
+
 def test_what_does_not_belong_together_is_not_mixed(states, tmp_path, tone, wav):
     _, dataset = states
     choice = EXPORTS["musetalk-v1"]()
@@ -169,6 +200,7 @@ def test_the_verb_says_what_it_did_and_what_would_be_right(states, tmp_path):
     assert said.exit_code == 0 and "5 of 5 clips written, 169 files" in said.output.replace("\n", " ")
     said = CliRunner().invoke(app, ["export", job.address, str(tmp_path / "npy"), "--to", "musetalk-v1", "--rows10"])
     assert "0 of 5 clips written, 0 files, 5 were there already" in said.output.replace("\n", " ")
-    for options in (["--to", "nobody"], ["--to", "wav2lip", "--rows10"]):
-        said = CliRunner().invoke(app, ["export", job.address, str(tmp_path / "x"), *options])
+    for options in (["--to", "nobody"], ["--to", "wav2lip", "--rows10"], ["s3://b/x", "--to", "wav2lip"]):
+        to = [] if "s3" in options[0] else [str(tmp_path / "x")]
+        said = CliRunner().invoke(app, ["export", job.address, *to, *options])
         assert isinstance(said.exception, JobError)

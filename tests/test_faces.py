@@ -66,6 +66,20 @@ def test_every_json_is_a_clip_or_says_why_not(preprocessed):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [('{"frames": 1e999, "face_list": []}', "corrupt"), ("[" * 100_000, "corrupt"), ("[1]", "corrupt"), ("", "corrupt"),
+     (json.dumps(clip_of("x", 5, wav_path="dataset/HDTF/clips")), "not_a_file"),
+     (json.dumps(clip_of("x", 5, wav_path="http://x/y.wav")), "missing")],
+)  # fmt: skip
+def test_whatever_a_json_holds_costs_itself_only(preprocessed, data, reason):
+    (preprocessed / "dataset" / "HDTF" / "meta" / "0.json").write_text(data)
+    job = job_over(preprocessed)
+    assert run_inline(job)["counts"]["done"] == 2
+    bad = read_parquet(Path(job.address, "v1", "rejects.parquet").read_bytes()).to_pylist()
+    assert next(row["reason"] for row in bad if row["clip"] == "0.json") == reason
+
+
 def test_a_list_names_what_is_taken_and_its_first_line_counts(preprocessed):
     job = job_over(preprocessed, f", only: {preprocessed}/dataset/HDTF/train.txt")
     dataset = run_inline(job)

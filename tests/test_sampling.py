@@ -16,13 +16,19 @@ from pipeline.errors import JobError
 from pipeline.job import resolve
 from pipeline.jobfile import parse_job
 from pipeline.mapped import Clips
-from pipeline.samples import MuseTalkSamples, Pictures, Wav2LipSamples, epoch_of, time_major
-from pipeline.sampling import Contiguous, PoseSimilar, Single, drawn_outside, similar_pose_other_mouth
+from pipeline.pictures import Pictures, frames_of
+from pipeline.samples import MuseTalkSamples, Wav2LipSamples, epoch_of, time_major
+from pipeline.sampling import Contiguous, PoseSimilar, Single, similar_pose_other_mouth
 from pipeline.windows.gather import gather
-from pipeline.windows.wav2lip import fitting, start_of
+from pipeline.windows.wav2lip import start_of
 
 quick = settings(deadline=None, max_examples=100)
 LENGTHS = st.lists(st.integers(0, 80), min_size=1, max_size=6)
+
+
+def fitting(mels: int, window: int) -> int:
+    """How many windows end within a mel, at 25 fps."""
+    return next(i for i in range(10_000) if start_of(i) + window > mels)
 
 
 # ---- which frames ------------------------------------------------------------------------------------------------
@@ -50,7 +56,7 @@ def test_contiguous_draws_frames_in_a_row_whose_mels_are_all_there(lengths, seed
     frames = np.array(lengths)
     mels = 1 + frames * 640 // 200
     window = -(-16 * length // 5)
-    fit = np.minimum([fitting(int(m), window, 25) for m in mels], frames)
+    fit = np.minimum([fitting(int(m), window) for m in mels], frames)
     usable = [
         i for i, n in enumerate(lengths) if n > 3 * length and min(n - length, fit[i] - length + 1, fit[i] - 1) >= 1
     ]
@@ -72,8 +78,8 @@ def test_contiguous_draws_frames_in_a_row_whose_mels_are_all_there(lengths, seed
 @pytest.mark.parametrize(("seconds", "last"), [(1, 17), (3, 67), (30, 742)])
 def test_the_usable_starts_are_the_published_ones(seconds, last):
     frames, mels = 25 * seconds, 1 + 16_000 * seconds // 200
-    sampler = Contiguous(np.array([frames]), np.array([fitting(mels, 16, 25)]))
-    assert sampler.starts(0) == range(1, last + 1)
+    sampler = Contiguous(np.array([frames]), np.array([fitting(mels, 16)]))
+    assert sampler.targets(0).tolist() == list(range(1, last + 1))
     if seconds == 1:
         assert {int(sampler(0, n).frames[0]) for n in range(500)} == {*range(1, 18)}
 
@@ -112,17 +118,67 @@ def test_a_reference_of_v1_5_is_never_the_frame_itself_nor_near(seed, number, le
 
 
 @quick
-@given(st.integers(-5, 20), st.integers(0, 30), st.integers(-10, 30), st.integers(0, 20), st.integers(0, 99))
-def test_drawing_outside_takes_each_of_the_rest_and_nothing_else(low, width, first, span, seed):
-    left = [i for i in range(low, low + width) if not first <= i < first + span]
-    lots = np.random.default_rng(seed)
-    if not left:
-        with pytest.raises(ValueError, match="nothing"):
-            drawn_outside(lots, low, low + width, first, first + span)
-        return
-    assert drawn_outside(lots, low, low + width, first, first + span) in left
-    if len(left) < 6:
-        assert {drawn_outside(lots, low, low + width, first, first + span) for _ in range(200)} == {*left}
+@given(st.lists(st.booleans(), min_size=12, max_size=90), st.integers(0, 99), st.sampled_from([1, 3, 5]))
+def test_frames_without_a_picture_are_never_drawn_and_all_others_can_be(mask, seed, length):
+    """Every strategy against all that there is to choose from, tried out one by one."""
+    there, n = [np.array(mask)], len(mask)
+    present = [i for i in range(n) if mask[i]]
+    rows = [i for i in range(n - length + 1) if all(mask[i : i + length])]
+    frames, points = np.array([n]), [landmarks(n)]
+    singles = [t for t in present if 2 <= t < n - 2 and any(abs(r - t) > 5 for r in present)]
+    starts = [f for f in rows if n > 3 * length and f >= 1 and any(abs(w - f) >= length for w in rows)]
+    alone = [t for t in present if not any(abs(r - t) >= 5 for r in present)]
+    posed = [f for f in rows if n >= 10 * length and not {*alone} & {*range(f, f + length)}]
+    made = {
+        "single": (lambda: Single(frames, seed, there=there), singles),
+        "contiguous": (lambda: Contiguous(frames, np.array([1000]), length, seed, there=there), starts),
+        "posed": (lambda: PoseSimilar(frames, points, length, seed, there=there), posed),
+    }
+    for name, (make, right) in made.items():
+        if not right:
+            with pytest.raises(ValueError, match="no clip has"):
+                make()
+            continue
+        sampler = make()
+        assert sampler.targets(0).tolist() == right, name
+        for number in range(5):
+            drawn = sampler(0, number)
+            assert all(mask[i] for i in [*drawn.frames, *drawn.references])
+
+
+def test_frames_without_a_window_are_no_targets(tmp_path, tone, wav):
+    """edge: reject at 50 fps leaves out more than two frames at each end."""
+    body = STATES.format(model=tiny_whisper(1)).replace("fps: 25", "fps: 50, edge: reject")
+    job, _ = published(tmp_path, tone, wav, body)
+    clips = Clips(job.address, tmp_path / "cache")
+    assert clips.edges[3].tolist() == [4, 5]
+    samples = MuseTalkSamples(clips, Single(clips.frames, per_epoch=200, edges=clips.edges))
+    assert all(np.abs(samples[number]["audio"]).max() > 0 for number in range(200))
+    careless = MuseTalkSamples(clips, Single(clips.frames, per_epoch=400))
+    with pytest.raises(ValueError, match=r"edges=clips\.edges"):
+        _ = [careless[number] for number in range(400)]
+
+
+def test_at_any_rate_the_mels_of_a_sample_end_within_the_clip(tmp_path, tone, wav):
+    job, _ = published(tmp_path, tone, wav, MELS.replace("fps: 25", "fps: 30"))
+    clips = Clips(job.address, tmp_path / "cache")
+    samples = Wav2LipSamples.of(clips, 5, per_epoch=300)
+    last = {}
+    for number in range(300):
+        drawn = samples.strategy(0, number)
+        last[drawn.clip] = max(last.get(drawn.clip, 0), int(drawn.frames[0]))
+        windows = clips[drawn.clip].window[drawn.frames - 1]
+        assert all(window[0] == (frame - 1) * 80 // 30 for window, frame in zip(windows, drawn.frames, strict=True))
+    assert last[3] >= 60  # of 78 frames in 2.6 s; as at 25 fps it would be 58 at the most
+
+
+@pytest.mark.parametrize(
+    ("names", "frames"),
+    [(["0.png", "1.png", "3.png"], [0, 1, 3]), (["1.jpg", "2.jpg"], [1, 2]), (["f_01.png", "f_03.png"], [0, 2]),
+     (["000.png", "001.png"], [0, 1]), (["audio.wav", "a/0.png", "x.npy"], []), (["7.PNG"], [7])],
+)  # fmt: skip
+def test_a_picture_s_frame_is_what_its_name_ends_with(names, frames):
+    assert list(frames_of(names)) == frames
 
 
 def test_clips_are_drawn_alike_or_by_their_length_and_what_is_too_short_is_listed():
@@ -132,7 +188,7 @@ def test_clips_are_drawn_alike_or_by_their_length_and_what_is_too_short_is_liste
     for sampler, share in ((alike, 0.5), (by_length, 20 / 220)):
         drawn = Counter(sampler(0, n).clip for n in range(2000))
         assert drawn[1] == 0 and abs(drawn[0] / 2000 - share) < 0.05
-    with pytest.raises(ValueError, match="no clip has 12 frames"):
+    with pytest.raises(ValueError, match="no clip has 12 frames; the longest has 11"):
         Single(np.array([11, 3]))
 
 
@@ -247,8 +303,11 @@ def test_pictures_are_read_when_they_are_asked_for_and_not_before(states, tmp_pa
     assert item["images_frames"].shape == item["images_references"].shape == (1, 4, 6, 3)
     assert (item["images_frames"][0] == item["frames"][0]).all()
     assert (item["images_references"][0] == item["references"][0]).all()
-    with pytest.raises(FileNotFoundError, match="no picture 80"):
+    with pytest.raises(FileNotFoundError, match="no picture of frame 80"):
         Pictures(tmp_path)("1.wav", 80)
+    assert Pictures(tmp_path).there("1.wav", 90).tolist() == [True] * 80 + [False] * 10
+    (tmp_path / "1").rename(tmp_path / "clip1")
+    assert Pictures(tmp_path)("clip1/audio.wav", 7).max() == 7
 
 
 @pytest.mark.parametrize("kind", ["musetalk", "wav2lip"])
@@ -327,5 +386,5 @@ def test_gathered_windows_share_the_mapped_file(states):
 
 def test_a_dataset_without_windows_says_what_to_keep(tmp_path, tone, wav):
     job, _ = published(tmp_path, tone, wav, "feature: {kind: mel}\n")
-    with pytest.raises(JobError, match=r"no column window; publish it with keep: \[feature, window\]"):
+    with pytest.raises(JobError, match=r"no column window; make both by one job, with keep: \[feature, window\]"):
         Clips(job.address, tmp_path / "cache")

@@ -49,6 +49,29 @@ def test_a_frame_that_is_missing_in_the_middle_is_noticed(tone):
         video_of(io.BytesIO(film(tone(2.0), 49, 25, at_s=at)))
 
 
+@pytest.mark.parametrize("count", [6, 9, 17, 41])
+@pytest.mark.parametrize("fps", [30, 24, 60])
+def test_a_few_frames_of_webm_whose_times_are_whole_milliseconds_have_the_rate_they_have(fps, count, tone):
+    assert video_of(io.BytesIO(film(tone(1.0), count, fps, "webm"))).fps == fps
+
+
+@pytest.mark.parametrize(("late_s", "fine"), [(0.1, True), (0.48, False)])
+def test_a_video_that_begins_long_after_its_sound_is_refused(late_s, fine, tone):
+    data = film(tone(2.0), 40, 25, "mkv", at_s=[late_s + i / 25 for i in range(40)])
+    if fine:
+        assert video_of(io.BytesIO(data)) == Video(40, Fraction(25))
+        return
+    with pytest.raises(Reject, match=r"\+0\.4[678] s from its sound") as found:
+        video_of(io.BytesIO(data))
+    assert found.value.reason == "video_offset"
+
+
+def test_reading_a_film_says_that_it_is_alive(tone):
+    signs = []
+    video_of(io.BytesIO(film(tone(2.0), 50)), lambda: signs.append(1))
+    assert len(signs) >= 50
+
+
 def test_sound_alone_is_no_video_and_neither_is_a_cover(tone, wav):
     assert video_of(io.BytesIO(wav(tone(1.0)))) is None
     assert video_of(io.BytesIO(wav(tone(1.0), format="MP3"))) is None
@@ -61,7 +84,7 @@ def test_sound_alone_is_no_video_and_neither_is_a_cover(tone, wav):
         picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
         out.mux(cover.encode(picture))
         out.mux(cover.encode())
-    assert video_of(io.BytesIO(sink.getvalue())) in (None, Video(1, Fraction(1)))
+    assert video_of(io.BytesIO(sink.getvalue())) is None
 
 
 @pytest.mark.parametrize("fps", ["25", "30000/1001"])
@@ -160,6 +183,31 @@ def test_every_film_is_done_or_says_why_not(films):
         "silent.mp4": "not_audio",
         "bare/sound.wav": "no_video",
     }
+
+
+@pytest.mark.parametrize("fps", ["29.97", "30000/1001"])
+def test_a_rate_may_be_written_as_people_write_it(films, fps):
+    assert outcomes(job_over(films, f"check: {{fps: {fps}}}"))["ntsc.webm"] == "60 at 30000/1001"
+
+
+@pytest.mark.parametrize(("samples", "frames", "kept"), [(18_560, 34, True), (18_560, 35, False)])
+def test_steps_are_counted_exactly(samples, frames, kept, tmp_path, tone, wav):
+    """58 steps of 18,560 samples, where a float has 57."""
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    (tmp_path / "in" / "a.wav").write_bytes(wav(tone(2.0)[:samples]))
+    (tmp_path / "in" / "a" / f"{frames - 1}.png").write_bytes(b"")
+    found = outcomes(job_over(tmp_path, "check: {fps: 25, max_step_gap: 10}"))
+    assert found == {"a.wav": f"{frames} at 25" if kept else "length_mismatch"}
+
+
+def test_a_file_where_a_folder_of_frames_would_be_is_none(tmp_path, tone, wav):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x.wav").write_bytes(wav(tone(1.0)))
+    (tmp_path / "in" / "x").write_bytes(b"")
+    (tmp_path / "in" / "audio.wav").write_bytes(wav(tone(1.0)))
+    for i in range(25):
+        (tmp_path / "in" / f"{i}.jpg").write_bytes(b"")
+    assert outcomes(job_over(tmp_path, "check: {fps: 25}")) == {"x.wav": "no_video", "audio.wav": "25 at 25"}
 
 
 def test_without_a_check_any_steady_rate_is_taken_and_a_folder_of_frames_must_say_its_own(films):

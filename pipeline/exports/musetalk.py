@@ -20,6 +20,7 @@ class MuseTalkV1(Choice):
     rows10: bool = False
     kind: ClassVar[str] = "musetalk-v1"
     column: ClassVar[str] = "feature"
+    fps: ClassVar[str] = "25"  # of the pictures beside the files
     recipe_has: ClassVar[dict[str, Any]] = {"kind": "whisper", "states": "musetalk-v1"}
 
     def files(self, frames: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -33,7 +34,7 @@ def read_window(folder: Path, target: int, left: int = 2, right: int = 2) -> np.
     """The window of a frame from an export's folder of a clip, in either of its shapes: (2 * (left + right + 1), L, D).
 
     As v1's loader joins neighbours: FileNotFoundError at the edges, which are never a target there. Files of shape
-    (2 * L, D) are read as L = 5.
+    (2 * L, D) are read as pairs, too.
     """
     pairs = [np.load(folder / f"{n}.npy", allow_pickle=False) for n in range(target - left, target + right + 1)]
     return np.concatenate([pair if pair.ndim == 3 else pair.reshape(PAIR, -1, pair.shape[-1]) for pair in pairs])

@@ -25,7 +25,8 @@ class Whisper(Choice):
     ``states`` says whose recipe: in ``musetalk-v1`` the loudest value is that of the clip, the last 30 s are filled up
     with a mel of 0, and the last state is taken before the final LayerNorm; in ``musetalk-v1.5`` each 30 s are by
     themselves, filled up with silence, and the last state is taken behind the norm. What was made by one does not fit
-    a model that was trained on the other. A part of a long sound is a clip of its own, as MuseTalk cuts its videos.
+    a model that was trained on the other. A part of a long sound is a clip of its own: before it listens, MuseTalk v1
+    cuts at 180 s, v1.5 at about 30 s.
     """
 
     kind: Literal["whisper"] = "whisper"

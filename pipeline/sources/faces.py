@@ -21,6 +21,14 @@ from pipeline.store import Folder, Store, open_store, split
 
 FPS = 25  # to which the preprocessing converts every video
 SAMPLED = 8  # files looked into, to estimate hours
+BROKEN = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)  # what a JSON of anything ends in
 SQUARE = 256  # pixels of a face, to which landmarks are scaled
 
 
@@ -29,7 +37,8 @@ class Faces(Choice):
 
     The sound is its ``wav_path``, else its ``mp4_path``, relative to ``root``: the folder that the preprocessing ran
     in, by default the nearest one above ``path`` that has it. A clip that is marked as not valid
-    is rejected as ``no_face``, one whose faces stop before its frames do as ``faces_stop``.
+    is rejected as ``no_face``, one whose faces stop before its frames do as ``faces_stop``. Clips have about 30 s, some
+    more: with ``clip.max_s`` of 60 each stays one clip, with its own landmarks.
     """
 
     kind: Literal["faces"] = "faces"
@@ -44,6 +53,11 @@ class Faces(Choice):
 
     def carried(self) -> tuple[str, ...]:
         return ()
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """What ``objects`` passed by, by suffix."""
+        return self._skipped
 
     def objects(self, clip: Clip) -> Iterator[pa.Table]:
         store, some = open_store(self.path), False
@@ -87,7 +101,7 @@ class Faces(Choice):
                 try:
                     with file:
                         return row["path"], [self._found(store, row["path"], json.loads(file.read()))]
-                except (ValueError, KeyError, TypeError) as error:
+                except BROKEN as error:
                     reject = Reject("corrupt", f"it is not a clip's JSON: {type(error).__name__}: {error}")
             return row["path"], [Found(row["path"], None, {}, None, reject=reject)]
 
@@ -105,11 +119,18 @@ class Faces(Choice):
         if (there := self._there(sound)) is None:
             return Found(name, None, {}, None, reject=Reject("missing", f"there is no {sound}"))
         place, key = there
-        file = place.open(key) if isinstance(place, Folder) else io.BytesIO(place.read(key))
+        try:
+            file = place.open(key) if isinstance(place, Folder) else io.BytesIO(place.read(key))
+        except FileNotFoundError:
+            return Found(name, None, {}, None, reject=Reject("missing", f"there is no {sound}"))
+        except Reject as reject:
+            return Found(name, None, {}, None, reject=reject)
         return Found(name, None, {}, file, frames=frames, fps=str(FPS))
 
     def _there(self, sound: str) -> tuple[Store, str] | None:
         """The store and key of a sound, in the nearest folder that has it."""
+        if "://" in sound and not sound.startswith("s3://"):
+            return None
         for folder in [self.root] if self.root != "auto" else above(self.path):
             place, key = located(folder, sound.removeprefix("./"))
             if place.stat(key) is not None:
@@ -120,7 +141,7 @@ class Faces(Choice):
         """JobError when of several files none has its sound: it is not looked for in the right place."""
         sounds = []
         for name in names:
-            with suppress(ValueError, KeyError, TypeError):
+            with suppress(*BROKEN):
                 said = json.loads(store.read(name))
                 sounds.append(str(said.get("wav_path") or said["mp4_path"]))
         if sounds and not any(map(self._there, sounds)):
@@ -149,7 +170,7 @@ def above(path: str) -> list[str]:
 def _frames(store: Store, name: str) -> int:
     try:
         return int(json.loads(store.read(name))["frames"])
-    except (ValueError, KeyError, TypeError, FileNotFoundError):
+    except (*BROKEN, FileNotFoundError):
         return 0
 
 

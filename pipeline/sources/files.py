@@ -1,9 +1,10 @@
 """A folder or s3:// prefix of sound files, at any depth."""
 
 import io
-import re
+import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
@@ -27,10 +28,10 @@ from pipeline.objects import (
     suffix_of,
     table_of,
 )
+from pipeline.pictures import frames_of
 from pipeline.store import Entry, Folder, Store, open_store
 
 WITH_VIDEO = {"mp4", "m4v", "mov", "webm", "mkv", "3gp"}
-NUMBERED = re.compile(r"[^/]*?(\d+)\.(?:png|jpe?g|webp)", re.IGNORECASE)
 
 
 class Files(Choice):
@@ -103,21 +104,20 @@ class Files(Choice):
 
 
 def frames_beside(store: Store, path: str) -> int | None:
-    """How many frames the images have that belong to a sound; None when there are none.
+    """How many frames the pictures make that belong to a sound; None when there are none.
 
-    They are in the folder with its name, or with it when it is named audio, as Wav2Lip's preprocessing leaves them. A
-    frame's number is what its name ends with, from 0 or from 1; one without a face may be missing.
+    They are in the folder with its name, or with it when it is named audio, as Wav2Lip's preprocessing leaves them.
     """
     if suffix_of(path) in WITH_VIDEO:
         return None
     folder, _, name = path.rpartition("/")
     stem = name.rpartition(".")[0]
-    places = [f"{folder}/{stem}/".lstrip("/"), *([f"{folder}/"] if stem == "audio" and folder else [])]
+    places = [f"{folder}/{stem}/".lstrip("/"), *([f"{folder}/" if folder else ""] if stem == "audio" else [])]
     for place in places:
-        names = [entry.key[len(place) :] for entry in store.list(place)]
-        found = [NUMBERED.fullmatch(one) for one in names]
-        if numbers := [int(match[1]) for match in found if match]:
-            return max(numbers) + (min(numbers) != 1)
+        if isinstance(store, Folder) and not Path(os.fsdecode(store.path(place.rstrip("/")))).is_dir():
+            continue
+        if frames := frames_of(entry.key[len(place) :] for entry in store.list(place)):
+            return max(frames) + 1
     return None
 
 

@@ -69,7 +69,7 @@ class MuseTalk(PerFrame):
         offsets = np.arange(self.steps) - 2 * self.left
         if self.sparse:
             near = [[begins(i + dt) for dt in range(-self.left, self.right + 1)] for i in range(frames)]
-            ends = np.array(near, np.int64).reshape(frames, -1, 1)
+            ends = np.array(near, np.int64).reshape(frames, self.left + self.right + 1, 1)
             pairs = ends + np.array([-1, 0])
             if self.edge == "clamp":  # upstream's only edge: one that leaves the clip takes the nearest step twice
                 pairs = np.where((ends < 1) | (ends > steps - 1), ends, pairs)

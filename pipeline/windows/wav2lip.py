@@ -1,7 +1,7 @@
 """Wav2Lip's windows: the mel frames that belong to a few frames of video."""
 
 from fractions import Fraction
-from math import ceil, floor
+from math import floor
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -70,8 +70,3 @@ def chunks(mels: int, fps: float, window: int = 16) -> int:
     while int(i * each) + window <= mels:
         i += 1
     return i + 1
-
-
-def fitting(mels: int, window: int, fps: Fraction) -> int:
-    """How many windows, from the first frame on, end within the mel: those with floor(80 i / fps) + window <= mels."""
-    return max(0, ceil((mels - window + 1) * fps / MELS_HZ))
