@@ -21,14 +21,8 @@ from pipeline.store import Folder, Store, open_store, split
 
 FPS = 25  # to which the preprocessing converts every video
 SAMPLED = 8  # files looked into, to estimate hours
-BROKEN = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-)  # what a JSON of anything ends in
+# what a JSON of anything ends in
+BROKEN = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 SQUARE = 256  # pixels of a face, to which landmarks are scaled
 
 
