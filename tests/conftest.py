@@ -12,7 +12,6 @@ import soundfile
 from fault_proxy import faulty
 from s3_server import S3Server, moto_server, swift_server
 
-
 # Files that start Ray wait more than they work: two of three workers begin with them, a third does all else meanwhile.
 RAY_FILES = {
     **dict.fromkeys(("test_train", "test_watchdog", "test_secrets", "test_outside"), "ray-1"),
