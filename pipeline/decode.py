@@ -102,12 +102,11 @@ def parts_of(
             kept_samples = len(wave) - lead_samples if last else clip.max_s * rate_hz
             finite = np.isfinite(audio).all()
             reject = None if finite else Reject("non_finite", "the sound holds NaN or infinity")
-            frames = fps = None
+            frames, fps, ends = None, None, last and end_s == math.inf
             if video is not None:
                 start = Fraction(first, hz) + at
-                end = None if last and end_s == math.inf else start + Fraction(kept_samples, rate_hz)
+                end = None if ends else start + Fraction(kept_samples, rate_hz)
                 frames, fps = frames_between(video, start, end), str(video.fps)
-            ends = last and end_s == math.inf
             yield Part(first / hz + at, last and not at, wave, lead_samples, kept_samples, reject, frames, fps, ends)
             if last:
                 return

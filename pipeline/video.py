@@ -12,7 +12,7 @@ from pipeline.errors import Reject
 
 SAMPLES_HZ = 16_000  # lengths are counted in samples of this rate
 HIGHEST_HZ = 768_000  # of any sound
-STANDARD_FPS = [Fraction(n, d) for n in (24, 25, 30, 48, 50, 60, 100, 120) for d in (1,)]
+STANDARD_FPS = [Fraction(n) for n in (24, 25, 30, 48, 50, 60, 100, 120)]
 STANDARD_FPS += [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)]
 STEADY = 0.5  # no frame of a steady video is as far as this from its place, in frames
 ALIKE = 1e-5  # 29.97 is meant as 30000/1001
