@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
@@ -43,11 +43,15 @@ def lengths(minutes: float) -> list[int]:
 
 def clips(minutes: float) -> list[np.ndarray]:
     """Shipped words in a seeded order, joined to clips of those lengths."""
+    return joined(lengths(minutes), np.random.default_rng(1))
+
+
+def joined(lengths: Iterable[int], lots: np.random.Generator) -> list[np.ndarray]:
+    """Clips of so many samples each, of shipped words that are drawn."""
     import soundfile
 
-    words = [soundfile.read(path, dtype="float32")[0] for path in sorted(corpus_files())]
-    lots, found = np.random.default_rng(1), []
-    for samples in lengths(minutes):
+    words, found = [soundfile.read(path, dtype="float32")[0] for path in sorted(corpus_files())], []
+    for samples in lengths:
         pieces = [words[lots.integers(len(words))]]
         while sum(map(len, pieces)) < samples:
             pieces.append(words[lots.integers(len(words))])

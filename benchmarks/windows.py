@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from overhead import corpus_files
+from features import joined
 
 RATE_HZ, CORES = 16_000, os.cpu_count() or 1
 SETS = {"short, 1 to 3 s": (16, 1.0, 3.0), "long, 60 to 90 s": (4, 60.0, 90.0)}  # clips, s, s
@@ -29,16 +29,8 @@ STATES = "musetalk-v1"
 
 def clips(count: int, least_s: float, most_s: float) -> list[np.ndarray]:
     """Shipped words in a seeded order, joined."""
-    import soundfile
-
-    words = [soundfile.read(path, dtype="float32")[0] for path in sorted(corpus_files())]
-    lots, found = np.random.default_rng(1), []
-    for samples in (lots.uniform(least_s, most_s, count) * RATE_HZ).astype(int):
-        pieces = [words[lots.integers(len(words))]]
-        while sum(map(len, pieces)) < samples:
-            pieces.append(words[lots.integers(len(words))])
-        found.append(np.concatenate(pieces)[:samples])
-    return found
+    lots = np.random.default_rng(1)
+    return joined((lots.uniform(least_s, most_s, count) * RATE_HZ).astype(int), lots)
 
 
 def save_net(folder: Path) -> None:
