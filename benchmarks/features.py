@@ -26,7 +26,7 @@ import numpy as np
 from overhead import corpus_files
 
 MINUTES, LAYER, CODES, RATE_HZ = 2.0, 9, 500, 16_000
-RUN_MINUTES = 32.0  # 64 shards of half a minute; a shard of a large corpus has ten
+RUN_MINUTES, RUN_SHARDS = 24.0, 24  # of a minute; a shard of a large corpus has 29 (256 MiB of features)
 OTHERS_MINUTES = 6.0
 BATCH_S = 60.0  # of the bucketed loop
 CORES = os.cpu_count() or 1
@@ -267,10 +267,7 @@ def save_codebook_for(root: Path, folder: str) -> None:
 
 
 def mill_one(given: tuple[Any, dict]) -> list[float]:
-    """One shard through reading, features, tokens, commit; core-seconds of each.
-
-    Reading is taken by the clock, as it happens in another process, while this one waits.
-    """
+    """One shard through reading, features, tokens, commit: seconds, and core-seconds of each, the decoder's too."""
     import pyarrow as pa
 
     from pipeline.commit import Commit
@@ -279,32 +276,35 @@ def mill_one(given: tuple[Any, dict]) -> list[float]:
     from pipeline.step import Apply
 
     job, shard = given
-    rows, spent = pa.Table.from_pylist([shard]), []
+    rows, spent, began = pa.Table.from_pylist([shard]), [], time.perf_counter()
     for stage in (Read(job), Apply([job.feature], ["audio", *CONTEXT]), Apply([job.token], ["feature"]), Commit(job)):
-        clock = time.perf_counter if isinstance(stage, Read) else time.process_time
-        started = clock()
+        started = core_s()
         rows = stage(rows)
-        spent.append(clock() - started)
-    return spent
+        spent.append(core_s() - started)
+    return [time.perf_counter() - began, *spent]
+
+
+def core_s() -> float:
+    """What this process and its decoder have taken of the cores so far."""
+    from ray.thirdparty_files import psutil
+
+    children = psutil.Process().children(recursive=True)
+    return time.process_time() + sum(sum(child.cpu_times()[:2]) for child in children)
 
 
 def bare(job: Any) -> tuple[float, np.ndarray]:
-    """The loop without Ray in a process per core: seconds, publishing included, and core-seconds of each stage."""
+    """The loop without Ray in a process per core: seconds while all are at work, and core-seconds of each stage."""
     from pipeline.plan import make_plans, todo_of
-    from pipeline.publish import publish
 
-    plans = make_plans(job)
-    todo = [(job, shard) for shard in todo_of(plans, set())]
+    todo = [(job, shard) for shard in todo_of(make_plans(job), set())]
     with multiprocessing.get_context("spawn").Pool(CORES) as pool:
         pool.map(mill_one, todo[:CORES], chunksize=1)  # imports and open() are start-up
-        started = time.perf_counter()
-        spent = pool.map(mill_one, todo, chunksize=1)
-        publish(job, plans)
-    return time.perf_counter() - started, np.sum(spent, axis=0)
+        took, *spent = np.sum(pool.map(mill_one, todo, chunksize=1), axis=0)
+    return took / CORES, np.array(spent)
 
 
 def with_ray(job: Any) -> float:
-    """run() from the first shard that is done to the end, and that shard's share added: start-up is left out."""
+    """run() from the first shards that are done to its end, and their share added: start-up is left out."""
     from cluster.connect import connect
     from pipeline.plan import make_plans, todo_of
     from pipeline.run import run
@@ -330,8 +330,10 @@ def save_corpus(folder: Path, minutes: float, rate_hz: int, stereo: bool) -> Non
 def whole(root: Path, folder: str, rounds: int) -> None:
     import ray
 
+    import pipeline.plan
     from cluster.connect import connect
 
+    pipeline.plan.SHARDS = RUN_SHARDS
     save_corpus(root / "flac16", RUN_MINUTES, 16_000, stereo=False)
     save_corpus(root / "flac44", RUN_MINUTES, 44_100, stereo=True)
     save_codebook_for(root, folder)
@@ -339,21 +341,20 @@ def whole(root: Path, folder: str, rounds: int) -> None:
     connect("local")
     ratios, others = [], {}
     for number in range(rounds):
-        for corpus in ("flac16", "flac44"):
-            took, spent = bare(job_over(root, corpus, f"bare-{corpus}-{number}", folder))
-            others.setdefault(corpus, []).append((spent[0] + spent[2] + spent[3]) / hours)
-            if corpus == "flac16":
-                ratios.append(took / with_ray(job_over(root, corpus, f"ray-{number}", folder)))
-                print(f"bare loop {took:.1f} s, run() {took / ratios[-1]:.1f} s", file=sys.stderr, flush=True)
+        took, others["flac16"] = bare(job_over(root, "flac16", f"bare-{number}", folder))
+        ratios.append(took / with_ray(job_over(root, "flac16", f"ray-{number}", folder)))
+        print(f"bare loop {took:.1f} s, run() {took / ratios[-1]:.1f} s", file=sys.stderr, flush=True)
+    others["flac44"] = bare(job_over(root, "flac44", "bare-flac44", folder))[1]
     ray.shutdown()
-    print(f"## A whole run: {hours:.2f} h of FLAC to tokens\n")
+    print(f"## A whole run: {hours:.2f} h of FLAC to tokens, {RUN_SHARDS} shards\n")
     print(
         f"run() reaches {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) of the speed of the ",
         end="",
     )
     print("bare loop over the same shards in a process per core.")
-    for corpus, found in others.items():
-        print(f"Core-seconds per hour of audio for everything but the net, {corpus}: {statistics.median(found):.1f}.")
+    for corpus, spent in others.items():
+        read, _, token, commit = spent / hours
+        print(f"Core-seconds per hour of audio, {corpus}: read {read:.2f}, tokens {token:.2f}, commit {commit:.2f}.")
 
 
 def others(root: Path, folder: str) -> None:
