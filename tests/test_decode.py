@@ -279,9 +279,10 @@ def test_a_channel_is_taken_by_its_number(channel, hz, stereo, tone):
     assert (samples(stereo, Clip(channel=channel)) == tone(1, hz=hz)).all()
 
 
-def test_the_mean_of_the_channels_is_taken_unless_told_otherwise(stereo, tone):
-    mean = (tone(1, hz=200) + tone(1, hz=900)) / 2
-    assert np.abs(samples(stereo) - mean).max() < 1e-6
+@pytest.mark.parametrize("channels", [2, 3, 6])
+def test_the_mean_of_the_channels_is_taken_unless_told_otherwise(channels, tone, wav):
+    sound = np.stack([tone(1, hz=200 + 100 * number, seed=number) for number in range(channels)], axis=1)
+    assert np.array_equal(samples(wav(sound, subtype="FLOAT")), sound.mean(axis=1))
 
 
 def test_a_channel_that_there_is_not_is_a_reason(stereo):
