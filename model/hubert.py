@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from model.convs import HOP, KERNELS, KINDS, LEFT, STRIDES, WINDOW, frames_of
+from model.net import Net, loaded
 
 FINE = HOP // STRIDES[0]  # rows of the first convolution to a frame of the last
 MORE = 15  # rows of the first convolution that the last frame needs beyond its own
@@ -28,10 +29,9 @@ TAPE_FRAMES = 8192  # a longer tape would only take more memory
 NEEDLESS = {"masked_spec_embed"}  # weights for training
 
 Waves = Sequence[Tensor]
-Norm = tuple[Tensor, Tensor, float]  # weight, bias, eps
 
 
-class Hubert:
+class Hubert(Net):
     """The net up to the highest layer asked for, in inference. ``layers`` count blocks from 1, as fairseq does.
 
     Called with waves, (N,) float32 each with N >= 400, at 16 kHz: for each (T, L, D) in ``dtype``, the outputs of
@@ -39,8 +39,8 @@ class Hubert:
     """
 
     def __init__(self, net: Any, layers: Sequence[int], dtype: torch.dtype, device: str = "cpu") -> None:
-        config = net.config
-        self.layers, self.dtype, self.device = tuple(layers), dtype, torch.device(device)
+        super().__init__(dtype, device)
+        config, self.layers = net.config, tuple(layers)
         self.heads, self.pre_norm = config.num_attention_heads, bool(config.do_stable_layer_norm)
         self.over_time, self.width = config.feat_extract_norm == "group", config.hidden_size
         convs, encoder = net.feature_extractor.conv_layers, net.encoder
@@ -157,19 +157,6 @@ class Hubert:
 
     # ---- weights -------------------------------------------------------------------------------------------------
 
-    def _put(self, weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        return weight.detach().to(self.device, dtype or self.dtype).contiguous()
-
-    def _linear(self, linear: Any) -> tuple[Tensor, Tensor]:
-        return self._put(linear.weight), self._put(linear.bias)
-
-    def _norm(self, norm: Any) -> Norm | None:
-        return norm and (self._put(norm.weight, torch.float32), self._put(norm.bias, torch.float32), norm.eps)
-
-    def _normed(self, x: Tensor, norm: Norm | None) -> Tensor:
-        """LayerNorm over the last axis, in float32."""
-        return x if norm is None else F.layer_norm(x.float(), x.shape[-1:], *norm).to(x.dtype)
-
     def _conv(self, conv: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """A convolution of stride 2 as products: of two rows side by side, and of a third, if the kernel has three."""
         taps = self._put(conv.weight.permute(2, 1, 0))  # (k, in, out)
@@ -216,12 +203,8 @@ def load(folder: Path, layers: Sequence[int], dtype: torch.dtype, device: str = 
     """The net of a checkpoint's folder. ValueError when weights are missing: transformers would make some up."""
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()  # a worker's progress is not that of a run
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    kind = getattr(transformers, KINDS[config.model_type])
-    net, told = kind.from_pretrained(
-        folder, local_files_only=True, weights_only=True, dtype=torch.float32, output_loading_info=True
-    )
-    if missing := sorted({*told["missing_keys"]} - NEEDLESS):
+    net, lacking = loaded(getattr(transformers, KINDS[config.model_type]), folder)
+    if missing := [name for name in lacking if name not in NEEDLESS]:
         raise ValueError(f"{folder} lacks {len(missing)} weights, {missing[0]} first")
-    return Hubert(net.eval(), layers, dtype, device)
+    return Hubert(net, layers, dtype, device)

@@ -12,20 +12,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from model.net import Net, loaded
 from model.segments import SEGMENT_MELS, SEGMENT_STEPS
 
-Linear = tuple[Tensor, Tensor | None]
-Norm = tuple[Tensor, Tensor, float]  # weight, bias, eps
 
-
-class WhisperEncoder:
+class WhisperEncoder(Net):
     """The encoder in inference. States are what goes into the first block, then the output of every block.
 
     ``normed``: the last state behind the final LayerNorm, as transformers lists it, or before, as OpenAI's code has it.
     """
 
     def __init__(self, net: Any, normed: bool, dtype: torch.dtype, device: str = "cpu") -> None:
-        self.dtype, self.device, self.normed = dtype, torch.device(device), normed
+        super().__init__(dtype, device)
+        self.normed = normed
         self.heads: int = net.config.encoder_attention_heads
         self.convs = [(self._put(conv.weight), self._put(conv.bias)) for conv in (net.conv1, net.conv2)]
         self.places = self._put(net.embed_positions.weight)
@@ -60,19 +59,6 @@ class WhisperEncoder:
         h = h[:rows] + F.linear(seen, *block["out"])
         return h + F.linear(F.gelu(F.linear(self._normed(h, block["final"]), *block["up"])), *block["down"])
 
-    def _put(self, weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        return weight.detach().to(self.device, dtype or self.dtype).contiguous()
-
-    def _linear(self, linear: Any) -> Linear:
-        return self._put(linear.weight), None if linear.bias is None else self._put(linear.bias)
-
-    def _norm(self, norm: Any) -> Norm:
-        return self._put(norm.weight, torch.float32), self._put(norm.bias, torch.float32), norm.eps
-
-    def _normed(self, x: Tensor, norm: Norm) -> Tensor:
-        """LayerNorm over the last axis, in float32."""
-        return F.layer_norm(x.float(), x.shape[-1:], *norm).to(x.dtype)
-
     def _block(self, layer: Any) -> dict[str, Any]:
         attention = layer.self_attn
         (k, none), (v, bias) = self._linear(attention.k_proj), self._linear(attention.v_proj)
@@ -92,10 +78,7 @@ def load(folder: Path, normed: bool, dtype: torch.dtype, device: str = "cpu") ->
     """The encoder of a checkpoint's folder. ValueError when weights of it are missing."""
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()
-    net, told = transformers.WhisperModel.from_pretrained(
-        folder, local_files_only=True, weights_only=True, dtype=torch.float32, output_loading_info=True
-    )
-    if missing := sorted(name for name in told["missing_keys"] if name.startswith("encoder.")):
+    net, lacking = loaded(transformers.WhisperModel, folder)
+    if missing := [name for name in lacking if name.startswith("encoder.")]:
         raise ValueError(f"{folder} lacks {len(missing)} weights of the encoder, {missing[0]} first")
-    return WhisperEncoder(net.encoder.eval(), normed, dtype, device)
+    return WhisperEncoder(net.encoder, normed, dtype, device)

@@ -47,14 +47,10 @@ def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: 
 
 def alone(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
     """In this process, on one thread, as a worker of its own would."""
-    import torch
+    from model.net import one_thread
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         Learner(job, pack, run, tell=watch).learn()
-    finally:
-        torch.set_num_threads(before)
 
 
 def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:

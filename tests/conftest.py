@@ -12,20 +12,6 @@ import soundfile
 from fault_proxy import faulty
 from s3_server import S3Server, moto_server, swift_server
 
-# Files that start Ray wait more than they work: two of three workers begin with them, a third does all else meanwhile.
-RAY_FILES = {
-    **dict.fromkeys(("test_train", "test_watchdog", "test_secrets", "test_outside"), "ray-1"),
-    **dict.fromkeys(("test_kill", "test_run", "test_sampling"), "ray-2"),
-}
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file stay together, and those of some files, too."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(RAY_FILES.get(item.path.stem, item.path.stem)))
-    items.sort(key=lambda item: RAY_FILES.get(item.path.stem, "rest"))
-
 
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[Callable[[], Any]]:

@@ -31,7 +31,8 @@ HEAVY |= {
 }
 RAY_ON_TOP = {"pipeline/run.py", "pipeline/train.py"}  # imported by the verbs that run, when they run
 NETS = {
-    f"model/{name}.py" for name in ("generate", "hubert", "lm", "mixing", "samout", "scan", "upstream", "whisper")
+    f"model/{name}.py"
+    for name in ("generate", "hubert", "lm", "mixing", "net", "samout", "scan", "upstream", "whisper")
 }  # torch on top
 RAY_INSIDE = {"cluster/connect.py", "pipeline/samples.py", "pipeline/scale.py"}
 COMES_WITH = {

@@ -1,7 +1,7 @@
 """HuBERT features, 50 frames a second: any layer of any checkpoint of the family; wav2vec 2.0 by the same code."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -9,11 +9,11 @@ from pydantic import Field, field_validator
 
 from model.clock import Clock
 from model.convs import HOP, WINDOW, check, frames_of
-from pipeline.choice import Choice
 from pipeline.errors import JobError, Reject
+from pipeline.features.checkpoint import Checkpoint
 from pipeline.features.gpt_sovits import for_hubert
 from pipeline.rows import ragged
-from pipeline.weights import describe, fetched
+from pipeline.weights import describe
 
 RATE_HZ = 16_000
 CHUNK_FRAMES = 5000  # 100 s: a longer clip is extracted in pieces
@@ -23,7 +23,7 @@ VARIANCE_FLOOR = 1e-7  # Wav2Vec2FeatureExtractor's
 Layer = Annotated[int, Field(ge=1)]
 
 
-class HuBERT(Choice):
+class HuBERT(Checkpoint):
     """Outputs of transformer blocks of a HuBERT or wav2vec 2.0 checkpoint.
 
     audio (N,) float32 at 16 kHz  ->  feature (T, L, D) ``at_rest``, 50 Hz, T = (N - 80) // 320; N // 320 with
@@ -36,19 +36,10 @@ class HuBERT(Choice):
     """
 
     kind: Literal["hubert"] = "hubert"
-    model: str  # a folder made by save_pretrained, s3://folder, or a name on the Hugging Face hub
     layer: Literal["last"] | Layer | tuple[Layer, ...]
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the arithmetic; auto is float32
-    at_rest: Literal["float32", "float16"] = "float32"
     pad: Literal["none", "centre"] = "none"
     normalize: Literal["auto"] | bool = "auto"
     input: Literal["plain", "gpt_sovits"] = "plain"
-    revision: str = "main"  # of a model on the hub: a branch, a tag or a commit
-    sha256: str = Field("auto", pattern="^(auto|[0-9a-f]{64})$")
-    dim: Literal["auto"] | int = "auto"
-    reads: ClassVar[str] = "audio"
-    writes: ClassVar[str] = "feature"
-    gpu: ClassVar[bool] = True
 
     @field_validator("layer")
     @classmethod
@@ -83,18 +74,10 @@ class HuBERT(Choice):
         layer = blocks if self.layer == "last" else self.layer
         if max(layer if isinstance(layer, tuple) else (layer,)) > blocks:
             raise JobError(f"feature.layer: {self.model} has {blocks} blocks, numbered from 1; layer is {layer}")
-        known: dict[str, Any] = {"dim": dim, "sha256": weights.sha256}
-        for name, value in known.items():
-            if getattr(self, name) not in ("auto", value):
-                raise JobError(f"feature.{name} is {getattr(self, name)}; that of {self.model} is {value}")
         given = weights.prepared.get("do_normalize", weights.config.get("feat_extract_norm") == "layer")
         normalize = given and self.input == "plain" if self.normalize == "auto" else self.normalize
-        known |= {"layer": layer, "normalize": bool(normalize), "revision": weights.revision or self.revision}
-        return self.model_copy(update={**known, "dtype": "float32" if self.dtype == "auto" else self.dtype})
-
-    def recipe(self) -> dict[str, Any]:
-        """The checkpoint counts by its content, wherever it lies."""
-        return {name: value for name, value in super().recipe().items() if name not in ("model", "revision")}
+        found = {"layer": layer, "normalize": bool(normalize)}
+        return self.described(weights, dim=dim).model_copy(update=found)
 
     def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:
         if "auto" in (self.sha256, self.dtype, self.dim, self.normalize) or self.layer == "last":
@@ -102,23 +85,15 @@ class HuBERT(Choice):
         import torch
 
         from model.hubert import load
+        from model.net import one_thread
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        folder = fetched(self.model, self.sha256, self.revision)
-        try:
-            net = load(folder, self.layers, getattr(torch, self.dtype), device)
-        except ValueError as error:
-            raise JobError(f"feature.model: {error}") from error
+        net = self.loaded(lambda folder, dtype, device: load(folder, self.layers, dtype, device))
 
         def extract(waves: Sequence[np.ndarray]) -> list[np.ndarray | Reject]:
             heard = [self._heard(wave) for wave in waves]
             pieces = [[] if isinstance(wave, Reject) else list(_pieces(wave)) for wave in heard]
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)  # by more, sums are cut in other places; a run has a worker for every core
-            try:
+            with one_thread():
                 made = iter(net([torch.from_numpy(wave) for each in pieces for wave, _, _ in each]))
-            finally:
-                torch.set_num_threads(threads)
             rest = getattr(torch, self.at_rest)
             kept = [[next(made)[a:b].to(rest).numpy(force=True) for _, a, b in each] for each in pieces]
             return [

@@ -1,23 +1,22 @@
 """Whisper's encoder states, 50 a second, as MuseTalk's two versions take them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
 from model import segments
 from model.clock import Clock
-from pipeline.choice import Choice
 from pipeline.errors import JobError, Reject
+from pipeline.features.checkpoint import Checkpoint
 from pipeline.rows import ragged
-from pipeline.weights import describe, fetched
+from pipeline.weights import describe
 
 RECIPES = {"musetalk-v1": segments.v1, "musetalk-v1.5": segments.v1_5}
 
 
-class Whisper(Choice):
+class Whisper(Checkpoint):
     """All states of Whisper's encoder: what goes into its first block, and the output of each.
 
     audio (N,) float32 at 16 kHz  ->  feature (T, blocks + 1, D) ``at_rest``, 50 Hz, T = N // 320
@@ -30,18 +29,9 @@ class Whisper(Choice):
     """
 
     kind: Literal["whisper"] = "whisper"
-    model: str  # a folder made by save_pretrained, s3://folder, or a name on the Hugging Face hub
     states: Literal["musetalk-v1", "musetalk-v1.5"]
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the arithmetic; auto is float32
-    at_rest: Literal["float32", "float16"] = "float32"
-    revision: str = "main"  # of a model on the hub: a branch, a tag or a commit
-    sha256: str = Field("auto", pattern="^(auto|[0-9a-f]{64})$")
     layers: Literal["auto"] | int = "auto"  # states of a step
-    dim: Literal["auto"] | int = "auto"
     bands: Literal["auto"] | int = "auto"  # of the mel
-    reads: ClassVar[str] = "audio"
-    writes: ClassVar[str] = "feature"
-    gpu: ClassVar[bool] = True
     context: ClassVar[bool] = False
     clock: ClassVar[Clock] = Clock(segments.RATE_HZ, segments.STEP_SAMPLES, segments.STEP_SAMPLES, centred=False)
 
@@ -56,35 +46,19 @@ class Whisper(Choice):
         config = weights.config
         if config.get("model_type") != "whisper":
             raise JobError(f"feature.model: {self.model} is a {config.get('model_type')!r}, and no 'whisper'")
-        known: dict[str, Any] = {
-            "sha256": weights.sha256,
-            "layers": config["encoder_layers"] + 1,
-            "dim": config["d_model"],
-            "bands": config.get("num_mel_bins", 80),
-        }
-        for name, value in known.items():
-            if getattr(self, name) not in ("auto", value):
-                raise JobError(f"feature.{name} is {getattr(self, name)}; that of {self.model} is {value}")
-        known |= {"revision": weights.revision or self.revision}
-        return self.model_copy(update={**known, "dtype": "float32" if self.dtype == "auto" else self.dtype})
-
-    def recipe(self) -> dict[str, Any]:
-        """The checkpoint counts by its content, wherever it lies."""
-        return {name: value for name, value in super().recipe().items() if name not in ("model", "revision")}
+        bands, layers = config.get("num_mel_bins", 80), config["encoder_layers"] + 1
+        return self.described(weights, layers=layers, dim=config["d_model"], bands=bands)
 
     def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:
         if "auto" in (self.sha256, self.dtype, self.layers, self.dim, self.bands):
             return self.resolved().open()
         import torch
 
+        from model.net import one_thread
         from model.whisper import load
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        folder = fetched(self.model, self.sha256, self.revision)
-        try:
-            net = load(folder, self.states == "musetalk-v1.5", getattr(torch, self.dtype), device)
-        except ValueError as error:
-            raise JobError(f"feature.model: {error}") from error
+        normed = self.states == "musetalk-v1.5"
+        net = self.loaded(lambda folder, dtype, device: load(folder, normed, dtype, device))
         cut, bands, rest = RECIPES[self.states], int(self.bands), getattr(torch, self.at_rest)
 
         def one(wave: np.ndarray) -> np.ndarray | Reject:
@@ -94,11 +68,7 @@ class Whisper(Choice):
             return np.concatenate([made.to(rest).numpy(force=True) for made in net(*zip(*heard, strict=True))])
 
         def extract(waves: Sequence[np.ndarray]) -> list[np.ndarray | Reject]:
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)  # by more, sums are cut in other places; a run has a worker for every core
-            try:
+            with one_thread():
                 return [one(wave) for wave in waves]
-            finally:
-                torch.set_num_threads(threads)
 
         return extract

@@ -1,0 +1,55 @@
+"""What the nets that extract have in common: weights as inference wants them, the norm in float32, a single thread."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+Linear = tuple[Tensor, Tensor | None]  # weight, bias
+Norm = tuple[Tensor, Tensor, float]  # weight, bias, eps
+
+
+class Net:
+    """The weights of a net of transformers, in the dtype and on the device in which they are used."""
+
+    def __init__(self, dtype: torch.dtype, device: str) -> None:
+        self.dtype, self.device = dtype, torch.device(device)
+
+    def _put(self, weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        return weight.detach().to(self.device, dtype or self.dtype).contiguous()
+
+    def _linear(self, linear: Any) -> Linear:
+        return self._put(linear.weight), None if linear.bias is None else self._put(linear.bias)
+
+    def _norm(self, norm: Any) -> Norm | None:
+        return norm and (self._put(norm.weight, torch.float32), self._put(norm.bias, torch.float32), norm.eps)
+
+    def _normed(self, x: Tensor, norm: Norm | None) -> Tensor:
+        """LayerNorm over the last axis, in float32."""
+        return x if norm is None else F.layer_norm(x.float(), x.shape[-1:], *norm).to(x.dtype)
+
+
+def loaded(kind: Any, folder: Path) -> tuple[Any, list[str]]:
+    """A class of transformers with a folder's weights, and the names of those that it lacks: they would be made up."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # a worker's progress is not that of a run
+    net, told = kind.from_pretrained(
+        folder, local_files_only=True, weights_only=True, dtype=torch.float32, output_loading_info=True
+    )
+    return net.eval(), sorted(told["missing_keys"])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """By more threads, sums are cut in other places; a run has a worker for every core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,49 @@
+"""What the extractors that are nets have in common: a checkpoint, known by its content, and its arithmetic."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from pipeline.choice import Choice
+from pipeline.errors import JobError
+from pipeline.weights import Weights, fetched
+
+
+class Checkpoint(Choice):
+    """An extractor that loads a checkpoint. What is ``auto`` has to be resolved, with a look at it, before it opens."""
+
+    kind: str
+    model: str  # a folder made by save_pretrained, s3://folder, or a name on the Hugging Face hub
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the arithmetic; auto is float32
+    at_rest: Literal["float32", "float16"] = "float32"
+    revision: str = "main"  # of a model on the hub: a branch, a tag or a commit
+    sha256: str = Field("auto", pattern="^(auto|[0-9a-f]{64})$")
+    dim: Literal["auto"] | int = "auto"
+    reads: ClassVar[str] = "audio"
+    writes: ClassVar[str] = "feature"
+    gpu: ClassVar[bool] = True
+
+    def recipe(self) -> dict[str, Any]:
+        """The checkpoint counts by its content, wherever it lies."""
+        return {name: value for name, value in super().recipe().items() if name not in ("model", "revision")}
+
+    def described(self, weights: Weights, **known: Any) -> Self:
+        """With what is known of the checkpoint in place of each auto. JobError where something else was said."""
+        known |= {"sha256": weights.sha256}
+        for name, value in known.items():
+            if getattr(self, name) not in ("auto", value):
+                raise JobError(f"feature.{name} is {getattr(self, name)}; that of {self.model} is {value}")
+        known |= {"revision": weights.revision or self.revision}
+        return self.model_copy(update={**known, "dtype": "float32" if self.dtype == "auto" else self.dtype})
+
+    def loaded(self, load: Callable[[Path, Any, str], Any]) -> Any:
+        """``load(folder, dtype, device)`` with the checkpoint fetched. Its ValueError becomes a JobError."""
+        import torch
+
+        folder = fetched(self.model, self.sha256, self.revision)
+        try:
+            return load(folder, getattr(torch, self.dtype), "cuda" if torch.cuda.is_available() else "cpu")
+        except ValueError as error:
+            raise JobError(f"feature.model: {error}") from error
