@@ -5,10 +5,10 @@ those of the other, and as attention goes over all of the 30 s, that is so for e
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
+
+from model.melbank import hann, mel_filters
 
 RATE_HZ = 16_000
 WINDOW_SAMPLES, HOP_SAMPLES = 400, 160
@@ -24,8 +24,8 @@ def log_mel(wave: np.ndarray, bands: int) -> np.ndarray:
 
     padded = np.pad(wave, EDGE_SAMPLES, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::HOP_SAMPLES]
-    power = np.abs(rfft(frames[: len(wave) // HOP_SAMPLES] * _hann())) ** 2  # (M, 201)
-    return np.log10(np.maximum(_filters(bands) @ power.T, LEAST_POWER))
+    power = np.abs(rfft(frames[: len(wave) // HOP_SAMPLES] * hann(WINDOW_SAMPLES))) ** 2  # (M, 201)
+    return np.log10(np.maximum(mel_filters(RATE_HZ, WINDOW_SAMPLES, bands) @ power.T, LEAST_POWER))
 
 
 def levelled(mel: np.ndarray) -> np.ndarray:
@@ -53,18 +53,3 @@ def v1_5(wave: np.ndarray, bands: int) -> Iterator[tuple[np.ndarray, int]]:
         some = wave[start : start + SEGMENT_SAMPLES]
         filled = np.pad(some, (0, SEGMENT_SAMPLES - len(some)))
         yield levelled(log_mel(filled, bands)), len(some) // STEP_SAMPLES
-
-
-@lru_cache(maxsize=1)
-def _hann() -> np.ndarray:
-    from scipy.signal import get_window
-
-    window: Any = get_window("hann", WINDOW_SAMPLES)
-    return window.astype(np.float32)
-
-
-@lru_cache(maxsize=4)
-def _filters(bands: int) -> np.ndarray:
-    import librosa.filters as mels
-
-    return mels.mel(sr=RATE_HZ, n_fft=WINDOW_SAMPLES, n_mels=bands)  # (bands, 201)

@@ -24,7 +24,6 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
 
 import av  # noqa: F401  here and not in every child
-import librosa.filters  # noqa: F401
 import scipy.fft  # noqa: F401
 import soundfile  # noqa: F401
 import soxr  # noqa: F401

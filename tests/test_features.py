@@ -1,6 +1,7 @@
 """What every extractor keeps to, whoever wrote it; and the numbers of MFCC and mel, restated from their definitions."""
 
 import pickle
+import warnings
 from functools import lru_cache
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from model.melbank import hann, mel_filters
 from pipeline.decode import CONTEXT_S, Clip, parts_of
 from pipeline.errors import Reject
 from pipeline.features import EXTRACTORS
@@ -187,6 +189,25 @@ def kaldi_mfcc(wave: np.ndarray) -> np.ndarray:
 def test_mfcc_is_kaldis_with_differences(seconds, tone):
     [made] = opened("mfcc")([tone(seconds)])
     assert np.abs(made[:, 0] - kaldi_mfcc(tone(seconds))).max() < 1e-3
+
+
+@pytest.mark.parametrize("rate_hz, window", [(16_000, 400), (16_000, 800), (44_100, 1024), (8_000, 2048)])
+@pytest.mark.parametrize("bands", [8, 40, 80, 128])
+@pytest.mark.parametrize("edges_hz", [(0.0, 0.0), (55.0, 3800.0), (1200.0, 3500.0)])
+def test_mel_filters_are_librosas_to_the_bit(rate_hz, window, bands, edges_hz):
+    import librosa.filters
+
+    low_hz, high_hz = edges_hz
+    with warnings.catch_warnings(action="ignore"):  # some triangles lie between two bins
+        theirs = librosa.filters.mel(sr=rate_hz, n_fft=window, n_mels=bands, fmin=low_hz, fmax=high_hz or None)
+    assert np.array_equal(mel_filters(rate_hz, window, bands, *edges_hz), theirs)
+
+
+@pytest.mark.parametrize("samples", [*range(2, 40), 400, 800, 1024])
+def test_the_window_is_scipys_to_the_bit(samples):
+    from scipy.signal import get_window
+
+    assert np.array_equal(hann(samples), get_window("hann", samples).astype(np.float32))
 
 
 @pytest.mark.parametrize("bands", [80, 40])

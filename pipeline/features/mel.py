@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from model.blockwise import blockwise
 from model.clock import Clock
+from model.melbank import hann, mel_filters
 from pipeline.choice import Choice
 from pipeline.errors import Reject
 from pipeline.rows import ragged
@@ -61,13 +62,12 @@ class Mel(Choice):
         return ragged(np.float32, 1, self.bands)
 
     def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:
-        import librosa.filters as mels
         from scipy.fft import rfft
 
         log = self.flavour == "log"
-        edges_hz = {} if log else {"fmin": 55.0, "fmax": 7600.0}
-        filters = mels.mel(sr=self.clock.rate_hz, n_fft=WINDOW_SAMPLES, n_mels=self.bands, **edges_hz)  # (bands, 401)
-        window = mels.get_window("hann", WINDOW_SAMPLES).astype(np.float32)
+        edges_hz = () if log else (55.0, 7600.0)
+        filters = mel_filters(self.clock.rate_hz, WINDOW_SAMPLES, self.bands, *edges_hz)  # (bands, 401)
+        window = hann(WINDOW_SAMPLES)
 
         def mel(block: np.ndarray) -> np.ndarray:  # (256, 800) -> (256, bands)
             found = np.maximum(np.abs(rfft(block * window)) @ filters.T, FLOOR)
@@ -120,6 +120,4 @@ def in_wav2lips_range(magnitudes: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=4)
 def _unmel(rate_hz: int, bands: int) -> np.ndarray:
     """(401, bands): mel bands -> the magnitudes of least energy that have them."""
-    import librosa.filters as mels
-
-    return np.linalg.pinv(mels.mel(sr=rate_hz, n_fft=WINDOW_SAMPLES, n_mels=bands))
+    return np.linalg.pinv(mel_filters(rate_hz, WINDOW_SAMPLES, bands))
