@@ -1,10 +1,10 @@
 """What half precision does to HuBERT's features and tokens: flips per million frames, beside float32.
 
-    python benchmarks/flips.py [MINUTES [FOLDER]]
+    python benchmarks/flips.py [MINUTES [FOLDER]]      (0: only what cutting a long clip does)
 
-Clips as in features.py, layer 9 of HuBERT Base with random weights, or of the checkpoint in FOLDER; 100 and 500 codes
-by k-means on the same frames; a process per core. On a processor without such units half precision is emulated: its
-numbers, not its speed.
+And what it does that a clip of 150 s is extracted in pieces. Clips as in features.py, layer 9 of HuBERT Base with
+random weights, or of the checkpoint in FOLDER; 100 and 500 codes by k-means on the same frames; a process per core. On
+a processor without such units half precision is emulated: its numbers, not its speed.
 """
 
 import multiprocessing
@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from features import CORES, LAYER, clips, save_net
+from features import CORES, LAYER, RATE_HZ, clips, joined, save_net
+
+LONG_S = 150
 
 
 def extracted(given: tuple[str, str, np.ndarray]) -> np.ndarray:
@@ -26,6 +28,24 @@ def extracted(given: tuple[str, str, np.ndarray]) -> np.ndarray:
     return opened(HuBERT(model=folder, layer=LAYER, dtype=dtype).resolved())([wave])[0][:, 0]
 
 
+def cut(folder: str) -> None:
+    """A clip of LONG_S in pieces, beside the same clip uncut."""
+    from model.agreement import compare_tokens, relative
+    from model.kmeans import assign, fit
+    from pipeline.features import hubert
+
+    [wave] = joined([LONG_S * RATE_HZ], np.random.default_rng(2))
+    pieces = extracted((folder, "float32", wave))
+    hubert.CHUNK_FRAMES = LONG_S * 50
+    whole = extracted((folder, "float32", wave))
+    centroids, _ = fit(whole, 100, 0)
+    told = compare_tokens([assign(pieces, centroids)], [assign(whole, centroids)])
+    away = np.linalg.norm(pieces - whole, axis=1) / np.linalg.norm(whole, axis=1)
+    print(f"{len(pieces):,} frames of {LONG_S} s in pieces: relative error {relative(pieces, whole):.1e}, ", end="")
+    print(f"{np.median(away):.1e} in the median frame, {away.max():.1e} in the worst; ", end="")
+    print(f"{told.flips_per_million:,.0f} flips per million of 100 codes (perplexity {told.perplexity:.0f}).\n")
+
+
 def main(minutes: float, given: str = "") -> None:
     from model.agreement import compare_tokens, near_ties, relative
     from model.kmeans import assign, fit
@@ -34,6 +54,9 @@ def main(minutes: float, given: str = "") -> None:
     try:
         if not given:
             save_net(root)
+        cut(given or str(root))
+        if not minutes:
+            return
         waves = clips(minutes)
         with multiprocessing.get_context("spawn").Pool(CORES) as pool:
 
