@@ -11,8 +11,7 @@ def mel_filters(rate_hz: int, window_samples: int, bands: int, low_hz: float = 0
 
     ``high_hz`` of 0 is half the rate.
     """
-    ends = [_to_mel(low_hz), _to_mel(high_hz or rate_hz / 2)]
-    corners_hz = _to_hz(np.linspace(*ends, bands + 2))
+    corners_hz = _to_hz(np.linspace(_to_mel(low_hz), _to_mel(high_hz or rate_hz / 2), bands + 2))
     apart = corners_hz[:, None] - np.fft.rfftfreq(window_samples, 1 / rate_hz)
     widths = np.diff(corners_hz)[:, None]
     triangles = np.maximum(0, np.minimum(-apart[:-2] / widths[:-1], apart[2:] / widths[1:])).astype(np.float32)

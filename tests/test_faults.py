@@ -2,6 +2,7 @@
 
 import random
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import botocore.endpoint
@@ -79,6 +80,23 @@ def test_whatever_happens_to_a_request_the_same_command_again_ends_the_same(
         proxied[1].inject({})
         assert outcome(job) == undisturbed, number
     assert not (fault in RETRIED and stopped)  # those are sent again, and the run goes on
+
+
+@pytest.mark.parametrize("seed", range(60 if CHAOS else 2))
+def test_two_faults_in_a_run_and_one_in_the_next_lose_nothing(seed, corpus, bucket, proxied, undisturbed):
+    """One in three pairs meets the request that is sent next, which often is the same one again."""
+    lots, job = random.Random(seed), words(corpus, f"{bucket}/store")
+    at = lots.randrange(REQUESTS)
+    other = at + 1 if lots.random() < 1 / 3 else lots.randrange(REQUESTS)
+    proxied[1].inject({at: lots.choice(FAULTS), other: lots.choice(FAULTS)})
+    try:
+        run_inline(job)
+    except (Stopped, NotAllowed):
+        proxied[1].inject({lots.randrange(REQUESTS): lots.choice(FAULTS)})
+        with suppress(Stopped, NotAllowed):
+            run_inline(job)
+    proxied[1].inject({})
+    assert outcome(job) == undisturbed
 
 
 def stored_without_a_checksum(server, bucket, key, body):
