@@ -118,12 +118,11 @@ def print_columns(console: Console, dataset: dict[str, Any]) -> None:
 
 
 def print_rejects(console: Console, dataset: dict[str, Any]) -> None:
-    import pyarrow.parquet as pq
-
+    from pipeline.parquet import parquet_in
     from pipeline.store import open_store
 
-    with open_store(dataset["address"]).open("rejects.parquet") as file:
-        rejected = pq.read_table(file)
+    with parquet_in(open_store(dataset["address"]), "rejects.parquet") as file:
+        rejected = file.read()
     made = table("clip", "stage", "reason", "message")
     for row in rejected.slice(0, SHOWN_REJECTS).to_pylist():
         made.add_row(*(escape(row[name] or "") for name in ("clip", "stage", "reason", "message")))

@@ -1,11 +1,14 @@
 """Mel filters and the Hann window, to the bit those of librosa and scipy, which take 2 s to import in every worker."""
 
+from functools import lru_cache
+
 import numpy as np
 
 LINEAR_HZ, MEL_HZ = 1000.0, 200.0 / 3  # Slaney's scale (Auditory Toolbox, 1998): linear up to there, so wide is a mel
 LOG_STEP = np.log(6.4) / 27.0  # and a mel above it is that much of the logarithm
 
 
+@lru_cache(maxsize=8)  # one of Whisper's is asked for with every clip
 def mel_filters(rate_hz: int, window_samples: int, bands: int, low_hz: float = 0.0, high_hz: float = 0.0) -> np.ndarray:
     """(bands, window // 2 + 1) float32: triangles of area 1 over Slaney's scale, as ``librosa.filters.mel`` has them.
 

@@ -26,6 +26,7 @@ from pipeline import VERSION
 from pipeline.columns import columns_of
 from pipeline.errors import Stopped
 from pipeline.job import Job, fingerprint
+from pipeline.parquet import parquet_writer
 from pipeline.rows import NOTHING, rejects
 from pipeline.spent import spent_s
 from pipeline.store import Store, open_store, sha256
@@ -103,26 +104,6 @@ def parquet_bytes(table: pa.Table) -> bytes:
     with parquet_writer(sink, table.schema) as writer:
         writer.write_table(table, row_group_size=GROUP_ROWS)
     return sink.getvalue()
-
-
-def parquet_writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
-    """zstd; floats by byte streams and without dictionaries, which makes features 8 % smaller."""
-    split = [f"{field.name}.list.element" + ".list.element" * _nested(field) for field in schema if _floats(field)]
-    words = [field.name for field in schema if pa.types.is_string(field.type)]
-    return pq.ParquetWriter(
-        sink, schema, compression="zstd", use_dictionary=words, use_byte_stream_split=split, store_schema=True
-    )
-
-
-def _nested(field: pa.Field) -> bool:
-    return pa.types.is_fixed_size_list(field.type.value_type)
-
-
-def _floats(field: pa.Field) -> bool:
-    if not pa.types.is_list(field.type):
-        return False
-    value = field.type.value_type
-    return pa.types.is_floating(value.value_type if pa.types.is_fixed_size_list(value) else value)
 
 
 # ---- records ----------------------------------------------------------------------------------------------------

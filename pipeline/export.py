@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from pipeline.errors import JobError, Stopped
+from pipeline.parquet import parquet_in
 from pipeline.pictures import WITHOUT_SUFFIX
 from pipeline.rows import arrays_of
 from pipeline.store import faults_of, open_store, sha256
@@ -140,8 +140,7 @@ def _groups(dataset: dict[str, Any], columns: list[str], wanted: set[str] | None
     """The row groups of a dataset, in order; with ``wanted`` those with one of these clips."""
     store = open_store(dataset["address"])
     for part in dataset["parts"]:
-        with store.open(part["path"]) as file:
-            parquet = pq.ParquetFile(file)
+        with parquet_in(store, part["path"]) as parquet:
             for group in range(parquet.num_row_groups):
                 if wanted is not None:
                     names = parquet.read_row_group(group, columns=["clip"])["clip"].to_pylist()

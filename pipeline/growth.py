@@ -4,8 +4,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from pipeline.parquet import parquet_in
 from pipeline.plan import Plan, read_objects
 from pipeline.store import Store
 
@@ -37,8 +37,8 @@ def superseded(
         for record in records:
             for what in ("data", "rejects"):
                 if record[what] and where[record["shard"]] > 1:
-                    with store.open(record[what]["key"]) as file:
-                        named = pq.read_table(file, columns=["clip"])["clip"].to_pylist()
+                    with parquet_in(store, record[what]["key"]) as file:
+                        named = file.read(columns=["clip"])["clip"].to_pylist()
                     for early in range(where[record["shard"]] - 1):
                         clips[early] |= set(named)
     return {

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.parquet import damage_of, parquet_of
 from pipeline.store import Store
 
 PIECE_ROWS = 1 << 16  # what is made of a listing and dropped again is made of so many rows at once
@@ -45,13 +47,12 @@ def unplanned(store: Store, plans: list[str], listing: Iterable[pa.Table]) -> pa
         return in_order(pa.concat_tables(listing))
     fresh = []
     with ExitStack() as opened:
-        files = [pq.ParquetFile(opened.enter_context(store.open(key))) for key in plans]
-        held = [(file, *_spans(file)) for file in files]
+        held = [_held(f"{store.url}/{key}", opened.enter_context(store.open(key))) for key in plans]
         for run in _runs(listing):
             for at in range(0, max(1, run.num_rows), PIECE_ROWS):
                 piece = run.slice(at, PIECE_ROWS)
-                for file, first, last in held:
-                    piece = _without(piece, file, first, last)
+                for plan in held:
+                    piece = _without(piece, *plan)
                 fresh.append(piece)
     return in_order(pa.concat_tables(fresh))
 
@@ -67,23 +68,26 @@ def _runs(listing: Iterable[pa.Table]) -> Iterator[pa.Table]:
         last = table.slice(max(0, table.num_rows - 1))
 
 
-def _spans(file: pq.ParquetFile) -> tuple[np.ndarray, np.ndarray]:
-    """The first and last path in each row group."""
-    at = file.schema_arrow.get_field_index("path")
-    found = [file.metadata.row_group(group).column(at).statistics for group in range(file.num_row_groups)]
+def _held(where: str, file: Any) -> tuple[str, pq.ParquetFile, np.ndarray, np.ndarray]:
+    """A plan's objects, not read yet; the first and last path in each row group."""
+    with damage_of(where):
+        held = parquet_of(file)
+        at = held.schema_arrow.get_field_index("path")
+        found = [held.metadata.row_group(group).column(at).statistics for group in range(held.num_row_groups)]
     spans = [(one.min, one.max) if one and one.has_min_max else ("", "\U0010ffff") for one in found]
     first, last = np.array(spans, object).reshape(-1, 2).T
-    return first, last
+    return where, held, first, last
 
 
-def _without(piece: pa.Table, file: pq.ParquetFile, first: np.ndarray, last: np.ndarray) -> pa.Table:
+def _without(piece: pa.Table, where: str, held: pq.ParquetFile, first: np.ndarray, last: np.ndarray) -> pa.Table:
     """The objects of an ordered piece that a plan does not hold; of the plan only the row groups beside it are read."""
     if not piece.num_rows:
         return piece
     groups = np.flatnonzero((first <= piece["path"][-1].as_py()) & (last >= piece["path"][0].as_py()))
     if not len(groups):
         return piece
-    known = identities(file.read_row_groups(groups.tolist()))
+    with damage_of(where):
+        known = identities(held.read_row_groups(groups.tolist()))
     return piece.filter(pc.invert(pc.is_in(identities(piece), known)))
 
 

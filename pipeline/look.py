@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import WavmillError
 from pipeline.job import Job
 from pipeline.objects import LONG_BYTES
+from pipeline.parquet import damage_of, parquet_in
 from pipeline.plan import Plan
 from pipeline.rows import arrays_of
 from pipeline.store import Store, open_store
@@ -39,17 +40,17 @@ def some_rows(store: Store, top: str, dataset: dict[str, Any]) -> pa.Table:
         groups[path].append(group)
     tables = []
     for path in groups or [dataset["parts"][0]["path"]]:
-        with store.open(f"{top}/{path}") as file:
-            tables.append(pq.ParquetFile(file).read_row_groups(groups[path], columns=columns))
+        with parquet_in(store, f"{top}/{path}") as part:
+            tables.append(part.read_row_groups(groups[path], columns=columns))
     return pa.concat_tables(tables).combine_chunks()
 
 
 def some_rejects(store: Store, top: str) -> dict[str, list[dict[str, Any]]]:
     """reason -> a few of its rejects, from the first of them all."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    with store.open(f"{top}/rejects.parquet") as file:
+    with parquet_in(store, f"{top}/rejects.parquet") as file:
         names, seen = ["clip", "stage", "reason", "message"], 0
-        for batch in pq.ParquetFile(file).iter_batches(1000, columns=names):
+        for batch in file.iter_batches(1000, columns=names):
             for row in batch.to_pylist():
                 if len(found[row["reason"]]) < EXAMPLES:
                     found[row["reason"]].append(row)
@@ -100,8 +101,9 @@ def _original(job: Job, plans: list[Plan], clip: dict[str, Any]) -> np.ndarray |
 def _objects(store: Store, plans: list[Plan], clip: dict[str, Any]) -> pa.Table:
     """The rows of the newest plan that holds the clip's object; of a manifest, which names clips, only the clip's."""
     for plan in reversed(plans):
-        with store.open(plan.objects_key) as file:
-            rows = pq.read_table(file, filters=pc.field("path") == clip["source"])
+        with store.open(plan.objects_key) as file, damage_of(f"{store.url}/{plan.objects_key}"):
+            only = pc.field("path") == clip["source"]
+            rows = pq.read_table(file, filters=only, page_checksum_verification=True)
         if "clip" in rows.column_names:
             names = rows["clip"].to_pylist()
             own = [name == clip["clip"] or clip["clip"].startswith(f"{name}#") for name in names]

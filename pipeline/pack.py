@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field
 
 from pipeline.choice import Choice
 from pipeline.errors import JobError, Reject, Stopped
 from pipeline.flat import UNPACKED, flat
+from pipeline.parquet import parquet_of
 from pipeline.published import find_dataset
 from pipeline.rows import PRODUCTS
 from pipeline.store import Store, open_store
@@ -188,7 +188,7 @@ def _arrays(
     at = f"{dataset['address']}/{part['path']}"
     try:
         with open_store(dataset["address"]).open(part["path"]) as file:
-            batches = pq.ParquetFile(file).iter_batches(BATCH_ROWS, columns=columns)
+            batches = parquet_of(file).iter_batches(BATCH_ROWS, columns=columns)
             codes = int(dataset["columns"]["token"]["codes"])
             arrays = flat(batches, codes, packing.split.by, label, packing.max_tokens, packing.dedup)
     except FileNotFoundError as error:

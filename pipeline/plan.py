@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline.job import Job, decisive, fingerprint
 from pipeline.listing import PIECE_ROWS, identities, in_order, unplanned
+from pipeline.parquet import damage_of, parquet_in, parquet_of
 from pipeline.rows import frame_bytes
 from pipeline.store import Store, open_store, sha256
 
@@ -146,26 +147,26 @@ def bytes_per_s(job: Job) -> float:
 
 def read_objects(store: Store, plan: Plan) -> pa.Table:
     """All objects of a plan."""
-    with store.open(plan.objects_key) as file:
-        return pq.read_table(file)
+    with parquet_in(store, plan.objects_key) as file:
+        return file.read()
 
 
 def objects_between(url: str, key: str, row_lo: int, row_hi: int) -> pa.Table:
     """Rows [row_lo, row_hi) of a plan's objects; a worker keeps the file open from shard to shard."""
-    file = _objects_file(url, key)
     first, last = row_lo // GROUP_ROWS, (row_hi - 1) // GROUP_ROWS
-    rows = file.read_row_groups(list(range(first, last + 1)))
+    with damage_of(f"{url}/{key}"):
+        rows = _objects_file(url, key).read_row_groups(list(range(first, last + 1)))
     return rows.slice(row_lo - first * GROUP_ROWS, row_hi - row_lo)
 
 
 @lru_cache(maxsize=4)
 def _objects_file(url: str, key: str) -> pq.ParquetFile:
-    return pq.ParquetFile(open_store(url).open(key))
+    return parquet_of(open_store(url).open(key))
 
 
 def put_table(store: Store, folder: str, name: str, table: pa.Table) -> dict[str, Any]:
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=GROUP_ROWS)
+    pq.write_table(table, sink, compression="zstd", row_group_size=GROUP_ROWS, write_page_checksum=True)
     data = sink.getvalue()
     key = f"{folder}/{sha256(data)}.{name}.parquet"
     store.put(key, data)

@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 from pipeline.card import card
 from pipeline.codebooks import codebook_files
 from pipeline.columns import columns_of
-from pipeline.commit import GROUP_ROWS, attempts_done, parquet_writer, read_records
+from pipeline.commit import GROUP_ROWS, attempts_done, read_records
 from pipeline.errors import Stopped
 from pipeline.growth import kept, superseded
 from pipeline.job import Job, decisive, fingerprint, recipe_of
 from pipeline.objects import ahead
+from pipeline.parquet import parquet_writer
 from pipeline.plan import Plan
 from pipeline.published import DATASET, find_dataset
 from pipeline.report import dataset_page

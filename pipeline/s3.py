@@ -149,12 +149,14 @@ class Bucket:
         raise AssertionError("the last try returns or raises")
 
     def open(self, key: str, stamp: str = "") -> BinaryIO:
-        """The object as a file that is fetched window by window as it is read."""
+        """The object as a file; a large one is fetched window by window as it is read."""
         entry = self.stat(key)
         if entry is None:
             raise FileNotFoundError(self._where(key))
         if stamp and entry.stamp != stamp:
             raise Reject("changed", "the object was replaced after it was listed")
+        if entry.size <= WINDOW_BYTES:
+            return io.BytesIO(self._get(key, entry.stamp))  # what comes whole can be checked
         return io.BufferedReader(Ranged(self, key, entry.stamp, entry.size), WINDOW_BYTES)
 
     def put(self, key: str, data: bytes) -> None:

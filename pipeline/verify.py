@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from model.agreement import Tokens, compare_tokens, near_ties, relative
 from pipeline.codebooks import load_codebook
 from pipeline.errors import JobError
 from pipeline.job import Job
+from pipeline.parquet import parquet_in
 from pipeline.plan import Plan, read_objects
 from pipeline.rows import arrays_of
 from pipeline.step import Apply, in_float32
@@ -117,8 +117,8 @@ def sample(job: Job, dataset: dict[str, Any], clips: int, seed: int) -> pa.Table
         mine = drawn[(drawn >= start) & (drawn < stop)] - start
         if not len(mine):
             continue
-        with store.open(part["path"]) as file:
-            parquet, first = pq.ParquetFile(file), 0
+        with parquet_in(store, part["path"]) as parquet:
+            first = 0
             for group in range(parquet.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
                 if len(some := mine[(mine >= first) & (mine < first + rows)] - first):

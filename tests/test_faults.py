@@ -6,6 +6,8 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import botocore.endpoint
+import numpy as np
+import pyarrow as pa
 import pytest
 from botocore.config import Config
 from chaos import CHAOS
@@ -13,7 +15,9 @@ from fault_proxy import FAULTS, RETRIED
 from inline import digest, rows_of, run_inline, words
 
 from pipeline import s3
+from pipeline.commit import parquet_bytes
 from pipeline.errors import NotAllowed, Stopped
+from pipeline.parquet import parquet_in
 from pipeline.store import open_store
 
 
@@ -23,7 +27,7 @@ def at_once(monkeypatch):
     monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
 
 
-REQUESTS = 93  # of a run of three objects, planning and publishing included
+REQUESTS = 82  # of a run of three objects, planning and publishing included
 LOTS = random.Random(0)
 
 
@@ -114,6 +118,31 @@ def test_a_transfer_that_changes_a_byte_or_ends_early_is_noticed_and_done_again(
     proxied[1].inject({0: fault})
     assert open_store(bucket).read("sound") == body
     assert len(proxied[1].log) == 2
+
+
+def test_an_object_that_is_opened_as_a_file_is_checked_too(bucket, proxied):
+    stored_without_a_checksum(proxied[0], bucket, "sound", bytes(s3.WINDOW_BYTES))
+    proxied[1].inject({1: "flipped down"})
+    with open_store(bucket).open("sound") as file:
+        assert file.read() == bytes(s3.WINDOW_BYTES)
+    assert [method for method, _ in proxied[1].log] == ["HEAD", "GET", "GET"]
+
+
+def test_a_flip_in_a_window_of_a_large_part_stops_the_run(bucket, proxied, monkeypatch):
+    """No store has a checksum of a piece; the pages of our own files have."""
+    monkeypatch.setattr(s3, "WINDOW_BYTES", 1000)
+    table, store = pa.table({"token": np.random.default_rng(0).integers(0, 500, 8000)}), open_store(bucket)
+    store.put("part", parquet_bytes(table))
+    noticed = 0
+    for number in range(1, 5):
+        proxied[1].inject({number: "flipped down"})
+        try:
+            with parquet_in(store, "part") as part:
+                assert part.read().equals(table)
+        except Stopped:
+            noticed += 1
+        assert len(proxied[1].log) > number
+    assert noticed > 1
 
 
 def test_an_object_whose_every_transfer_differs_stops_the_run(bucket, proxied, monkeypatch):

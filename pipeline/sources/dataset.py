@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field
 
 from pipeline.choice import Choice
 from pipeline.decode import Clip
 from pipeline.objects import SCHEMA
+from pipeline.parquet import parquet_in
 from pipeline.published import find_dataset
 from pipeline.rows import ERROR, VIDEO
 from pipeline.store import Entry, open_store
@@ -53,8 +53,7 @@ class Dataset(Choice):
         store, rows = open_store(find_dataset(self.origin)["address"]), objects.select(["path", "lo"]).to_pylist()
         known: dict[str, list[float]] = {}
         for path in {row["path"] for row in rows}:
-            with store.open(path) as file:
-                part = pq.ParquetFile(file)
+            with parquet_in(store, path) as part:
                 known[path] = [
                     part.read_row_group(group, columns=["seconds"])["seconds"].to_numpy().sum()
                     for group in range(part.num_row_groups)
@@ -68,8 +67,8 @@ class Dataset(Choice):
         facts = ["start_s", "seconds", "peak", "rms_db", *seen]
         columns = ["clip", "source", "label", *dataset["carry"], *facts, self.column]
         for row in objects.to_pylist():
-            with store.open(row["path"]) as file:
-                tables.append(pq.ParquetFile(file).read_row_group(row["lo"], columns=columns))
+            with parquet_in(store, row["path"]) as part:
+                tables.append(part.read_row_group(row["lo"], columns=columns))
         table = pa.concat_tables(tables).combine_chunks()
         for field in ERROR:
             table = table.append_column(field, pa.array([""] * table.num_rows, field.type))
