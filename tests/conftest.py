@@ -1,7 +1,12 @@
-"""What the tests share: one local Ray, made sounds, two S3 servers."""
+"""What the tests share: a local Ray, made sounds, two S3 servers."""
 
 import io
 import os
+
+# Threads that wait do so asleep: with more tests than cores, spinning took several times the time of the work itself.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +17,25 @@ import soundfile
 from fault_proxy import faulty
 from s3_server import S3Server, moto_server, swift_server
 
+# Files that start Ray, over and over: two lanes of them, begun before all others, which run beside and after them.
+LANES = (
+    ("test_train", "test_watchdog", "test_sampling", "test_outside", "test_pack"),
+    ("test_kill", "test_run", "test_secrets"),
+)
 
-@pytest.fixture(scope="session")
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What one worker of xdist runs after another: a file, or the files of a lane, which come first."""
+    lanes = {name: f"lane{number}" for number, lane in enumerate(LANES) for name in lane}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(lanes.get(item.path.stem, item.path.stem)))
+    items.sort(key=lambda item: item.path.stem not in lanes)
+
+
+@pytest.fixture(scope="module")
 def ray_local() -> Iterator[Callable[[], Any]]:
-    """A private Ray of two CPUs for the whole session, as the ``connect`` that run() and fit() take."""
+    """A private Ray of two CPUs for a file of tests, as the ``connect`` that run() and fit() take."""
     from cluster.connect import connect
 
     yield lambda: connect("local")
