@@ -28,7 +28,10 @@ BLOCK_FRAMES = 256  # of the tape, through the matrix products of a layer at a t
 TAPE_FRAMES = 8192  # a longer tape would only take more memory
 NEEDLESS = {"masked_spec_embed"}  # weights for training
 
+MOMENT_ROWS = 1 << 19  # of windows of a clip at a time
+
 Waves = Sequence[Tensor]
+First = tuple[Tensor, Tensor, Tensor]  # a clip's mean, the first convolution, what is added: the norm over time in them
 
 
 class Hubert(Net):
@@ -57,15 +60,19 @@ class Hubert(Net):
         self.blocks = [self._block(layer) for layer in encoder.layers[: max(layers)]]
 
     @torch.inference_mode()
-    def __call__(self, waves: Waves) -> list[Tensor]:
+    def __call__(self, waves: Waves, clips: Waves | None = None) -> list[Tensor]:
+        """``clips``: of which the waves are pieces, one for each wave; the norm over time is the clip's."""
+        owners = waves if clips is None else clips
+        firsts = {id(clip): self._first(clip) for clip in {id(clip): clip for clip in owners}.values()}
         made: list[Tensor] = []
         for tape in tapes([frames_of(len(wave)) for wave in waves]):
-            made += self._tape([waves[i] for i in range(len(made), len(made) + len(tape))], tape)
+            some = range(len(made), len(made) + len(tape))
+            made += self._tape([waves[i] for i in some], [firsts[id(owners[i])] for i in some], tape)
         return made
 
-    def _tape(self, waves: Waves, at: list[tuple[int, int]]) -> list[Tensor]:
+    def _tape(self, waves: Waves, firsts: list[First], at: list[tuple[int, int]]) -> list[Tensor]:
         rows = rows_of(at)
-        h = self._convolved(waves, at, rows)
+        h = self._convolved(waves, firsts, at, rows)
         h = by_block(h, lambda x: F.linear(self._normed(x, self.projected_norm), *self.projection))
         for start, stop in at:
             h[start:stop] += self._placed(h[start:stop])
@@ -81,36 +88,33 @@ class Hubert(Net):
 
     # ---- from samples to frames: seven convolutions --------------------------------------------------------------
 
-    def _convolved(self, waves: Waves, at: list[tuple[int, int]], rows: int) -> Tensor:
+    def _convolved(self, waves: Waves, firsts: list[First], at: list[tuple[int, int]], rows: int) -> Tensor:
         """(rows, C) of the tape."""
         tape = torch.zeros((rows + CHUNK_FRAMES + 1) * HOP + WINDOW, device=self.device)
         owner = torch.zeros(rows + CHUNK_FRAMES + 1, dtype=torch.long, device=self.device)
-        kernels = []
-        for number, (wave, (start, stop)) in enumerate(zip(waves, at, strict=True)):
-            wave = wave.to(self.device, torch.float64)
-            if self.over_time:
-                wave = wave - wave.mean()  # the norm would do it, and lose digits first
-            kernels.append(self._kernel(wave))
+        for number, (wave, (level, _, _), (start, stop)) in enumerate(zip(waves, firsts, at, strict=True)):
             used = (stop - start) * HOP + LEFT
-            tape[start * HOP : start * HOP + used] = wave[:used]
+            tape[start * HOP : start * HOP + used] = wave[:used].to(self.device, torch.float64) - level
             owner[start : stop + 1] = number
-        kernel, shift = (torch.stack(some) for some in zip(*kernels, strict=True))  # (clips, 10, C), (clips, 1, C)
+        _, kernel, shift = (torch.stack(some) for some in zip(*firsts, strict=True))  # (waves, 10, C), (waves, 1, C)
         made = [self._chunk(tape, owner, kernel, shift, start) for start in range(0, rows, CHUNK_FRAMES)]
         return torch.cat(made)[:rows]
 
-    def _kernel(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """The first convolution and what is added to it, for this clip: with the norm over its time in them."""
+    def _first(self, clip: Tensor) -> First:
         if not self.over_time:
-            bias = torch.zeros(len(self.first)) if self.first_bias is None else self.first_bias
-            return self.first.T.float(), bias.float()[None]
+            bias = torch.zeros_like(self.first[:, 0]) if self.first_bias is None else self.first_bias
+            return self.first.new_zeros(()), self.first.T.float(), bias.float()[None]
         assert self.norms[0] is not None
         gain, offset, eps = self.norms[0]  # the convolution's own bias moves the mean, which is taken away
-        windows = wave.unfold(0, KERNELS[0], STRIDES[0])  # (n, 10)
-        mean = windows.mean(0)
-        apart = windows - mean
-        variance = ((self.first @ (apart.T @ apart / len(windows))) * self.first).sum(1)
-        scale = gain.double() / (variance + eps).sqrt()
-        return (self.first.T * scale).float(), (offset.double() - scale * (self.first @ mean)).float()[None]
+        clip = clip.to(self.device)
+        level = clip.mean(dtype=torch.float64)  # the norm would take it away, and lose digits first
+        windows = clip.unfold(0, KERNELS[0], STRIDES[0])  # (n, 10)
+        some = windows.split(MOMENT_ROWS)
+        mean = torch.stack([(rows.double() - level).sum(0) for rows in some]).sum(0) / len(windows)
+        apart = ((rows.double() - level) - mean for rows in some)
+        covariance = torch.stack([rows.T @ rows for rows in apart]).sum(0) / len(windows)
+        scale = gain.double() / (((self.first @ covariance) * self.first).sum(1) + eps).sqrt()
+        return level, (self.first.T * scale).float(), (offset.double() - scale * (self.first @ mean)).float()[None]
 
     def _chunk(self, tape: Tensor, owner: Tensor, kernel: Tensor, shift: Tensor, start: int) -> Tensor:
         """(CHUNK_FRAMES, C): frames [start, start + CHUNK_FRAMES) of the tape, and always as many."""

@@ -1,5 +1,6 @@
 """HuBERT on a tape: transformers' numbers, and the same bits in whatever company a clip is."""
 
+import copy
 import json
 import shutil
 from functools import lru_cache
@@ -208,11 +209,27 @@ def test_a_long_clip_in_pieces_has_the_frames_of_its_clock(frames, more):
 
 
 def test_a_long_clip_in_pieces_is_near_the_uncut_one(monkeypatch):
-    whole = extracted(wave(160_000))
+    sound = wave(160_000) * torch.linspace(0.1, 3, 160_000)
+    whole = extracted(sound)
     monkeypatch.setattr(feature, "CHUNK_FRAMES", 200)
     monkeypatch.setattr(feature, "OVERLAP_FRAMES", 100)
-    cut = extracted(wave(160_000))
-    assert cut.shape == whole.shape and 1e-6 < relative(torch.tensor(cut), torch.tensor(whole)) < 0.2
+    cut = extracted(sound)
+    assert cut.shape == whole.shape and 1e-6 < relative(torch.tensor(cut), torch.tensor(whole)) < 0.15
+
+
+@pytest.mark.parametrize("name", ["Base", "Large"])
+def test_only_attention_tells_a_piece_from_its_clip(name):
+    net = copy.deepcopy(net_of(name))
+    for layer in net.encoder.layers:
+        for parameter in layer.attention.out_proj.parameters():
+            parameter.detach().zero_()
+    deaf, sound = hubert.Hubert(net, (3,), torch.float32), wave(96_000) * torch.linspace(0.1, 3, 96_000)
+    cut = sound[100 * 320 : 290 * 320 + 80]
+    [whole], [piece], [alone] = deaf([sound]), deaf([cut], [sound]), deaf([cut])
+    inside = slice(64, -64)  # each frame looks at 64 on either side, for its place
+    right = whole[100:290][inside]
+    assert relative(piece[inside], right) < 1e-5
+    assert name == "Large" or relative(alone[inside], right) > 0.1
 
 
 @pytest.mark.parametrize(

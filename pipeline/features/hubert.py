@@ -32,7 +32,7 @@ class HuBERT(Checkpoint):
     Layer k is the output of block k, counted from 1 as in fairseq; the norm that Large models put behind their last
     block is not applied. ``normalize``: mean 0 and variance 1 over the clip, as the checkpoint's preprocessor says.
     ``input: gpt_sovits`` takes 32 kHz, and the level of that project's step 1B. A clip of more than 100 s is
-    extracted in pieces that overlap by 5 s on both sides.
+    extracted in pieces that overlap by 5 s on both sides; the first norm is over all of it, attention over a piece.
     """
 
     kind: Literal["hubert"] = "hubert"
@@ -91,15 +91,18 @@ class HuBERT(Checkpoint):
 
         def extract(waves: Sequence[np.ndarray]) -> list[np.ndarray | Reject]:
             heard = [self._heard(wave) for wave in waves]
-            pieces = [[] if isinstance(wave, Reject) else list(_pieces(wave)) for wave in heard]
+            clips = [torch.from_numpy(np.array(wave)) for wave in heard if not isinstance(wave, Reject)]
+            pieces = [(clip, list(_pieces(clip))) for clip in clips]
             with one_thread():
-                made = iter(net([torch.from_numpy(wave) for each in pieces for wave, _, _ in each]))
+                made = iter(
+                    net(
+                        [wave for _, some in pieces for wave, _, _ in some],
+                        [clip for clip, some in pieces for _ in some],
+                    )
+                )
+            kept = (torch.cat([next(made)[a:b] for _, a, b in some]) for _, some in pieces)
             rest = getattr(torch, self.at_rest)
-            kept = [[next(made)[a:b].to(rest).numpy(force=True) for _, a, b in each] for each in pieces]
-            return [
-                wave if isinstance(wave, Reject) else some[0] if len(some) == 1 else np.concatenate(some)
-                for wave, some in zip(heard, kept, strict=True)
-            ]
+            return [wave if isinstance(wave, Reject) else next(kept).to(rest).numpy(force=True) for wave in heard]
 
         return extract
 
@@ -115,13 +118,13 @@ class HuBERT(Checkpoint):
         return np.pad(heard, (WINDOW - HOP) // 2) if self.pad == "centre" else heard
 
 
-def _pieces(wave: np.ndarray) -> Iterator[tuple[np.ndarray, int, int]]:
+def _pieces(clip: Any) -> Iterator[tuple[Any, int, int]]:
     """What of a clip goes through the net at a time, and which of its frames [first, last) are kept."""
-    frames = frames_of(len(wave))
+    frames = frames_of(len(clip))
     if frames <= CHUNK_FRAMES:
-        yield np.array(wave), 0, frames
+        yield clip, 0, frames
         return
     for start in range(0, frames, CHUNK_FRAMES):
         stop = min(start + CHUNK_FRAMES, frames)
         begin, end = max(0, start - OVERLAP_FRAMES), min(stop + OVERLAP_FRAMES, frames)
-        yield np.array(wave[begin * HOP : (end - 1) * HOP + WINDOW]), start - begin, stop - begin
+        yield clip[begin * HOP : (end - 1) * HOP + WINDOW], start - begin, stop - begin
