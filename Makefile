@@ -19,13 +19,13 @@ demo: .venv/.installed
 	$(BIN)/wavmill demo
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # What takes too long for every change: every fault at every request and every call to the disk, 900 kills without Ray
 # and 100 through it, 100,000 headers, the whole state space. Kills go on where they were interrupted.

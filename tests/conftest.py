@@ -16,21 +16,34 @@ import pytest
 import soundfile
 from fault_proxy import faulty
 from s3_server import S3Server, moto_server, swift_server
+from xdist.scheduler import LoadFileScheduling
 
 # Files that start Ray, over and over: two lanes of them, begun before all others, which run beside and after them.
 LANES = (
     ("test_train", "test_watchdog", "test_sampling", "test_outside", "test_pack"),
     ("test_kill", "test_run", "test_secrets"),
 )
+LANE_OF = {name: f"lane {number}" for number, lane in enumerate(LANES) for name in lane}
 
 
-@pytest.hookimpl(tryfirst=True)
+class Lanes(LoadFileScheduling):
+    """What one process runs after another: a file, or the files of a lane. (--dist loadgroup needs pytest < 9.2.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return LANE_OF.get(Path(file).stem, file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes | None:
+    if config.getvalue("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False  # which would begin with the files of the most tests
+    return Lanes(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What one worker of xdist runs after another: a file, or the files of a lane, which come first."""
-    lanes = {name: f"lane{number}" for number, lane in enumerate(LANES) for name in lane}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(lanes.get(item.path.stem, item.path.stem)))
-    items.sort(key=lambda item: item.path.stem not in lanes)
+    items.sort(key=lambda item: item.path.stem not in LANE_OF)
 
 
 @pytest.fixture(scope="module")
