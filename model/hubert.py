@@ -26,9 +26,8 @@ MORE = 15  # rows of the first convolution that the last frame needs beyond its 
 CHUNK_FRAMES = 128  # of the tape, through all convolutions at a time
 BLOCK_FRAMES = 256  # of the tape, through the matrix products of a layer at a time
 TAPE_FRAMES = 8192  # a longer tape would only take more memory
+MOMENT_ROWS = 1 << 19  # of a clip's windows of samples, whose mean and covariance are taken at a time
 NEEDLESS = {"masked_spec_embed"}  # weights for training
-
-MOMENT_ROWS = 1 << 19  # of windows of a clip at a time
 
 Waves = Sequence[Tensor]
 First = tuple[Tensor, Tensor, Tensor]  # a clip's mean, the first convolution, what is added: the norm over time in them
@@ -63,7 +62,8 @@ class Hubert(Net):
     def __call__(self, waves: Waves, clips: Waves | None = None) -> list[Tensor]:
         """``clips``: of which the waves are pieces, one for each wave; the norm over time is the clip's."""
         owners = waves if clips is None else clips
-        firsts = {id(clip): self._first(clip) for clip in {id(clip): clip for clip in owners}.values()}
+        once = {id(clip): clip for clip in owners}
+        firsts = {name: self._first(clip) for name, clip in once.items()}
         made: list[Tensor] = []
         for tape in tapes([frames_of(len(wave)) for wave in waves]):
             some = range(len(made), len(made) + len(tape))
@@ -101,6 +101,7 @@ class Hubert(Net):
         return torch.cat(made)[:rows]
 
     def _first(self, clip: Tensor) -> First:
+        """The first convolution and what is added to it, for this clip: with the norm over its time in them."""
         if not self.over_time:
             bias = torch.zeros_like(self.first[:, 0]) if self.first_bias is None else self.first_bias
             return self.first.new_zeros(()), self.first.T.float(), bias.float()[None]

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 from pydantic import ConfigDict, Field
 
 from pipeline.choice import Choice
 from pipeline.errors import JobError, Reject, Stopped
 from pipeline.flat import UNPACKED, flat
-from pipeline.parquet import parquet_of
+from pipeline.parquet import parquet_in
 from pipeline.published import find_dataset
 from pipeline.rows import PRODUCTS
 from pipeline.store import Store, open_store
@@ -187,13 +186,13 @@ def _arrays(
     columns = list(dict.fromkeys(["token", packing.split.by, *([label] if label else [])]))
     at = f"{dataset['address']}/{part['path']}"
     try:
-        with open_store(dataset["address"]).open(part["path"]) as file:
-            batches = parquet_of(file).iter_batches(BATCH_ROWS, columns=columns)
+        with parquet_in(open_store(dataset["address"]), part["path"]) as file:
+            batches = file.iter_batches(BATCH_ROWS, columns=columns)
             codes = int(dataset["columns"]["token"]["codes"])
             arrays = flat(batches, codes, packing.split.by, label, packing.max_tokens, packing.dedup)
     except FileNotFoundError as error:
         raise Stopped(f"{at} is gone, and dataset.json says it was written") from error
-    except (pa.ArrowException, ValueError, KeyError, OSError, Reject) as error:
+    except (ValueError, KeyError, Reject) as error:
         raise Stopped(f"{at} is damaged: {error}") from error
     rows, skipped = len(arrays[0]["labels"]), arrays[2]
     if (found := rows + sum(skipped.values())) != part["rows"]:
