@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("cluster", "pipeline", "model")  # each may import those to its right
 PRODUCT = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted(path.relative_to(ROOT) for path in (ROOT / "tests").glob("*.py"))
-MOST_LINES = 250
+MOST_LINES = 300
 HEAVY = {"av", "boto3", "botocore", "kaldi_native_fbank", "librosa", "ray", "safetensors", "scipy", "sklearn"}
 HEAVY |= {
     "matplotlib",
@@ -161,7 +161,7 @@ def test_no_file_is_longer_than_a_few_screens(path):
 
 
 def test_the_product_is_small():
-    assert sum(len((ROOT / path).read_text().splitlines()) for path in PRODUCT) < 14_000
+    assert sum(len((ROOT / path).read_text().splitlines()) for path in PRODUCT) < 18_000
 
 
 @every_file
