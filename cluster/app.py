@@ -3,8 +3,9 @@
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer import Argument, Option
+
+from cluster.terminal import console
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -12,7 +13,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Grinds an audio corpus into features, tokens and windows that speech models train on, and trains on it.",
 )
-out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+out, err = console(), console(stderr=True)
 
 JobFile = Annotated[str, Argument(metavar="JOB", help="a job file")]
 Set = Annotated[list[str], Option("--set", metavar="NAME=VALUE", help="feature.bands=40; repeatable")]

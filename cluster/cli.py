@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from typer import Argument, Option
 
 from cluster import exportverb, modelverbs, verifyverb, words
 from cluster.app import JobFile, On, Set, Verbose, app, connecting, err, out
+from cluster.terminal import escape, escape_lines
 from pipeline.errors import JobError, TooManyRejects, WavmillError
 
 MAX_REJECTS = 0.1
@@ -207,7 +207,7 @@ def main() -> None:
             err.print("stopped; the same command goes on from here")
         sys.exit(code)
     except WavmillError as error:
-        err.print(f"[bold red]wavmill:[/] {escape(str(error))}")
+        err.print(f"[bold red]wavmill:[/] {escape_lines(str(error))}")
         sys.exit(error.exit_code)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from typer import Argument, Option
 
 from cluster.app import err, out
+from cluster.terminal import escape
 from pipeline.errors import JobError
 
 

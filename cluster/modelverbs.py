@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
-from rich.markup import escape
 from typer import Argument, Option
 
 from cluster import words
 from cluster.app import JobFile, On, Set, Verbose, connecting, out
+from cluster.terminal import escape
 from pipeline.errors import JobError
 
 

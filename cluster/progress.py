@@ -6,9 +6,9 @@ from collections import Counter
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from cluster.terminal import escape
 from pipeline.card import hours
 from pipeline.errors import TooManyRejects
 

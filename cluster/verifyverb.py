@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from typer import Argument, Option
 
 from cluster import words
 from cluster.app import Set, out
+from cluster.terminal import escape
 from pipeline.errors import JobError
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from cluster.terminal import escape, escape_lines
 from pipeline.card import hours, how_to_read, reasons
 from pipeline.modelcard import figures, how_to_use
 
@@ -102,7 +102,7 @@ def print_dataset(console: Console, dataset: dict[str, Any], address: str) -> No
     )
     where = f"{address}/v{dataset['version']}"
     console.print(f"dataset   {escape(where)}")
-    console.print("read it   " + escape("\n          ".join(how_to_read(dataset, where))))
+    console.print("read it   " + escape_lines("\n          ".join(how_to_read(dataset, where))))
     if counts["rejected"]:
         console.print(f"rejects   wavmill show {escape(where)} --rejects; wavmill run JOB --retry REASON")
 
@@ -145,7 +145,7 @@ def print_model(console: Console, said: dict[str, Any]) -> None:
         console.print(f"          {line}")
     console.print(f"model     {escape(address)}")
     console.print(f"report    {escape(address)}/report.html")
-    console.print("use it    " + escape("\n          ".join(how_to_use(said, address))))
+    console.print("use it    " + escape_lines("\n          ".join(how_to_use(said, address))))
 
 
 def print_training(console: Console, seen: Any, job: str, sets: list[str]) -> None:

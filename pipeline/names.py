@@ -5,6 +5,7 @@ so no two names ever meet in one string.
 """
 
 import re
+import unicodedata
 
 MARK = "\ufffd"
 _escaped = re.compile(MARK + "([0-9A-F]{2})")
@@ -24,3 +25,26 @@ def bytes_of(text: str) -> bytes:
     """The name that ``text_of`` was given."""
     parts = _escaped.split(text)  # text, hex, text, hex, ...
     return b"".join(bytes.fromhex(part) if i % 2 else part.encode() for i, part in enumerate(parts))
+
+
+JOINERS = "\u200c\u200d"  # without width, and part of words in Persian and Hindi, and of emoji
+
+
+def printable(text: str) -> str:
+    """The text with everything that a terminal or a log would not show as a character written as an escape.
+
+    Control characters (\\x1b begins what moves the cursor or changes colours), line breaks, marks that turn the
+    direction of text, and code points without a meaning. A text without such is returned as it is.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if _is_shown(one) else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+def printable_lines(text: str) -> str:
+    """As ``printable``, but for the line breaks of a text that the program itself put together."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def _is_shown(character: str) -> bool:
+    return character.isprintable() or character in JOINERS or unicodedata.category(character) == "Zs"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.names import printable_lines
 from pipeline.speak import wav_bytes
 
 PLAYED_S = 5.0  # of a sound, at most
@@ -89,13 +90,15 @@ class Html(str):
 def tag(name: str, *inside: Any, **attributes: Any) -> Html:
     """An element. A trailing _ in an attribute's name is dropped, a _ within becomes -; None leaves it out."""
     given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
-    said = "".join(f' {key}="{html.escape(str(value))}"' for key, value in given.items())
+    said = "".join(f' {key}="{html.escape(printable_lines(str(value)))}"' for key, value in given.items())
     return Html(f"<{name}{said}>{joined(inside)}</{name}>")
 
 
 def joined(pieces: Iterable[Any]) -> Html:
     """Pieces one after another, each escaped unless it is HTML; None and "" leave nothing."""
-    return Html("".join(p if isinstance(p, Html) else html.escape(str(p)) for p in pieces if p is not None))
+    return Html(
+        "".join(p if isinstance(p, Html) else html.escape(printable_lines(str(p))) for p in pieces if p is not None)
+    )
 
 
 def page(title: str, *sections: Any) -> str:
