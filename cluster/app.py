@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
+from cluster.ray_address import address_of
 from cluster.terminal import console
 
 app = typer.Typer(
@@ -22,7 +23,11 @@ Verbose = Annotated[bool, Option("--verbose", help="show Ray's own log")]
 
 
 def connecting(on: str | None, verbose: bool) -> Any:
-    """What connects to Ray when it is needed, and not before: a finished job needs none."""
+    """What connects to Ray when it is needed, and not before: a finished job needs none.
+
+    JobError at once when the address can be no cluster's.
+    """
+    address_of(on)
 
     def connect_now() -> Any:
         from cluster.connect import connect

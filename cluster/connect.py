@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cluster.ray_address import address_of, check_cluster, running_here
 from pipeline.errors import JobError, Stopped
 
 
@@ -15,9 +16,7 @@ def connect(on: str | None = None, verbose: bool = False) -> Any:
 
     Ray's own log lines stay in its session's files unless ``verbose``.
     """
-    address = on or os.environ.get("RAY_ADDRESS") or "local"
-    if address.startswith("ray://"):
-        raise JobError(f"{address}: Ray Client is not supported; give the address of the head node, as host:6379")
+    address = address_of(on)
     if not verbose:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of Ray's C++ parts, which write to the terminal
     # A local Ray ends idle workers beyond one per core after a second, to start them anew for the next task: on two
@@ -28,13 +27,19 @@ def connect(on: str | None = None, verbose: bool = False) -> Any:
 
     if ray.is_initialized():
         return ray
+    if address != "local":
+        address = running_here() if address == "auto" else address
+        check_cluster(address)
     level = logging.INFO if verbose else logging.CRITICAL  # what stops a run is raised, and said once by the verb
     local = {"include_dashboard": False} if address == "local" else {}
     try:
         with silent(not verbose):
             ray.init(address=address, logging_level=level, log_to_driver=verbose, **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise Stopped(f"cannot reach the Ray cluster at {address}: {error}") from error
+        reason = " ".join(str(error.__cause__ or error).split())[-300:]
+        if "ersion mismatch" in reason:
+            raise JobError(f"the Ray cluster at {address} runs other versions: {reason}") from error
+        raise Stopped(f"cannot reach the Ray cluster at {address}: {reason}") from error
     if address == "local" and token_path().exists():
         token_path().chmod(0o600)  # Ray writes it readable by everybody on the machine
     ray.data.DataContext.get_current()  # sets up its own logging, at INFO

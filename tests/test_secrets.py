@@ -84,6 +84,7 @@ def test_nothing_of_the_environment_is_sent_to_a_cluster(canary, monkeypatch):
     ray.data = SimpleNamespace(DataContext=SimpleNamespace(get_current=lambda: None))
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setitem(sys.modules, "ray.data", ray.data)
+    monkeypatch.setattr(connect, "check_cluster", lambda address: None)
     connect.connect("head:6379")
     assert [options.keys() for options in sent] == [{"address", "logging_level", "log_to_driver"}]
     assert canary.decode() not in repr(sent)

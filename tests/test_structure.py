@@ -34,11 +34,12 @@ NETS = {
     f"model/{name}.py"
     for name in ("generate", "hubert", "lm", "mixing", "net", "samout", "scan", "upstream", "whisper")
 }  # torch on top
-RAY_INSIDE = {"cluster/connect.py", "pipeline/samples.py", "pipeline/scale.py"}
+RAY_INSIDE = {"cluster/connect.py", "cluster/ray_address.py", "pipeline/samples.py", "pipeline/scale.py"}
 COMES_WITH = {
     "botocore": "boto3",
     "urllib3": "boto3",
     "jsonschema": "ray",
+    "grpc": "ray",
     "huggingface_hub": "transformers",
     "httpx": "transformers",
 }  # imported, and pinned by what is declared
