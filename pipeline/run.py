@@ -20,11 +20,12 @@ from pipeline.plan import Plan, bytes_per_s, todo_of
 from pipeline.publish import publish, published
 from pipeline.read import Read
 from pipeline.rows import CONTEXT
-from pipeline.scale import GIB, Shares, fits, shares_of
+from pipeline.scale import Shares, nodes_of, shares_of, why_waiting
 from pipeline.step import Apply
 from pipeline.store import open_store
 from pipeline.watchdog import SAY_S, Board, Watched
 
+IDLE_S = 30.0  # without a worker at any shard, until the driver says what it waits for
 WAVE_SHARDS = 20_000  # Ray's driver keeps 16 KB per shard
 Watch = Callable[[dict[str, Any]], None]
 
@@ -111,12 +112,10 @@ def stage(rows: ray.data.Dataset, fn: Any, **options: Any) -> ray.data.Dataset:
 
 def cluster_shares(job: Job, longest_s: float) -> Shares:
     """What each stage takes of the cluster that Ray is connected to. JobError when the job would wait for ever."""
-    cluster = ray.cluster_resources()
-    kinds = sorted(name.partition(":")[2] for name in cluster if name.startswith("accelerator_type:"))
-    size = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0), cluster.get("memory", float(GIB))
-    shares = shares_of(job, *size, int(bytes_per_s(job) * longest_s), kinds)
+    nodes = nodes_of(ray)
+    shares = shares_of(job, nodes, int(bytes_per_s(job) * longest_s))
     grows = job.scale.feature.workers != "auto"  # who names a number may mean nodes that are yet to come
-    if not grows and (reason := fits(shares, *size[:2])):
+    if not grows and (reason := why_waiting(shares, nodes)):
         raise JobError(
             f"scale: this would wait for ever: {reason}; name scale.feature.workers for a cluster that grows"
         )
@@ -146,13 +145,18 @@ def patience(board: Any, watch: Watch) -> Iterator[Callable[[], None]]:
         last[0] = monotonic()
 
     def look() -> None:
-        said = monotonic()
+        said, asked = monotonic(), monotonic()
         while not over.wait(1.0):
             now = monotonic()
             if now - max(last[0], said) > SAY_S:
                 said = now
-                lines = board_says(board) or [f"nobody is at work, {_free()} CPUs are free"]
+                lines = board_says(board) or [_nobody()]
                 watch({"waiting": f"no shard finished for {(now - last[0]) / 60:,.0f} min: {'; '.join(lines)}"})
+            elif now - max(last[0], said, asked) > IDLE_S:
+                asked = now
+                if not board_says(board):
+                    said = now
+                    watch({"waiting": f"{_nobody()} for {now - last[0]:,.0f} s"})
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -163,8 +167,10 @@ def patience(board: Any, watch: Watch) -> Iterator[Callable[[], None]]:
         thread.join()
 
 
-def _free() -> str:
-    return f"{ray.available_resources().get('CPU', 0.0):g} of {ray.cluster_resources().get('CPU', 0.0):g}"
+def _nobody() -> str:
+    """What a run in which no worker has begun a shard is waiting for."""
+    free, all_cpus = ray.available_resources().get("CPU", 0.0), ray.cluster_resources().get("CPU", 0.0)
+    return f"no worker is at a shard: Ray has {free:g} of {all_cpus:g} CPUs free, and starts workers or waits for them"
 
 
 def board_says(board: Any) -> list[str]:

@@ -1,6 +1,8 @@
 """Which part of a cluster each stage takes: the autos of ``scale``, by what the cluster has. Never a result."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from pipeline.job import Job
@@ -11,6 +13,34 @@ NET_CPUS = 1.0  # a task whose net wants a GPU where there is none: it waits for
 RETRIES = 3  # Ray's default is to restart a worker that dies for ever
 IN_FLIGHT = 3  # copies of a shard that a stage may hold at once: what it got, what it makes, what it hands on
 MEMORY_SHARE = 0.6  # of the cluster's memory for the pool; the rest is for decoding
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one node of a cluster has for tasks. ``gpu_kind`` is Ray's name of its accelerators, "" without any."""
+
+    cpus: float
+    gpus: float = 0.0
+    memory_bytes: float = float(GIB)
+    gpu_kind: str = ""
+
+    def room(self, shares: "Shares", left_cpus: float = 0.0) -> int:
+        """How many of the extractors fit beside tasks that take ``left_cpus``; all, when they ask for nothing."""
+        cpus, gpus = self.cpus - left_cpus, self.gpus
+        by_cpus = cpus // shares.feature_cpus if shares.feature_cpus else inf
+        by_gpus = gpus // shares.feature_gpus if shares.feature_gpus else inf
+        return int(max(0.0, min(shares.pool_workers, by_cpus, by_gpus)))
+
+
+def nodes_of(ray: Any) -> list[Node]:
+    """The live nodes of the cluster that Ray is connected to."""
+    found = []
+    for node in ray.nodes():
+        has = node["Resources"]
+        kind = next((name.partition(":")[2] for name in has if name.startswith("accelerator_type:")), "")
+        if node["Alive"]:
+            found.append(Node(has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", float(GIB)), kind))
+    return found
 
 
 @dataclass(frozen=True)
@@ -58,17 +88,20 @@ class Shares:
         return {"num_cpus": cpus, "memory": self.memory_bytes, "max_retries": RETRIES}
 
 
-def shares_of(
-    job: Job, cpus: float, gpus: float, memory_bytes: float, shard_bytes: int, gpu_kinds: list[str]
-) -> Shares:
-    """The autos of a job's ``scale`` on a cluster of this size: a GPU per extractor that wants one, else tasks."""
-    scale = job.scale
+def shares_of(job: Job, nodes: Sequence[Node], shard_bytes: int) -> Shares:
+    """The autos of a job's ``scale`` on a cluster of these nodes: a GPU per extractor that wants one, else tasks.
+
+    ``shard_bytes``: the widest column in flight of the longest shard.
+    """
+    scale, gpus = job.scale, sum(node.gpus for node in nodes)
     wants_gpu = bool(gpus) and getattr(job.feature, "gpu", False)
     feature_gpus = _or(scale.feature.gpus, 1.0 if wants_gpu else 0.0)
-    memory = min(IN_FLIGHT * shard_bytes, int(memory_bytes * 0.2))
+    smallest = min((node.memory_bytes for node in nodes), default=GIB)  # a task has to fit into one node
+    memory = min(IN_FLIGHT * shard_bytes, int(smallest * 0.2))
     workers = 0
     if feature_gpus:
-        workers = min(int(gpus / feature_gpus), int(memory_bytes * MEMORY_SHARE // max(memory, 1)))
+        by_memory = sum(int(node.memory_bytes * MEMORY_SHARE // max(memory, 1)) for node in nodes)
+        workers = min(sum(int(node.gpus / feature_gpus) for node in nodes), by_memory)
     workers = int(_or(scale.feature.workers, max(1, workers) if feature_gpus else 0))
     task_cpus = NET_CPUS if getattr(job.feature, "gpu", False) and not workers else TASK_CPUS
     return Shares(
@@ -78,18 +111,28 @@ def shares_of(
         decode_cpus=_or(scale.decode.cpus, task_cpus),
         token_cpus=_or(scale.token.cpus, task_cpus),
         memory_bytes=memory,
-        gpu_kinds=tuple(gpu_kinds),
+        gpu_kinds=tuple(sorted({node.gpu_kind for node in nodes if node.gpu_kind})),
     )
 
 
-def fits(shares: Shares, cpus: float, gpus: float) -> str:
-    """Why a run with these shares would wait for ever on a cluster of this size, or ""."""
-    left = cpus - shares.pool_workers * shares.feature_cpus
+def why_waiting(shares: Shares, nodes: Sequence[Node]) -> str:
+    """Why a run with these shares would wait for ever on these nodes, or "" when it would not.
+
+    A task or a worker runs on one node: what counts is what each node has, never the sum of all.
+    """
     needed = max(shares.decode_cpus, shares.token_cpus, 0.0 if shares.pool_workers else shares.feature_cpus)
-    if shares.pool_workers * shares.feature_gpus > gpus:
-        return f"{shares.pool_workers} extractors of {shares.feature_gpus:g} GPU, and the cluster has {gpus:g}"
-    if left < needed:
-        return f"the extractors leave {left:g} of {cpus:g} CPUs, and the tasks beside them need {needed:g}"
+    largest = max((node.cpus for node in nodes), default=0.0)
+    if needed > largest:
+        return f"a task asks for {needed:g} CPUs, and the largest node has {largest:g}"
+    room = sum(node.room(shares) for node in nodes)
+    if room < shares.pool_workers:
+        each = f"{shares.feature_cpus:g} CPUs and {shares.feature_gpus:g} GPUs"
+        return f"{shares.pool_workers} extractors of {each} each, and the nodes have room for {room}"
+    if not any(
+        node.cpus >= needed and room - node.room(shares) + node.room(shares, needed) >= shares.pool_workers
+        for node in nodes
+    ):
+        return f"the extractors leave no node the {needed:g} CPUs that the tasks beside them need"
     return ""
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from pipeline.learn import Learner, Tell
 from pipeline.pack import make_pack
 from pipeline.release import already, release
 from pipeline.run import causes
+from pipeline.scale import Node, nodes_of
 from pipeline.store import open_store
 from pipeline.trainjob import TrainJob, fingerprint, parents_of
 
@@ -55,7 +56,7 @@ def alone(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
 
 def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
     """On the workers of Ray Train. Their lines come through an actor; resuming needs nothing that Ray keeps."""
-    workers, cpus, gpu = shares(job)
+    workers, cpus, gpu = shares(job, nodes_of(ray))
     lines = ray.remote(num_cpus=0)(Lines).remote()
     given = {"job": job, "pack": pack, "run": run, "lines": lines, "threads": cpus}
     with tempfile.TemporaryDirectory() as scratch, passed_on(lines, watch):
@@ -125,15 +126,30 @@ def passed_on(lines: Any, watch: Tell) -> Iterator[None]:
         thread.join()
 
 
-def shares(job: TrainJob) -> tuple[int, int, bool]:
-    """How many workers, how many CPUs each, and whether each has a GPU."""
-    cluster = ray.cluster_resources()
-    cpus, gpus = int(cluster.get("CPU", 1)), int(cluster.get("GPU", 0))
+def shares(job: TrainJob, nodes: Sequence[Node]) -> tuple[int, int, bool]:
+    """How many workers, how many CPUs each, and whether each has a GPU, on a cluster of these nodes.
+
+    Stopped when they would wait for ever: a worker runs on one node, so what counts is what each node has.
+    """
+    gpus = sum(int(node.gpus) for node in nodes)
     workers = max(1, gpus) if job.scale.workers == "auto" else job.scale.workers
-    each = job.scale.cpus if job.scale.cpus != "auto" else 1 if gpus else max(1, cpus // workers)
-    if workers * each > cpus or (gpus and workers > gpus):
+    if job.scale.cpus != "auto":
+        each = job.scale.cpus
+    else:
+        each = 1 if gpus else next((cpus for cpus in range(_most(nodes), 1, -1) if _room(nodes, cpus) >= workers), 1)
+    if (room := _room(nodes, each, bool(gpus))) < workers:
+        has = ", ".join(f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in nodes[:4])
         raise Stopped(
-            f"scale.workers: {workers} workers of {each} CPUs {'and a GPU ' if gpus else ''}each would wait for ever; "
-            f"the cluster has {cpus} CPUs and {gpus} GPUs"
+            f"scale: {workers} workers of {each} CPUs {'and a GPU ' if gpus else ''}each would wait for ever: the "
+            f"nodes have room for {room} ({has}{', ...' if len(nodes) > 4 else ''})"
         )
     return workers, each, bool(gpus)
+
+
+def _most(nodes: Sequence[Node]) -> int:
+    return int(max((node.cpus for node in nodes), default=1))
+
+
+def _room(nodes: Sequence[Node], cpus: int, gpu: bool = False) -> int:
+    """How many workers of so many CPUs, and a GPU if asked for, the nodes hold."""
+    return sum(min(int(node.cpus // cpus), int(node.gpus)) if gpu else int(node.cpus // cpus) for node in nodes)
