@@ -1,5 +1,6 @@
 """What the verbs share: the app, the consoles, the options that several of them take."""
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -7,6 +8,7 @@ from typer import Argument, Option
 
 from cluster.ray_address import address_of
 from cluster.terminal import console
+from pipeline.plugins import NO_PLUGINS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +17,16 @@ app = typer.Typer(
     help="Grinds an audio corpus into features, tokens and windows that speech models train on, and trains on it.",
 )
 out, err = console(), console(stderr=True)
+
+
+@app.callback()
+def options(
+    no_plugins: Annotated[bool, Option("--no-plugins", help="import no class that a job file names")] = False,
+) -> None:
+    """What holds for every verb."""
+    if no_plugins:
+        os.environ[NO_PLUGINS] = "1"
+
 
 JobFile = Annotated[str, Argument(metavar="JOB", help="a job file")]
 Set = Annotated[list[str], Option("--set", metavar="NAME=VALUE", help="feature.bands=40; repeatable")]

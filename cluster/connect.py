@@ -35,7 +35,9 @@ def connect(on: str | None = None, verbose: bool = False) -> Any:
     try:
         with silent(not verbose):
             ray.init(address=address, logging_level=level, log_to_driver=verbose, **local)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:
+        if not isinstance(error, ConnectionError | RuntimeError | ValueError) and type(error) is not Exception:
+            raise  # Ray says with a bare Exception that a node took too long to start
         reason = " ".join(str(error.__cause__ or error).split())[-300:]
         if "ersion mismatch" in reason:
             raise JobError(f"the Ray cluster at {address} runs other versions: {reason}") from error

@@ -2,10 +2,8 @@
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import JobError
 from pipeline.job import Job
+from pipeline.plugins import class_of
+from pipeline.submitted import is_submitted, refuse_relative
 from pipeline.trainjob import TrainJob
 from pipeline.weights import is_folder
 from pipeline.yamltext import read_yaml
@@ -27,13 +27,19 @@ def load_job(path: str | Path, sets: Sequence[str] = ()) -> Job | TrainJob:
     try:
         text = Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        reason = str(error.strerror) if isinstance(error, OSError) else "it is not text"
+        if isinstance(error, FileNotFoundError) and is_submitted():
+            reason += "; of your folder the cluster has only what --working-dir sends: "
+            reason += f"ray job submit --working-dir . -- wavmill run {path}"
         raise JobError(f"cannot read the job file {path}: {reason}") from error
-    return parse_job(text, str(path), sets)
+    return parse_job(text, str(path), sets, Path(path).absolute().parent)
 
 
-def parse_job(text: str, where: str = "job", sets: Sequence[str] = ()) -> Any:
-    """``load_job`` of a text; ``where`` names it in messages. A file with data, model, train or pack trains."""
+def parse_job(text: str, where: str = "job", sets: Sequence[str] = (), beside: Path | None = None) -> Any:
+    """``load_job`` of a text; ``where`` names it in messages. A file with data, model, train or pack trains.
+
+    ``beside``: the folder of the job file, in which its own classes may lie.
+    """
     given, lines = read_yaml(text, where)
     if not isinstance(given, dict):
         raise JobError(f"{where} is not a job; 'wavmill new tokens' writes one to start from")
@@ -44,7 +50,7 @@ def parse_job(text: str, where: str = "job", sets: Sequence[str] = ()) -> Any:
     values: dict[str, Any] = {}
     for key, value in given.items():
         if key in kind.FAMILIES:
-            values[key] = _choice(key, kind.FAMILIES[key], value, problems)
+            values[key] = _choice(key, kind.FAMILIES[key], value, problems, beside)
         elif key in kind.SECTIONS:
             values[key] = _checked(kind.SECTIONS[key], value, (key,), key, problems)
         elif key in kind.LISTS and isinstance(value, list):
@@ -66,11 +72,14 @@ def parse_job(text: str, where: str = "job", sets: Sequence[str] = ()) -> Any:
 
 
 def absolute(job: Any) -> Any:
-    """The job with its folders as absolute paths: workers run elsewhere."""
+    """The job with its folders as absolute paths: workers run elsewhere. JobError for one that cannot be meant."""
+    relative: list[str] = []
 
     def full(address: str) -> str:
         if "://" in address or address == "auto":
             return address
+        if not address.startswith(("/", "~")):
+            relative.append(address)
         try:
             os.fsencode(made := str(Path(address).expanduser().absolute()))
         except (RuntimeError, ValueError) as error:  # ~nobody/x, half of a surrogate pair
@@ -87,10 +96,12 @@ def absolute(job: Any) -> Any:
     feature: Any = getattr(job, "feature", None)
     if is_folder(getattr(feature, "model", "")):
         there["feature"] = feature.model_copy(update={"model": full(feature.model)})
-    return job.model_copy(update={"store": full(job.store), **there})
+    there["store"] = full(job.store)
+    refuse_relative(relative)
+    return job.model_copy(update=there)
 
 
-def _choice(family: str, known: dict[str, type[Any]], value: Any, problems: list[Problem]) -> Any:
+def _choice(family: str, known: dict[str, type[Any]], value: Any, problems: list[Problem], beside: Path | None) -> Any:
     """A section with a ``kind`` as the class of that kind."""
     if value is None:
         return None
@@ -105,16 +116,10 @@ def _choice(family: str, known: dict[str, type[Any]], value: Any, problems: list
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}, or package.module:Class"
         problems.append(((family, "kind"), f"{family}.kind {kind!r} is not known; {hint}"))
         return None
-    module, _, name = kind.partition(":")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # the class may live beside the job file; python -c and -m do the same
     try:
-        outside = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        problems.append(((family, "kind"), f"{family}.kind {kind!r} cannot be imported: {error}"))
-        return None
-    if not (isinstance(outside, type) and issubclass(outside, BaseModel)):
-        problems.append(((family, "kind"), f"{family}.kind {kind!r} is no choice: it must be a pydantic model"))
+        outside = class_of(kind, beside)
+    except ValueError as error:
+        problems.append(((family, "kind"), f"{family}.kind {kind!r} {error}"))
         return None
     made = _checked(outside, {k: v for k, v in value.items() if k != "kind"}, (family,), kind, problems)
     if made is not None and not hasattr(made, {"source": "gives", "model": "open"}.get(family, "reads")):
