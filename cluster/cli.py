@@ -57,7 +57,7 @@ def new(kind: Annotated[str | None, Argument(metavar="KIND", help="without it, t
 
 @app.command()
 def plan(job: JobFile, set: Set = []) -> None:
-    """Check a job file and print what would run, how long and how much. Starts and writes nothing."""
+    """Check a job file and print what would run, and how much of what. Starts and writes nothing."""
     from pipeline.trainjob import TrainJob
 
     checked = load(job, set)
@@ -123,10 +123,14 @@ def run(
         from pipeline.run import run as run_job
 
         done = {*attempts_done(open_store(checked.store), fingerprint(checked))}
-        total_s = sum(shard["seconds"] for shard in todo_of(plans, done))
+        left, total_s = 0, 0.0
+        for shard in todo_of(plans, done):
+            left, total_s = left + 1, total_s + shard["seconds"]
+        # shards of other corpora with the same recipe have records beside these
+        resumed = sum(one.shards.num_rows for one in plans) - left
         with Watch(out, total_s, max_rejects) as watch:
             dataset = run_job(checked, plans, connecting(on, verbose), watch, done)
-        words.print_ran(out, watch, resumed=len(done))
+        words.print_ran(out, watch, resumed)
     words.print_dataset(out, dataset, checked.address)
     counts = dataset["counts"]
     if too_many(counts["rejected"], counts["clips"], max_rejects):

@@ -12,7 +12,7 @@ from cluster.terminal import escape
 from pipeline.card import hours
 from pipeline.errors import TooManyRejects
 
-GUARD_CLIPS = 1000  # below this many clips no share of rejects means anything
+GUARD_CLIPS = 1000  # a run that goes on is not stopped before: the first clips may be the bad ones
 MOST_NAN = 0.001  # of the clips: more comes from a bad GPU, not from bad clips
 LINE_S = 60.0
 
@@ -101,5 +101,5 @@ class Watch:
 
 
 def too_many(rejected: int, clips: int, max_rejects: float) -> bool:
-    """Whether a finished run is above the limit. Of a few clips, only all of them are too many."""
-    return rejected > max_rejects * clips if clips >= GUARD_CLIPS else 0 < rejected == clips
+    """Whether a finished run is above the limit, whatever its size."""
+    return rejected > max_rejects * clips

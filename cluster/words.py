@@ -15,6 +15,7 @@ from pipeline.card import hours, how_to_read, reasons
 from pipeline.modelcard import figures, how_to_use
 
 SHOWN_REJECTS = 50
+FEW_USED = 0.5  # of the codes: below it a codebook has too many
 
 
 def nothing() -> AbstractContextManager[None]:
@@ -82,6 +83,8 @@ def print_codebook(console: Console, address: str, described: dict[str, Any], al
         f"codes used {report['codes_used']} of {described['codes']}, perplexity {report['perplexity']:.1f}, "
         f"inertia {report['inertia_per_frame']:.4g} per frame ({explained:.0%} of the variance explained)"
     )
+    if report["codes_used"] < FEW_USED * described["codes"]:
+        console.print("[yellow]few codes are used[/]: the sample has less variety than codes; lower fit.codes")
     console.print(f"codebook  {escape(address)}  sha256 {described['sha256'][:16]}")
 
 

@@ -23,7 +23,8 @@ def fit(frames: np.ndarray, codes: int, seed: int) -> tuple[np.ndarray, dict[str
 
     Mini-batch k-means with k-means++ starts, as in fairseq's examples/hubert/simple_kmeans (batches of 10,000,
     up to 100 passes, no early end by tolerance, dead centroids left alone), of the best of 5 starts.
-    Deterministic in (frames, codes, seed): one thread. ValueError when there are fewer frames than codes.
+    Deterministic in (frames, codes, seed): one thread. ValueError when there are fewer frames than codes, or all
+    frames are alike, as those of silence are.
     """
     from sklearn.cluster import MiniBatchKMeans
     from threadpoolctl import threadpool_limits
@@ -45,6 +46,8 @@ def fit(frames: np.ndarray, codes: int, seed: int) -> tuple[np.ndarray, dict[str
         means.fit(frames)
     centroids = np.ascontiguousarray(means.cluster_centers_, np.float32)
     found = assign(frames, centroids)
+    if (found == found[0]).all():
+        raise ValueError(f"all of the {len(frames)} frames fall to one code: they are alike, as those of silence are")
     distances = frames - centroids[found]
     return centroids, {
         "frames": len(frames),

@@ -109,7 +109,7 @@ def history(job_file: Path, store: Path, runs: list[list[Death]], cluster: Any =
     for deaths in runs if runs[-1][-1][0] not in ENDS_THE_RUN else [*runs, []]:
         on = ["--on", cluster.address] if cluster else []
         pool = ["--set", "scale.feature.workers=1"] if "extractor" in dict(deaths) else []
-        command = [WAVMILL, "run", str(job_file), *on, *pool]
+        command = [WAVMILL, "run", str(job_file), "--max-rejects", "1", *on, *pool]
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
             ended = sum(struck(who, wanted, run, store, cluster, killed) for who, wanted in deaths)

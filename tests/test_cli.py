@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,12 +13,16 @@ from typing import Any, NamedTuple
 import pytest
 from checkpoints import tiny_hubert, tiny_whisper
 from conftest import bucket_on
-from inline import run_inline, words
+from inline import mill, run_inline, words
 from typer.testing import CliRunner
 
 from cluster import cli, doctor
 from cluster.words import command, size
+from pipeline import run as running
 from pipeline.errors import JobError, NotAllowed, Stopped, TooManyRejects
+from pipeline.job import resolve
+from pipeline.jobfile import load_job
+from pipeline.plan import make_plans
 from pipeline.store import open_store
 from pipeline.templates import TEMPLATES
 
@@ -154,6 +159,22 @@ def dataset(sounds: Path, tmp_path: Path) -> str:
     run_inline(job)
     (tmp_path / "words.yaml").write_text(JOB.format(path=sounds, store=job.store).replace("name: a", "name: words"))
     return job.address
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_a_run_counts_as_done_before_only_shards_of_its_own_corpus(wavmill, job, tmp_path, sounds, monkeypatch, known):
+    """Another corpus with the same recipe has records of the same identity in the store."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in sounds.iterdir():
+        shutil.copy(path, other / f"other-{path.name}")
+    run_inline(resolve(load_job(job, [f"source.path={other}"])))
+    mine = resolve(load_job(job, ["name=second"]))
+    mill(mine, make_plans(mine), most=known)
+    monkeypatch.setattr(running, "run", lambda job, *_: run_inline(job))
+    told = wavmill("run", job, "--set", "name=second", "--max-rejects", "1")
+    assert (told.code, f"{known} were done before" in told.out) == (0, bool(known)), told.out
+    assert "done before" not in told.out or known
 
 
 def test_show_ends_with_lines_that_read_the_dataset(wavmill, dataset):

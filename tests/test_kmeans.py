@@ -200,3 +200,9 @@ def test_a_codebook_counts_by_its_hash_and_not_by_its_address():
 
     here, there = (QUANTIZERS["kmeans"](codebook=at, sha256="a" * 64) for at in ("here", "there"))
     assert here.recipe() == there.recipe()
+
+
+@pytest.mark.parametrize("value", [0.0, -11.5])
+def test_frames_that_are_all_alike_make_no_codebook(value):
+    with pytest.raises(ValueError, match="they are alike, as those of silence are"):
+        fit(np.full((300, 4), value, np.float32), 8, 0)

@@ -19,7 +19,9 @@ def test_the_readme_s_extractor_works_from_a_folder_of_its_own(corpus, tmp_path)
     (tmp_path / code[1]).write_text(code[2])
     job = f"name: mine\nsource: {{kind: files, path: {corpus}}}\n{line[1]}\nstore: {tmp_path}/store\n"
     (tmp_path / "mine.yaml").write_text(job)
-    done = subprocess.run([WAVMILL, "run", "mine.yaml"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [WAVMILL, "run", "mine.yaml", "--max-rejects", "1"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     rows = pyarrow.dataset.dataset(f"{tmp_path}/store/mine/v1/data").to_table()
     assert rows.num_rows == 24 and len(rows["feature"][0]) > 0

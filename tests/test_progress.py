@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from cluster.progress import Watch
+from cluster.progress import Watch, too_many
 from pipeline.errors import TooManyRejects
 
 
@@ -42,3 +42,18 @@ def test_the_sums_of_a_run_are_those_of_its_shards():
         watch({"waiting": "no shard finished for 5 min"})
     assert (watch.shards, watch.clips, watch.rejected, watch.seconds) == (3, 30, 9, 180.0)
     assert watch.why() == "corrupt 6, empty 3"
+
+
+@pytest.mark.parametrize(
+    ("rejected", "clips", "most", "above"),
+    [
+        (1, 2, 0.1, True),
+        (1, 10, 0.1, False),
+        (2, 10, 0.1, True),
+        (0, 0, 0.1, False),
+        (5, 5, 1.0, False),
+        (1, 5, 0.0, True),
+    ],
+)
+def test_a_finished_run_is_above_its_limit_at_any_size(rejected, clips, most, above):
+    assert too_many(rejected, clips, most) == above
