@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import VERSION
+from pipeline import VERSION, notices
 from pipeline.columns import columns_of
 from pipeline.errors import Stopped
 from pipeline.job import Job, fingerprint
@@ -47,7 +47,8 @@ class Commit:
         start = perf_counter()
         key, attempt, found = self._checked(shard)
         good = pc.equal(shard["error"], "")
-        done = shard.filter(good).select(self.columns.names).cast(self.columns)
+        good_rows = shard.filter(good)
+        done = good_rows.select(self.columns.names).cast(self.columns)
         bad = shard.filter(pc.and_(pc.invert(good), pc.not_equal(shard["error"], NOTHING)))
         if done.num_rows + bad.num_rows != found:
             raise AssertionError(f"shard {key}: {found} clips found, {done.num_rows} done, {bad.num_rows} rejected")
@@ -61,6 +62,7 @@ class Commit:
             "rejected": bad.num_rows,
             "seconds": pc.sum(done["seconds"]).as_py() or 0.0,
             "reasons": dict(Counter(bad["error"].to_pylist())),
+            "notices": notices.counted(good_rows),
             "data": self._put(f"{at}.parquet", done) if done.num_rows else None,
             "rejects": self._put(f"{at}.rejects.parquet", self._rejects(bad)) if bad.num_rows else None,
             "host": socket.gethostname(),

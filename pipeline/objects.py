@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import AfterValidator
 
+from pipeline import notices
 from pipeline.decode import Clip, Part
 from pipeline.errors import JobError, Reject
 from pipeline.fence import Stretch, length_s, parts_of_each
@@ -217,6 +218,7 @@ def _facts(part: Any, rate_hz: int) -> dict[str, Any]:
         "rms_db": 10 * np.log10(power) if power > 0 else None,
         "lead_samples": part.lead_samples,
         "kept_samples": part.kept_samples,
+        notices.COLUMN: notices.joined(part.notice, "int_scaled" if peak > notices.INT_SCALED_PEAK else ""),
     }
 
 
