@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline import notices, processors
 from pipeline.card import hours, how_to_read, reasons
 from pipeline.modelcard import figures, how_to_use
-from pipeline.notices import lines
 
 SHOWN_REJECTS = 50
 
@@ -101,7 +101,8 @@ def print_dataset(console: Console, dataset: dict[str, Any], address: str) -> No
         f"[bold]{counts['clips']:,} clips[/] from {counts['objects']:,} objects = "
         f"{counts['done']:,} done + {counts['rejected']:,} rejected{why}; {hours(dataset['seconds'])} of sound"
     )
-    for line in lines(dataset.get("notices", {})):  # a dataset of an older wavmill has none
+    # a dataset of an older wavmill has neither
+    for line in (*notices.lines(dataset.get("notices", {})), *processors.lines(dataset.get("processors", {}))):
         console.print(f"[yellow]notice[/]    {escape(line)}")
     where = f"{address}/v{dataset['version']}"
     console.print(f"dataset   {escape(where)}")

@@ -27,6 +27,7 @@ from pipeline.columns import columns_of
 from pipeline.errors import Stopped
 from pipeline.job import Job, fingerprint
 from pipeline.parquet import parquet_writer
+from pipeline.processors import processors
 from pipeline.rows import NOTHING, rejects
 from pipeline.spent import spent_s
 from pipeline.store import Store, open_store, sha256
@@ -67,6 +68,7 @@ class Commit:
             "rejects": self._put(f"{at}.rejects.parquet", self._rejects(bad)) if bad.num_rows else None,
             "host": socket.gethostname(),
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "processors": processors(shard),
             "spent_s": {**spent_s(shard), "commit": round(perf_counter() - start, 6)},
             "versions": versions(),
         }
