@@ -41,6 +41,7 @@ def examine(what: str | None, connect: Callable[[], Any], clean: bool = False) -
     libraries = ", ".join(f"{name} {version(name)}" for name in ("ray", "pyarrow", "numpy", "librosa"))
     yield Finding(True, "python", f"{platform.python_version()} on {platform.platform()}; {libraries}")
     yield from _tried("decoders", decoders)
+    yield from _tried("products", products)
     if what is not None:
         yield from _tried("job", lambda: job(what)) if what.endswith((".yaml", ".yml")) else ()
         yield from _tried("store", lambda: store(store_of(what)))
@@ -70,6 +71,22 @@ def decoders() -> Iterator[Finding]:
         "decoders",
         f"libsndfile {soundfile.__libsndfile_version__}, FFmpeg's libavcodec {ffmpeg}{'' if aac else ' without AAC'}",
     )
+
+
+def products() -> Iterator[Finding]:
+    """Which way this machine's matrix products go, so that a frame's numbers do not depend on its place."""
+    from model.products import USUAL_SHAPES, way_for
+    from pipeline.processors import cpu
+
+    ways = {f"{inner}x{columns}": way_for(inner, columns) for inner, columns in USUAL_SHAPES}
+    [way, *others] = dict.fromkeys(ways.values())
+    said = ", ".join(f"{shape} by {way}" for shape, way in ways.items()) if others else f"by {way}"
+    why = {
+        "numpy": "numpy gives a frame the same bits wherever it stands",
+        "torch": "numpy gives a frame other bits at other places, torch does not",
+        "terms": "neither numpy nor torch gives a frame the same bits wherever it stands: slow, but the same",
+    }
+    yield Finding(True, "products", f"{said} ({why[max(ways.values(), key=list(why).index)]}); {cpu()}")
 
 
 def job(path: str) -> Iterator[Finding]:

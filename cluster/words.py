@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.terminal import escape, escape_lines
+from pipeline import notices, processors
 from pipeline.card import hours, how_to_read, reasons
 from pipeline.modelcard import figures, how_to_use
 
@@ -103,6 +104,9 @@ def print_dataset(console: Console, dataset: dict[str, Any], address: str) -> No
         f"[bold]{counts['clips']:,} clips[/] from {counts['objects']:,} objects = "
         f"{counts['done']:,} done + {counts['rejected']:,} rejected{why}; {hours(dataset['seconds'])} of sound"
     )
+    # a dataset of an older wavmill has neither
+    for line in (*notices.lines(dataset.get("notices", {})), *processors.lines(dataset.get("processors", {}))):
+        console.print(f"[yellow]notice[/]    {escape(line)}")
     where = f"{address}/v{dataset['version']}"
     console.print(f"dataset   {escape(where)}")
     console.print("read it   " + escape_lines("\n          ".join(how_to_read(dataset, where))))

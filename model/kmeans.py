@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from model.blockwise import blockwise
+from model.products import product_with
 
 
 def assign(frames: np.ndarray, centroids: np.ndarray) -> np.ndarray:
@@ -14,7 +15,8 @@ def assign(frames: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     code.
     """
     half_norms = 0.5 * np.einsum("kd,kd->k", centroids, centroids)  # (K,)
-    codes = blockwise(frames, lambda block: np.argmax(block @ centroids.T - half_norms, axis=1))
+    product = product_with(centroids)
+    codes = blockwise(frames, lambda block: np.argmax(product(block) - half_norms, axis=1))
     return codes.astype(np.int32)
 
 

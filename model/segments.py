@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from model.blockwise import blockwise
 from model.melbank import hann, mel_filters
+from model.products import product_with
 
 RATE_HZ = 16_000
 WINDOW_SAMPLES, HOP_SAMPLES = 400, 160
@@ -25,7 +27,8 @@ def log_mel(wave: np.ndarray, bands: int) -> np.ndarray:
     padded = np.pad(wave, EDGE_SAMPLES, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::HOP_SAMPLES]
     power = np.abs(rfft(frames[: len(wave) // HOP_SAMPLES] * hann(WINDOW_SAMPLES))) ** 2  # (M, 201)
-    return np.log10(np.maximum(mel_filters(RATE_HZ, WINDOW_SAMPLES, bands) @ power.T, LEAST_POWER))
+    mel = blockwise(power, product_with(mel_filters(RATE_HZ, WINDOW_SAMPLES, bands)))  # (M, bands)
+    return np.log10(np.maximum(mel.T, LEAST_POWER))
 
 
 def levelled(mel: np.ndarray) -> np.ndarray:

@@ -22,11 +22,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import VERSION
+from pipeline import VERSION, notices
 from pipeline.columns import columns_of
 from pipeline.errors import Stopped
 from pipeline.job import Job, fingerprint
 from pipeline.parquet import parquet_writer
+from pipeline.processors import processors
 from pipeline.rows import NOTHING, rejects
 from pipeline.spent import spent_s
 from pipeline.store import Store, open_store, sha256
@@ -47,7 +48,8 @@ class Commit:
         start = perf_counter()
         key, attempt, found = self._checked(shard)
         good = pc.equal(shard["error"], "")
-        done = shard.filter(good).select(self.columns.names).cast(self.columns)
+        good_rows = shard.filter(good)
+        done = good_rows.select(self.columns.names).cast(self.columns)
         bad = shard.filter(pc.and_(pc.invert(good), pc.not_equal(shard["error"], NOTHING)))
         if done.num_rows + bad.num_rows != found:
             raise AssertionError(f"shard {key}: {found} clips found, {done.num_rows} done, {bad.num_rows} rejected")
@@ -61,10 +63,12 @@ class Commit:
             "rejected": bad.num_rows,
             "seconds": pc.sum(done["seconds"]).as_py() or 0.0,
             "reasons": dict(Counter(bad["error"].to_pylist())),
+            "notices": notices.counted(good_rows),
             "data": self._put(f"{at}.parquet", done) if done.num_rows else None,
             "rejects": self._put(f"{at}.rejects.parquet", self._rejects(bad)) if bad.num_rows else None,
             "host": socket.gethostname(),
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "processors": processors(shard),
             "spent_s": {**spent_s(shard), "commit": round(perf_counter() - start, 6)},
             "versions": versions(),
         }

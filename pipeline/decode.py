@@ -8,6 +8,7 @@ from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
+from pipeline.channels import Cancelling
 from pipeline.choice import Choice
 from pipeline.decoders import EXPANSION, Ffmpeg, Libsndfile, most_frames
 from pipeline.errors import Reject
@@ -60,6 +61,7 @@ class Part(NamedTuple):
     frames: int | None = None  # of the video that begin in it
     fps: str | None = None
     last: bool = False  # of its sound
+    notice: str = ""  # codes of notices.py, separated by spaces: worth telling, and no reason to reject
 
 
 def parts_of(
@@ -107,7 +109,11 @@ def parts_of(
                 start = Fraction(first, hz) + at
                 end = None if ends else start + Fraction(kept_samples, rate_hz)
                 frames, fps = frames_between(video, start, end), str(video.fps)
-            yield Part(first / hz + at, last and not at, wave, lead_samples, kept_samples, reject, frames, fps, ends)
+            kept_until = begin + len(audio) if last else first + (at + clip.max_s) * hz
+            notice = "channels_cancel" if sound.cancels(first + at * hz, kept_until) else ""
+            yield Part(
+                first / hz + at, last and not at, wave, lead_samples, kept_samples, reject, frames, fps, ends, notice
+            )
             if last:
                 return
             at += clip.max_s
@@ -158,6 +164,7 @@ class Sound:
             raise Reject("no_channel", f"channel {channel} of a sound with {self.source.channels}")
         self.at, self.held = 0, np.zeros(0, np.float32)  # held: samples [at, at + len(held))
         self.blocks: Iterator[np.ndarray] | None = None
+        self.cancelling = Cancelling() if channel == "mean" and self.source.channels > 1 else None
         self.most_frames = most_frames(size, self.source.channels)
 
     def __enter__(self) -> "Sound":
@@ -180,6 +187,8 @@ class Sound:
             else:
                 pieces, self.at = [], end + len(mono)
             end += len(mono)
+            if self.cancelling is not None:
+                self.cancelling.add(end, block, mono)
             if end > LONGEST_S * self.rate_hz:
                 raise Reject("too_long", f"more than {LONGEST_S // 3600} h of sound; cut it into files")
             if end > self.most_frames:
@@ -188,6 +197,10 @@ class Sound:
         drop = min(max(start - self.at, 0), len(held))
         self.held, self.at = held[drop:], self.at + drop
         return self.held[: max(0, stop - self.at)]
+
+    def cancels(self, start: int, stop: int) -> bool:
+        """Whether the channels of samples [start, stop), which were read last, cancel in their mean."""
+        return self.cancelling is not None and self.cancelling.in_stretch(start, stop)
 
     def _mono(self, block: np.ndarray) -> np.ndarray:
         if self.channel != "mean":

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import AfterValidator
 
+from pipeline import notices, processors
 from pipeline.decode import Clip, Part
 from pipeline.errors import JobError, Reject
 from pipeline.fence import Stretch, length_s, parts_of_each
@@ -42,7 +43,8 @@ SCHEMA = pa.schema([
 
 
 def _free(carry: tuple[str, ...]) -> tuple[str, ...]:
-    taken = {*decoded((), video=True).names, *PRODUCTS, *SCHEMA.names, "end_s", "reason", "shard", "found", "spent_s"}
+    in_flight = {"end_s", "reason", "shard", "found", "spent_s", processors.COLUMN}
+    taken = {*decoded((), video=True).names, *PRODUCTS, *SCHEMA.names, *in_flight}
     for name in carry:
         if name in taken or carry.count(name) > 1:
             raise ValueError(f"there is a column {name!r} already")
@@ -217,6 +219,7 @@ def _facts(part: Any, rate_hz: int) -> dict[str, Any]:
         "rms_db": 10 * np.log10(power) if power > 0 else None,
         "lead_samples": part.lead_samples,
         "kept_samples": part.kept_samples,
+        notices.COLUMN: notices.joined(part.notice, "int_scaled" if peak > notices.INT_SCALED_PEAK else ""),
     }
 
 

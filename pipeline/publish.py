@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline import notices, processors
 from pipeline.card import card
 from pipeline.codebooks import codebook_files
 from pipeline.columns import columns_of
@@ -82,6 +83,7 @@ def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
             "reasons": dict(reasons.most_common()),
             "superseded": totals["superseded"],
         },
+        "notices": notices.summed(records, gone),
         "seconds": totals["seconds"],
         "carry": list(job.source.carried()),
         "columns": {
@@ -95,6 +97,7 @@ def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
         "rejects": reject_facts,
         "codebook": _copy_codebook(store, top, job),
         "time": time_of(records),
+        "processors": processors.summed(records),
     }
     store.put(f"{top}/report.html", dataset_page(job, plans, dataset).encode())
     store.put(f"{top}/README.md", card(dataset, f"{store.url}/{top}").encode())

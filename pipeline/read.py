@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from pipeline.job import Job
 from pipeline.plan import objects_between
+from pipeline.processors import noted
 from pipeline.rows import nothing
 from pipeline.spent import started
 
@@ -29,4 +30,4 @@ class Read:
             clips = nothing(clips.schema)
         clips = clips.append_column("shard", pa.repeat(shard["shard"], clips.num_rows))
         clips = clips.append_column("found", pa.repeat(pa.scalar(found, pa.int64()), clips.num_rows))
-        return started(clips, "read", perf_counter() - start)
+        return started(noted(clips, "read"), "read", perf_counter() - start)

@@ -13,6 +13,7 @@ from pipeline.codebooks import load_codebook
 from pipeline.heard import clip_card
 from pipeline.job import Job
 from pipeline.look import RATE_HZ, originals, picked, some_rejects, some_rows
+from pipeline.notices import MEANS as MEANS_OF_NOTICES
 from pipeline.page import Html, card, chart_card, code, figures, grid, heading, page, section, stack, steps, table, tag
 from pipeline.plan import Plan
 from pipeline.rows import PRODUCTS, arrays_of
@@ -60,6 +61,7 @@ def dataset_page(job: Job, plans: list[Plan], dataset: dict[str, Any]) -> str:
         _clips(job, plans, rows, speak),
         section("What is in it", grid(*_charts(dataset, rows, counted))),
         section("What was rejected", _rejects(dataset, some_rejects(store, top))),
+        _notices(dataset),
         section("Columns", table(("column", "type", "unit", "meaning"), _columns(dataset))),
         section("How to read it", code(how_to_read(dataset, join(store.url, top)))),
         tag("footer", f"fingerprint {dataset['fingerprint']}"),
@@ -165,6 +167,16 @@ def _rejects(dataset: dict[str, Any], examples: dict[str, list[dict[str, Any]]])
         stage = ", ".join(sorted({row["stage"] for row in examples.get(reason, [])}))
         rows.append((tag("b", reason), f"{count:,}", stage, Html("".join(some))))
     return table(("reason", "clips", "stage", "for instance"), rows)
+
+
+def _notices(dataset: dict[str, Any]) -> Html | None:
+    if not dataset["notices"]:
+        return None
+    rows = [
+        (tag("b", code), f"{notice['clips']:,}", MEANS_OF_NOTICES.get(code, ""), notice["example"] or "")
+        for code, notice in dataset["notices"].items()
+    ]
+    return section("Worth a look", table(("notice", "clips", "meaning", "for instance"), rows))
 
 
 def _columns(dataset: dict[str, Any]) -> Iterator[tuple[Any, ...]]:

@@ -8,6 +8,7 @@
 |         | lead_samples, kept_samples      | int64                         | in flight: where the context ends     |
 |         | start_s, seconds, peak, rms_db  | float64                       | place in the object, s; 0..1; dBFS    |
 |         | frames, fps                     | int64, string                 | of its video, if ``clip.video``       |
+|         | notice_codes                    | string                        | in flight: see notices.py             |
 |         | error, stage, message           | string                        | "", or why and where it was rejected  |
 | feature | feature                         | list<fixed_size_list<f, L*D>> | (T, L, D)                             |
 | token   | token                           | list<uint16 or uint32>        | (T,) codes                            |
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline import notices
 from pipeline.errors import Reject
 
 AUDIO = pa.large_list(pa.float32())
@@ -34,6 +36,7 @@ FACTS = [
 ]
 VIDEO = [pa.field("frames", pa.int64()), pa.field("fps", pa.string())]
 ERROR = [pa.field(name, pa.string()) for name in ("error", "stage", "message")]
+NOTICE = pa.field(notices.COLUMN, pa.string())
 CONTEXT = ("lead_samples", "kept_samples")
 IDS = [pa.field(name, pa.string()) for name in ("clip", "source", "label")]
 NOTHING = "nothing"  # the error of a row that stands for no clip
@@ -45,7 +48,7 @@ def decoded(carry: Sequence[str], video: bool = False) -> pa.Schema:
     carried = [pa.field(name, pa.string()) for name in carry]
     context = [pa.field(name, pa.int64()) for name in CONTEXT]
     seen = VIDEO if video else []
-    return pa.schema([*IDS, *carried, *FACTS, *seen, *context, pa.field("audio", AUDIO), *ERROR])
+    return pa.schema([*IDS, *carried, *FACTS, *seen, *context, pa.field("audio", AUDIO), NOTICE, *ERROR])
 
 
 def rejects(carry: Sequence[str]) -> pa.Schema:

@@ -1,18 +1,22 @@
 """Apply: the one class that Ray Data runs between reading and commit. Choices turn columns into columns."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from model.products import used
 from pipeline.errors import Reject
+from pipeline.processors import noted
 from pipeline.rows import arrays_of, column_of, marked, replace
 from pipeline.spent import spent
 from pipeline.watchdog import beat
 
 EMPTY = np.zeros(0, np.int8)  # column_of gives it the column's own type
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed")
 _open: dict[Any, Any] = {}  # what this worker has opened
 
 
@@ -33,7 +37,9 @@ class Apply:
         for choice in self.choices:
             beat()
             start = perf_counter()
+            used.clear()
             shard = self._one(choice, shard)
+            shard = noted(shard, choice.writes, used, getattr(choice, "gpu", False))
             shard = spent(shard, choice.writes, perf_counter() - start)
         return shard.drop_columns([name for name in self.drop if name in shard.column_names])
 
@@ -46,17 +52,15 @@ class Apply:
             shard = replace(shard, "lead_samples", pa.repeat(pa.scalar(0, pa.int64()), shard.num_rows))
         facts = [shard[name].to_pylist() for name in getattr(choice, "facts", ())]
 
-        def of(choice: Any, rows: list[int]) -> dict[int, Any]:
+        def of(work: Any, rows: list[int]) -> dict[int, Any]:
             columns = [[column[i] for i in rows] for column in (arrays, *facts)]
-            return dict(zip(rows, opened(choice)(*columns), strict=True))
+            return dict(zip(rows, work(*columns), strict=True))
 
-        made = of(choice, good)
-        if spoilt := [i for i in good if not finite(made[i])]:  # by half precision, or by a GPU
-            made |= of(in_float32(choice), spoilt)
+        made = of(opened(choice), good)
+        if spoilt := [i for i in good if not finite(made[i])]:
+            made |= again_in_float32(choice, spoilt, of)
         column, rejected = [EMPTY] * len(arrays), {}
         for i, result in made.items():
-            if not finite(result):
-                result = Reject("nan_features", f"{choice.kind} gave NaN or infinity, twice")
             if isinstance(result, Reject):
                 rejected[i] = result
             else:
@@ -80,6 +84,45 @@ def finite(result: Any) -> bool:
     """False for an array that holds NaN or infinity."""
     floats = not isinstance(result, Reject) and np.issubdtype(result.dtype, np.floating)
     return not floats or bool(np.isfinite(result).all())
+
+
+def again_in_float32(choice: Any, rows: list[int], of: Callable[[Any, list[int]], dict[int, Any]]) -> dict[int, Any]:
+    """Rows whose numbers were not finite -> each one's finite result in float32, or a Reject.
+
+    A net in half precision is opened in float32 for these rows alone and let go; one in float32 already would give the
+    same again. Where there is no memory for both nets the clip is rejected, and the run goes on.
+    """
+    exact = in_float32(choice)
+    if exact == choice or getattr(choice, "dtype", "") == "auto":  # auto is float32
+        return dict.fromkeys(rows, Reject("nan_features", f"{choice.kind} gave NaN or infinity"))
+    made: dict[int, Any] = {}
+    try:
+        work = exact.open()
+        for i in rows:  # one at a time: memory is scarce
+            beat()
+            made |= of(work, [i])
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        told = f"{choice.kind} gave NaN or infinity in {choice.dtype}, and memory is too small to try float32: {error}"
+        made = dict.fromkeys(rows, Reject("nan_features", told[:500])) | made
+    finally:
+        work = None
+        give_back_memory()
+    told = f"{choice.kind} gave NaN or infinity in {choice.dtype} and in float32"
+    return {i: result if finite(result) else Reject("nan_features", told) for i, result in made.items()}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the host or on a GPU. torch raises subclasses of RuntimeError, and that."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)
+
+
+def give_back_memory() -> None:
+    """What torch keeps of a GPU's memory that nothing uses any more."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def in_float32(choice: Any) -> Any:

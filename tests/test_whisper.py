@@ -144,7 +144,7 @@ def test_what_is_shorter_than_a_step_is_rejected(states):
 
 
 def test_a_checkpoint_of_another_kind_is_an_error_that_says_so(tmp_path):
-    with pytest.raises(JobError, match="'hubert', and no 'whisper'"):
+    with pytest.raises(JobError, match="model_type is 'hubert'; 'whisper' can be extracted"):
         Whisper(model=tiny_hubert(), states=V1).resolved()
     with pytest.raises(JobError, match=r"feature\.dim is 384; that of .* is 48"):
         Whisper(model=tiny_whisper(), states=V1, dim=384).resolved()

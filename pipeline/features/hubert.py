@@ -70,7 +70,8 @@ class HuBERT(Checkpoint):
         try:
             blocks, dim = check(weights.config)
         except ValueError as error:
-            raise JobError(f"feature.model: {self.model} is not of the HuBERT family: {error}") from error
+            raise JobError(f"feature.model: config.json of {self.model}: {error}") from error
+        self.check_prepared(weights)
         layer = blocks if self.layer == "last" else self.layer
         if max(layer if isinstance(layer, tuple) else (layer,)) > blocks:
             raise JobError(f"feature.layer: {self.model} has {blocks} blocks, numbered from 1; layer is {layer}")

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from model.blockwise import blockwise
 from model.clock import Clock
 from model.melbank import hann, mel_filters
+from model.products import product_with
 from pipeline.choice import Choice
 from pipeline.errors import Reject
 from pipeline.rows import ragged
@@ -67,10 +68,10 @@ class Mel(Choice):
         log = self.flavour == "log"
         edges_hz = () if log else (55.0, 7600.0)
         filters = mel_filters(self.clock.rate_hz, WINDOW_SAMPLES, self.bands, *edges_hz)  # (bands, 401)
-        window = hann(WINDOW_SAMPLES)
+        product, window = product_with(filters), hann(WINDOW_SAMPLES)
 
         def mel(block: np.ndarray) -> np.ndarray:  # (256, 800) -> (256, bands)
-            found = np.maximum(np.abs(rfft(block * window)) @ filters.T, FLOOR)
+            found = np.maximum(product(np.abs(rfft(block * window))), FLOOR)
             return np.log(found) if log else in_wav2lips_range(found)
 
         return lambda waves: [self._one(wave if log else raised(wave), mel) for wave in waves]
@@ -96,9 +97,9 @@ class Mel(Choice):
             return np.zeros(0, np.float32)
         import librosa
 
-        mel = np.exp(np.asarray(frames, np.float32).reshape(len(frames), self.bands).T)  # (bands, T)
-        mel = np.pad(mel, ((0, 0), (0, 3)), mode="edge")  # the last hop lies between frames, too, and all fill a window
-        stft = np.maximum(_unmel(self.clock.rate_hz, self.bands) @ mel, 0)  # (401, T + 3)
+        mel = np.exp(np.asarray(frames, np.float32).reshape(len(frames), self.bands))  # (T, bands)
+        mel = np.pad(mel, ((0, 3), (0, 0)), mode="edge")  # the last hop lies between frames, too, and all fill a window
+        stft = np.maximum(blockwise(mel, product_with(_unmel(self.clock.rate_hz, self.bands))).T, 0)  # (401, T + 3)
         hop = self.clock.hop_samples
         made = librosa.griffinlim(stft, n_iter=ROUNDS, hop_length=hop, random_state=0)[: hop * len(frames)]
         return made.astype(np.float32, copy=False)

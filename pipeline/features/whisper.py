@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from model import segments
 from model.clock import Clock
+from model.configs import sizes_of
 from pipeline.errors import JobError, Reject
 from pipeline.features.checkpoint import Checkpoint
 from pipeline.rows import ragged
@@ -43,11 +44,13 @@ class Whisper(Checkpoint):
     def resolved(self) -> "Whisper":
         """Each auto by its value, after a look at the checkpoint. JobError when it is not there or does not fit."""
         weights = describe(self.model, self.revision)
-        config = weights.config
-        if config.get("model_type") != "whisper":
-            raise JobError(f"feature.model: {self.model} is a {config.get('model_type')!r}, and no 'whisper'")
-        bands, layers = config.get("num_mel_bins", 80), config["encoder_layers"] + 1
-        return self.described(weights, layers=layers, dim=config["d_model"], bands=bands)
+        try:
+            sizes = sizes_of(weights.config, "whisper")
+        except ValueError as error:
+            raise JobError(f"feature.model: config.json of {self.model}: {error}") from error
+        bands, layers = sizes["num_mel_bins"], sizes["encoder_layers"] + 1
+        self.check_prepared(weights, bands)
+        return self.described(weights, layers=layers, dim=sizes["d_model"], bands=bands)
 
     def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:
         if "auto" in (self.sha256, self.dtype, self.layers, self.dim, self.bands):

@@ -1,0 +1,40 @@
+"""Do the channels of a sound cancel? Then their mean is nearly silent while each of them is not."""
+
+import numpy as np
+
+LEAST_RATIO = 1e-3  # of the sum's power to the loudest channel's, -30 dB; other channels that are silent leave it at 1
+LEAST_POWER = 1e-7  # mean power of the loudest channel, -70 dBFS: below it, that is silent itself
+PIECE_SAMPLES = 4096
+
+
+class Cancelling:
+    """Energies of the sum of all channels and of each of them, in pieces, and a verdict on a stretch of them."""
+
+    def __init__(self) -> None:
+        self.places = np.zeros((0, 2), int)  # of the pieces: first sample, and the one behind the last
+        self.energies = np.zeros((0, 0))  # (pieces, 1 + channels): of the sum, then of each channel
+
+    def add(self, end: int, block: np.ndarray, mean: np.ndarray) -> None:
+        """A block (N, channels) that ends before sample ``end``, and its mean (N,)."""
+        starts = np.arange(0, len(block), PIECE_SAMPLES)
+        with np.errstate(over="ignore", invalid="ignore"):  # a sound with NaN in it is rejected anyway
+            total = np.add.reduceat(mean * mean, starts) * block.shape[1] ** 2
+            channels = [np.add.reduceat(channel * channel, starts) for channel in block.T]
+        places = np.stack([starts, np.minimum(starts + PIECE_SAMPLES, len(block))], 1) + (end - len(block))
+        kept = self.energies if len(self.places) else np.zeros((0, 1 + len(channels)))
+        self.places = np.concatenate([self.places, places])
+        self.energies = np.concatenate([kept, np.stack([total, *channels], 1)])
+
+    def in_stretch(self, start: int, stop: int) -> bool:
+        """Whether they cancel in samples [start, stop). Pieces before it are forgotten."""
+        still = self.places[:, 1] > start
+        self.places, self.energies = self.places[still], self.energies[still]
+        inside = (self.places[:, 0] >= start) & (self.places[:, 1] <= stop)
+        if not inside.any():  # shorter than a piece: by the one or two that it lies in
+            inside = self.places[:, 0] < stop
+        if not inside.any():
+            return False
+        samples = np.diff(self.places[inside]).sum()
+        with np.errstate(over="ignore", invalid="ignore"):
+            total, *channels = self.energies[inside].sum(axis=0)
+        return bool(max(channels) > LEAST_POWER * samples and total < LEAST_RATIO * max(channels))

@@ -1,0 +1,69 @@
+"""Notices: things worth telling about clips that are done. Their codes travel with a clip's row, records count them.
+
+A decoder sets ``Part.notice`` to codes of ``MEANS``, separated by spaces; the column ``notice_codes`` carries them in
+flight and is not published. A shard's record holds, per code, how many of its done clips have it and a few of them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+COLUMN = "notice_codes"
+MOST_NAMED = 20  # clips that a shard's record names for each code
+NOBODY = (pa.array([], pa.string()), pa.array([], pa.string()))
+INT_SCALED_PEAK = 8.0  # 18 dB above full scale: an overdriven mix stays below it, integers written as floats do not
+MEANS = {  # code -> what is the matter, and the way out
+    "int_scaled": f"the peak is above {INT_SCALED_PEAK:g}, where full scale is 1: integers stored as floats without "
+    "scaling; divide by 32768 (16 bit) or 2147483648 (32 bit) and write the file again",
+    "channels_cancel": "the channels cancel, so their mean is nearly silent while each of them is not; take one of "
+    "them with clip.channel: 0",
+}
+
+
+def joined(*codes: str) -> str:
+    """Notices of one clip as one text: without the empty ones, each code once."""
+    return " ".join(dict.fromkeys(code for some in codes for code in some.split()))
+
+
+def counted(done: pa.Table) -> dict[str, dict[str, Any]]:
+    """Rows that are done -> code: {"clips": how many have it, "named": [[clip, source], ...] the first of them}."""
+    if COLUMN not in done.column_names:  # a dataset's rows were decoded in another run
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    rows = done.filter(pc.not_equal(pc.fill_null(done[COLUMN], ""), "")).select([COLUMN, "clip", "source"])
+    for codes, clip, source in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+        for code in codes.split():
+            notice = found.setdefault(code, {"clips": 0, "named": []})
+            notice["clips"] += 1
+            if len(notice["named"]) < MOST_NAMED:
+                notice["named"].append([clip, source])
+    return found
+
+
+def summed(records: Iterable[dict[str, Any]], gone: dict[str, tuple[pa.Array, pa.Array]]) -> dict[str, dict[str, Any]]:
+    """Records -> code: {"clips": count, "example": a clip}. ``gone``: shard -> (sources, clips) that were replaced.
+
+    Clips that a later plan replaced are not counted as far as the record names them.
+    """
+    clips: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for record in records:
+        sources, replaced = (set(array.to_pylist()) for array in gone.get(record["shard"], NOBODY))
+        for code, notice in record.get("notices", {}).items():  # records of before there were notices have none
+            still = [clip for clip, source in notice["named"] if clip not in replaced and source not in sources]
+            if count := notice["clips"] - len(notice["named"]) + len(still):
+                clips[code] += count
+                if still:
+                    examples.setdefault(code, still[0])
+    return {code: {"clips": count, "example": examples.get(code)} for code, count in sorted(clips.items())}
+
+
+def lines(notices: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """What a run says of ``dataset.json``'s notices: one line for each code."""
+    for code, notice in notices.items():
+        clips = f"{notice['clips']:,} clip{'s' * (notice['clips'] != 1)}"
+        example = f", for instance {notice['example']}" if notice["example"] else ""
+        yield f"{code}: {clips}{example}: {MEANS.get(code, code)}"
