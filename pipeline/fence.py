@@ -80,8 +80,8 @@ def _is_short(file: BinaryIO) -> bool:
 
 
 def _part(facts: list[Any], samples: Any) -> Part:
-    start_s, whole, lead, kept, _, reason, message, *video = facts
-    return Part(start_s, whole, samples, lead, kept, Reject(reason, message) if reason else None, *video)
+    start_s, whole, lead, kept, _, reason, message, *rest = facts
+    return Part(start_s, whole, samples, lead, kept, Reject(reason, message) if reason else None, *rest)
 
 
 def length_s(file: BinaryIO) -> float:

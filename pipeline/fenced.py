@@ -135,8 +135,8 @@ class Decoding:
 
 def _facts(part: Part) -> list[Any]:
     wrong = (part.reject.reason, part.reject.message) if part.reject else ("", "")
-    video = (part.frames, part.fps, part.last)
-    return [part.start_s, part.whole, part.lead_samples, part.kept_samples, len(part.audio), *wrong, *video]
+    rest = (part.frames, part.fps, part.last, part.notice)
+    return [part.start_s, part.whole, part.lead_samples, part.kept_samples, len(part.audio), *wrong, *rest]
 
 
 @lru_cache(maxsize=4)
