@@ -1,7 +1,7 @@
 """Bytes -> float32 at the rate the choice asks for, cut into clips, or a reason. By content, never by name."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 
@@ -9,10 +9,11 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.choice import Choice
+from pipeline.containers import extent_of
 from pipeline.containers.base import Reader
 from pipeline.decoders import EXPANSION, Libsndfile, most_frames
 from pipeline.errors import Reject
-from pipeline.ffmpeg import Ffmpeg
+from pipeline.ffmpeg import Ffmpeg, Gap
 from pipeline.video import Fps, frames_between, video_of
 from pipeline.whole import check_structure
 
@@ -114,8 +115,9 @@ def parts_of(
             reject = None if finite else Reject("non_finite", "the sound holds NaN or infinity")
             missing_s = sound.missing_samples(begin, begin + len(audio)) / hz
             if missing_s > clip.max_gap_s and reject is None:
-                where = f"in or around the clip from {at} s on; clip.max_gap_s is {clip.max_gap_s:g}"
-                reject = Reject("gap", f"{missing_s:.3f} s of sound are missing {where}")
+                places = [gap.start / hz for gap in sound.gaps if gap.stop > begin]
+                where = f"the first at {places[0]:.2f} s; clip.max_gap_s is {clip.max_gap_s:g}"
+                reject = Reject("gap", f"{missing_s:.3f} s of sound are missing, {where}")
             frames, fps, ends = None, None, last and end_s == math.inf
             if video is not None:
                 start = Fraction(first, hz) + at
@@ -162,14 +164,15 @@ class Sound:
         reader = Reader(file)
         if not reader.size:
             raise Reject("empty", "zero bytes")
-        extent = check_structure(reader) if check else None
+        extent = check_structure(reader) if check else extent_of(reader)
         opened = Libsndfile.opened(file, reader, extent, check)
         if opened is not None and track:
             opened.close()
             raise Reject("no_track", f"audio track {track} of a file with one; it is track 0")
-        self.source: Libsndfile | Ffmpeg | None = opened or Ffmpeg.opened(file, track, reader)
-        if self.source is None:
+        source = opened or Ffmpeg.opened(file, track, reader, extent)
+        if source is None:
             raise Reject("not_audio", "neither libsndfile nor FFmpeg finds a sound in it")
+        self.source: Libsndfile | Ffmpeg = source
         self.rate_hz: int = self.source.rate_hz
         if self.rate_hz not in RATES_HZ:
             raise Reject("bad_rate", f"{self.rate_hz} Hz; from {RATES_HZ[0]} to {RATES_HZ[-1]} can be resampled")
@@ -210,9 +213,14 @@ class Sound:
         self.held, self.at = held[drop:], self.at + drop
         return self.held[: max(0, stop - self.at)]
 
+    @property
+    def gaps(self) -> Sequence[Gap]:
+        """Where zeros stand for what is not in the file, in samples, as far as it was read."""
+        return self.source.gaps
+
     def missing_samples(self, start: int, stop: int) -> int:
         """How many of the samples [start, stop) are zeros because there is nothing in the file for them."""
-        return sum(max(0, min(gap.stop, stop) - max(gap.start, start)) for gap in self.source.gaps)
+        return sum(max(0, min(gap.stop, stop) - max(gap.start, start)) for gap in self.gaps)
 
     def _mono(self, block: np.ndarray) -> np.ndarray:
         if block.shape[1] == 1 and self.channel in ("mean", 0):

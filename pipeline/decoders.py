@@ -19,6 +19,7 @@ from pipeline.whole import another_begins
 BLOCK_FRAMES = 1 << 18
 UNKNOWN_FRAMES = (1 << 63) - 1  # what libsndfile says of a FLAC that was written to a pipe
 SEEK_EXACTLY = {"WAV", "WAVEX", "FLAC", "AIFF", "RF64", "W64", "AU", "CAF"}  # others are read from the start
+MP3S = {"MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"}
 EXPANSION, EXPANDED_BYTES = 10_000, 1 << 30  # silence in FLAC comes out 8,000 times its size; a bomb, 50,000
 
 
@@ -41,19 +42,21 @@ class Libsndfile:
         """None when it is FFmpeg's. ``check``: look through it all for other sounds behind the first."""
         import soundfile
 
-        if extent is not None and extent.sound_end is not None and (extent.patches or extent.sound_end < reader.size):
-            file = cast(BinaryIO, Mended(reader, extent.sound_end, extent.patches))
+        mended = extent is not None and extent.header != b""
+        if extent is not None and extent.sound_end is not None and (mended or extent.sound_end < reader.size):
+            file = cast(BinaryIO, Mended(reader, extent.sound_end, extent.sound_start, extent.header))
         # libsndfile reads a real file by itself, which is faster
         handle: Any = _Careful(file) if handle_of(file) is None else handle_of(file)
         try:
             sound = soundfile.SoundFile(handle, closefd=False)
         except (soundfile.LibsndfileError, TypeError):
             _check(handle)
+            if mended:
+                raise Reject("header_lies", "the sizes in its header cannot be true; save it as RF64 or W64") from None
             return None
         _check(handle)
-        # without Xing's header an MP3's length is a guess by the bit rate, and two joined files have one header; of
-        # ALAC it drops the last packet that is not full when FFmpeg wrote it
-        if sound.format == "MP3" or sound.subtype.startswith("ALAC") or not 0 < sound.frames < UNKNOWN_FRAMES:
+        # without Xing's header an MP3's length is a guess by the bit rate, and two joined files have one header
+        if sound.format == "MP3" or sound.subtype in MP3S or not 0 < sound.frames < UNKNOWN_FRAMES:
             sound.close()
             return None
         opened = cls(sound, handle)

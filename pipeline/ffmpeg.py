@@ -1,12 +1,12 @@
 """FFmpeg's decoders, by PyAV: one audio track of anything FFmpeg opens, with what is missing in it measured."""
 
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from pipeline.containers.base import Reader
-from pipeline.containers.frames import frame_bytes
+from pipeline.containers.base import Extent, Mended, Reader
+from pipeline.containers.frames import alike, frame_bytes
 from pipeline.errors import Reject
 from pipeline.whole import promised_s
 
@@ -31,7 +31,7 @@ class Gap(NamedTuple):
 class Ffmpeg:
     """One audio track. ``gaps`` grows as blocks are read: a gap is in it before its zeros come."""
 
-    def __init__(self, container: Any, track: int | None, reader: Reader) -> None:
+    def __init__(self, container: Any, track: int | None, reader: Reader, extent: Extent | None) -> None:
         self.container, self.stream, self.kind = container, track_of(container, track), container.format.name
         codec = self.stream.codec_context
         if codec is None:
@@ -39,18 +39,24 @@ class Ffmpeg:
         self.rate_hz, self.channels, self.codec = codec.sample_rate, codec.channels, codec.name
         if not self.rate_hz or not self.channels:
             raise Reject("corrupt", "FFmpeg finds a sound without a sampling rate")
-        self.promised_s = promised_s(container, self.stream, reader)
+        self.streamed = extent is not None and extent.streamed  # what its header says is no length
+        self.promised_s = 0.0 if self.streamed else promised_s(container, self.stream, reader)
+        if self.kind == "caf" and self.codec == "alac":  # FFmpeg takes off what the last packet does not have
+            self.stream.codec_context.options = {"flags2": "+skip_manual"}
         self.gaps: list[Gap] = []
+        self.header = b""  # of the first frame
         self.at = 0  # samples that came, with those of gaps
         self.end_s: float | None = None  # when the last frame ended, by the container's clock
         self.refused_s = 0.0  # what the decoder refused since that frame
 
     @classmethod
-    def opened(cls, file: BinaryIO, track: int | None, reader: Reader) -> "Ffmpeg | None":
+    def opened(cls, file: BinaryIO, track: int | None, reader: Reader, extent: Extent | None) -> "Ffmpeg | None":
         """None when FFmpeg finds neither a sound nor a film. Raises Reject ``no_sound`` of a film without sound."""
         import av
 
         av.logging.set_level(av.logging.PANIC)  # what is wrong is said by the reject, once
+        if extent is not None and extent.end is not None and extent.end < reader.size:
+            file = cast(BinaryIO, Mended(reader, extent.end))  # what follows is no sound
         file.seek(0)
         try:
             container = av.open(file, mode="r", metadata_errors="ignore")
@@ -58,7 +64,7 @@ class Ffmpeg:
             return None
         try:
             if container.streams.audio:
-                return cls(container, track, reader)
+                return cls(container, track, reader, extent)
             if container.streams.video and not any(name in container.format.name for name in PICTURES):
                 raise Reject("no_sound", "there is a video in it, and no sound")
         except av.FFmpegError as error:
@@ -83,10 +89,12 @@ class Ffmpeg:
         to_float: dict[str, Any] = {}  # by the layout of the channels
         last, refusal = None, None
         try:
-            for packet in self.container.demux(self.stream):
-                last = packet if packet.size else last
+            for packet in self._packets():
+                if packet.size:
+                    last = packet
+                    self.header = self.header or (bytes(packet)[:8] if self.kind in HEADED else b"-")
                 try:
-                    frames = packet.decode()
+                    frames = self.stream.codec_context.decode(packet if packet.size else None)
                 except av.error.EOFError:
                     break
                 except (av.FFmpegError, ValueError) as error:
@@ -109,6 +117,15 @@ class Ffmpeg:
         self._check_last(last)
         yield from self._zeros(self.refused_s)
         self._check_length()
+
+    def _packets(self) -> Iterator[Any]:
+        """The packets of the track, and an empty one at the end for what the decoder still holds."""
+        import av
+
+        try:
+            yield from self.container.demux(self.stream)
+        except av.error.BlockingIOError:  # it looks in vain for a packet in what follows the last one
+            yield av.Packet(0)
 
     def _hole_before(self, frame: Any) -> float:
         """Seconds of sound that are missing between the last frame and this one. Reject when the rate changes."""
@@ -142,16 +159,21 @@ class Ffmpeg:
 
     def _seconds_of(self, packet: Any) -> float:
         """How long the sound in a refused packet is; 0 of bytes between frames that are no frame."""
-        if self.kind in FRAMED and not frame_bytes(self.codec, bytes(packet)[:8]):
+        if self.kind in FRAMED and not self._frame_bytes(packet):
             return 0.0
         return float(packet.duration * packet.time_base) if packet.duration else 0.0
+
+    def _frame_bytes(self, packet: Any) -> int:
+        """The length that a packet's header gives; 0 when it does not begin as the frames of this sound do."""
+        head = bytes(packet)[:8]
+        return frame_bytes(self.codec, head) if alike(self.codec, head, self.header) else 0
 
     def _check_last(self, packet: Any) -> None:
         if packet is None:
             return
-        if self.kind in HEADED and (length := frame_bytes(self.codec, bytes(packet)[:8])) > packet.size:
+        if self.kind in HEADED and (length := self._frame_bytes(packet)) > packet.size:
             raise Reject("truncated", f"its last frame has {packet.size:,} of {length:,} bytes")
-        if packet.is_corrupt:
+        if packet.is_corrupt and not (self.streamed or self.codec.startswith("pcm")):
             raise Reject("truncated", "its last packet breaks off")
 
     def _check_length(self) -> None:

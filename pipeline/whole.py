@@ -22,7 +22,7 @@ BEGINS = {
     "FLAC": re.compile(rb"fLaC[\0\x80]\0\0\x22"),  # and the block that describes it (RFC 9639, section 8)
 }
 TELLS_LENGTH = (  # FFmpeg's names of containers whose headers say how long the sound is; of others it but guesses
-    "mov,mp4", "avi", "asf", "tta", "wv", "flv", "aiff", "caf", "ape", "mpc", "tak", "xwma", "wsvqa",
+    "mov,mp4", "avi", "asf", "tta", "wv", "flv", "aiff", "caf", "ape", "mpc", "tak", "mxf",
 )  # fmt: skip
 
 

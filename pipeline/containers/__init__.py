@@ -10,7 +10,7 @@ from pipeline.containers.flac import flac
 from pipeline.containers.matroska import matroska
 from pipeline.containers.mp4 import mp4
 from pipeline.containers.ogg import ogg
-from pipeline.containers.others import flv, mpegts, tta, wavpack
+from pipeline.containers.others import flv, mpegts, sox, tta, wavpack
 from pipeline.containers.riff import W64_RIFF, rf64, riff, w64
 
 SEARCHED_BYTES = 1 << 20  # at a time
@@ -19,20 +19,21 @@ BEGINNINGS: tuple[tuple[bytes, Callable[[Reader], Extent | None]], ...] = (
     (b"RIFF", riff), (b"RF64", rf64), (b"BW64", rf64), (W64_RIFF, w64), (b"FORM", form), (b"caff", caf),
     (b".snd", au), (b"dns.", au), (b"Creative Voice File\x1a", voc), (b"NIST_1A", nist), (b"2BIT", avr),
     (b"OggS", ogg), (b"fLaC", flac), (HEADER, asf), (b"\x1a\x45\xdf\xa3", matroska), (b"FLV", flv), (b"TTA1", tta),
-    (b"wvpk", wavpack), (b"G", mpegts),
+    (b"wvpk", wavpack), (b".SoX", sox), (b"XoS.", sox), (b"G", mpegts),
 )  # fmt: skip
 SECOND = re.compile(  # what a sound begins with, of any kind, where it cannot be mistaken
     rb"RIFF....(?:WAVE|AVI )|(?:RF64|BW64)....WAVEds64|" + AIFF_MARK + rb"|FORM....(?:8SVX|16SV)|" + AU_MARK +
     rb"|caff\0[\x01\x02]\0\0desc|Creative Voice File\x1a|fLaC[\0\x80]\0\0\x22|OggS\0\x02|NIST_1A\n|\x1a\x45\xdf\xa3[\x80-\xff\x01\x40]"
-    rb"|\0\0\0[\x10-\x40]ftyp|FLV\x01[\x01\x04\x05]\0\0\0\x09|TTA1[\x01\x02]\0|" + re.escape(HEADER) + rb"|" + re.escape(W64_RIFF),
+    rb"|\0\0\0[\x10-\x40]ftyp|FLV\x01[\x01\x04\x05]\0\0\0\x09|TTA1[\x01\x02]\0|\.SoX[\x1c-\xff]\0\0\0|wvpk....[\x02-\x10]\x04......\0\0\0\0|2BIT.{8}(?:\0\0|\xff\xff)\0[\x08\x10]|" + re.escape(HEADER) + rb"|" + re.escape(W64_RIFF),
     re.DOTALL,
 )  # fmt: skip
-SELVES = {  # what containers without sizes begin with, by FFmpeg's name for them
-    "wtv": bytes.fromhex("b7d800203749da11a64e0007e95ead8d"),
-    "nut": b"nut/multimedia container\0",
-    "rm": b".RMF\0\0\0",
-    "sox": b".SoX",
-}
+SELVES = (  # what containers without sizes begin with: WTV, NUT, RealMedia, AMR
+    bytes.fromhex("b7d800203749da11a64e0007e95ead8d"),
+    b"nut/multimedia container\0",
+    b".RMF\0\0\0",
+    b"#!AMR\n",
+    b"#!AMR-WB\n",
+)
 
 
 def extent_of(reader: Reader) -> Extent | None:
@@ -47,7 +48,7 @@ def extent_of(reader: Reader) -> Extent | None:
         return flac(reader)
     if head[4:5] == b"G":
         return mpegts(reader)
-    return None
+    return next((Extent("other", marks=re.escape(mark)) for mark in SELVES if head.startswith(mark)), None)
 
 
 def second_at(reader: Reader, extent: Extent) -> int | None:

@@ -16,6 +16,7 @@ INDEXES = {
         "d03fb73c4a0c034895 3dedf7b6228f0c".replace(" ", ""),
     )
 }
+STREAM_END, END_BYTES = bytes.fromhex("24450800"), 12  # the chunk that FFmpeg writes behind the last packet
 LIVE = 1  # flag of what is sent as it is made: sizes are not known
 
 
@@ -32,6 +33,8 @@ def asf(reader: Reader) -> Extent:
     size, packets = struct.unpack_from("<Q", data, 16)[0], struct.unpack_from("<Q", data, 40)[0]
     if flags & LIVE or size <= 50:
         there = reader.size - head_bytes - 50
+        if reader.at(reader.size - END_BYTES, 4) == STREAM_END:
+            there -= END_BYTES
         rest = there % packet_bytes if packet_bytes else 0
         if rest and not _behind_packets(reader, head_bytes + 50, packet_bytes):
             return Extent("ASF", None, f"its last packet has {rest:,} of {packet_bytes:,} bytes")

@@ -1,7 +1,7 @@
 """Bytes at any place of a file, and what the structure of a container says about where it ends."""
 
 import os
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from pipeline.seekable import Seekable
 
@@ -9,13 +9,16 @@ HEAD_BYTES = 4096  # read once for every sound
 FETCHED_BYTES = 64 << 20  # a longer object that is not a local file is not read twice to be searched
 
 
+UNSIZED = ("other", "FLAC", "Ogg", "MPEG-TS", "NIST", "AVR", "WavPack", "FLV")  # have no sizes, or not for all there is
+
+
 class Extent(NamedTuple):
     """What a container's own sizes say. Nothing is decoded for it.
 
     ``end``: the byte behind its last one; None where it does not say (written to a pipe).
     ``missing``: in words, why it cannot be all there; "" when nothing is missing.
-    ``sound_end``: only where the sizes in the header are wrong or unknown and the right one is known: the byte behind
-    the last sample; ``patches`` are the bytes that a header with the right sizes has in place of those at these places.
+    ``sound_end``: the byte behind the last sample, where decoders do not find it by themselves. When the sizes in the
+    header are wrong, ``header`` is one with the right sizes, to be read in place of all before ``sound_start``.
     ``marks``: what a second sound of this kind would begin with, when that can stand before ``end`` as well.
     """
 
@@ -23,8 +26,14 @@ class Extent(NamedTuple):
     end: int | None = None
     missing: str = ""
     sound_end: int | None = None
-    patches: tuple[tuple[int, bytes], ...] = ()
+    sound_start: int = 0
+    header: bytes = b""
     marks: bytes = b""
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the sizes and lengths in its header are none."""
+        return self.end is None and self.container not in UNSIZED
 
 
 def cut(container: str, end: int, size: int, what: str = "its sizes promise") -> Extent:
@@ -59,18 +68,17 @@ class Reader:
 
 
 class Mended(Seekable):
-    """A file up to a byte, with other bytes in some places: what is behind a sound is not its last samples."""
+    """Bytes [start, end) of a file behind another header; what follows the sound is not its last samples."""
 
-    def __init__(self, reader: Reader, end: int, patches: tuple[tuple[int, bytes], ...] = ()) -> None:
-        super().__init__(min(end, reader.size))
-        self.reader, self.patches = reader, patches
+    def __init__(self, reader: Reader, end: int, start: int = 0, header: bytes = b"") -> None:
+        super().__init__(len(header) + min(end, reader.size) - start)
+        self.reader, self.start, self.header = reader, start, header
 
-    def readinto(self, into) -> int:  # type: ignore[no-untyped-def,override]
-        data = bytearray(self.reader.at(self.at, max(0, min(len(into), self.size - self.at))))
-        for place, right in self.patches:
-            for i, byte in enumerate(right, place - self.at):
-                if 0 <= i < len(data):
-                    data[i] = byte
+    def readinto(self, into: Any) -> int:
+        count = max(0, min(len(into), self.size - self.at))
+        data = self.header[self.at : self.at + count]
+        if not data:
+            data = self.reader.at(self.start + self.at - len(self.header), count)
         into[: len(data)] = data
         self.at += len(data)
         return len(data)

@@ -4,7 +4,7 @@ import re
 import struct
 
 from pipeline.containers.base import Extent, Reader, cut
-from pipeline.containers.riff import MANY, is_piped
+from pipeline.containers.riff import MANY, WRAPS, is_piped
 
 UNKNOWN = (1 << 64) - 1  # of CAF: the data go on to the end
 VOC_END = 0
@@ -73,8 +73,9 @@ def au(reader: Reader) -> Extent | None:
     end = begin + size
     if end > reader.size:
         return cut("AU", end, reader.size)
-    if reader.size - end >= 1 << 32:
-        return Extent("AU", None, f"its size of 32 bits cannot be true: {reader.size - end:,} bytes follow")
+    if reader.size - end >= WRAPS:
+        true_end = end + (reader.size - end) // WRAPS * WRAPS
+        return Extent("AU", true_end, "", true_end, 12, reader.head[:8] + b"\xff\xff\xff\xff")
     return Extent("AU", end)
 
 

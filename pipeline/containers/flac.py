@@ -1,12 +1,13 @@
 """FLAC (RFC 9639): does the last frame end where the header says that the sound does?"""
 
 import re
+from functools import cache
 from typing import NamedTuple
 
 from pipeline.containers.base import Extent, Reader, id3_bytes
 
 SYNC = re.compile(rb"\xff[\xf8\xf9]")
-TAIL_BYTES = 1 << 16  # where the last frame is looked for, or the longest frame
+TAIL_BYTES, MOST_TAIL_BYTES = 1 << 16, 1 << 23  # where the last frame is looked for
 SIZES = {1: 192, **{code: 144 << code for code in range(2, 6)}, **{code: 1 << code for code in range(8, 16)}}
 
 
@@ -44,28 +45,20 @@ def goes_on(reader: Reader) -> bool:
     stream = stream_of(reader)
     if stream is None or not stream.total_frames:
         return False
-    window = max(TAIL_BYTES, 2 * stream.frame_bytes) if stream.frame_bytes < 1 << 22 else TAIL_BYTES
-    if stream.frame_bytes:
-        window = min(window, 2 * stream.frame_bytes + 4096)
+    window = min(MOST_TAIL_BYTES, 2 * stream.frame_bytes + 4096) if stream.frame_bytes else TAIL_BYTES
     tail = reader.at(max(0, reader.size - window), window)
-    return any(frame.stop > stream.total_frames for frame in frames_in(tail, stream))
-
-
-def frames_in(data: bytes, stream: Stream) -> list[Frame]:
-    """Frames whose header is found in data, and that are followed by the right one, or are alone at their end."""
-    found = []
-    for match in SYNC.finditer(data):
-        if frame := frame_at(data, match.start(), stream):
-            found.append((match.start(), frame))
-    if not found:
-        return []
-    # a header by chance, one in 256 of what looks like it, does not continue the frame before it
-    chained = [
-        later[1]
-        for sooner, later in zip(found, found[1:], strict=False)
-        if later[1].start == sooner[1].stop and later[0] > sooner[0]
-    ]
-    return chained
+    behind: Frame | None = None  # what follows, in the file, the frame that is looked at
+    for match in reversed([*SYNC.finditer(tail)]):
+        frame = frame_at(tail, match.start(), stream)
+        if frame is None:
+            continue
+        if frame.stop == stream.total_frames:
+            return False
+        # one in 256 of the bytes that look like a header has the right check sum, but does not continue another frame
+        if (behind is not None and behind.start == frame.stop) or not frame.start:
+            return max(frame.stop, behind.stop if behind else 0) > stream.total_frames
+        behind = frame
+    return False
 
 
 def frame_at(data: bytes, at: int, stream: Stream) -> Frame | None:
@@ -96,10 +89,19 @@ def frame_at(data: bytes, at: int, stream: Stream) -> Frame | None:
 
 
 def crc8(data: bytes) -> int:
-    """The check sum of a frame's header: x^8 + x^2 + x + 1 (section 9.1.8)."""
+    """The check sum of a frame's header (section 9.1.8)."""
     value = 0
     for byte in data:
-        value ^= byte
+        value = _crc8_table()[value ^ byte]
+    return value
+
+
+@cache
+def _crc8_table() -> bytes:
+    """Of x^8 + x^2 + x + 1."""
+    table = []
+    for value in range(256):
         for _ in range(8):
             value = (value << 1 ^ 0x107) if value & 0x80 else value << 1
-    return value
+        table.append(value)
+    return bytes(table)

@@ -20,17 +20,26 @@ def frame_bytes(codec: str, head: bytes) -> int:
     """The length that a frame's header gives; 0 when there is no header of that codec, or it does not say."""
     if codec.startswith(("mp3", "mp2", "mp1")):
         return _mpeg(head)
-    if codec == "aac":
+    if codec in ("aac", "aac_latm"):
         return _adts(head) or _latm(head)
     if codec in ("ac3", "eac3"):
         return _ac3(head)
-    if codec == "dts" and head[:4] == b"\x7f\xfe\x80\x01" and len(head) >= 8:
+    if codec == "dca" and head[:4] == b"\x7f\xfe\x80\x01" and len(head) >= 8:
         return ((head[5] & 3) << 12 | head[6] << 4 | head[7] >> 4) + 1
     if codec in ("amr_nb", "amrnb") and head:
         return AMR_BYTES[head[0] >> 3 & 15]
     if codec in ("amr_wb", "amrwb") and head:
         return AMR_WB_BYTES[head[0] >> 3 & 15]
     return 0
+
+
+def alike(codec: str, head: bytes, first: bytes) -> bool:
+    """Whether two headers of frames can be of one sound: other bytes seldom look like the frames before them."""
+    if codec.startswith(("mp3", "mp2", "mp1")):
+        return head[1:2] == first[1:2] and (head + b"\0\0\0")[2] & 0x0C == (first + b"\0\0\0")[2] & 0x0C
+    if codec == "aac" and first[:1] == b"\xff":
+        return head[1:2] == first[1:2] and (head + b"\0\0\0")[2] & 0xFC == (first + b"\0\0\0")[2] & 0xFC
+    return True
 
 
 def _mpeg(head: bytes) -> int:

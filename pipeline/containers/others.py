@@ -65,6 +65,18 @@ def wavpack(reader: Reader) -> Extent | None:
     return Extent("WavPack", at)
 
 
+def sox(reader: Reader) -> Extent | None:
+    """SoX's own format: samples of 32 bits, and how many of them."""
+    if len(reader.head) < 16:
+        return None
+    order = "<" if reader.head[:1] == b"." else ">"
+    head_bytes, samples = struct.unpack_from(order + "IQ", reader.head, 4)
+    if not 0 < samples < 1 << 48:
+        return Extent("SoX", marks=rb"\.SoX|XoS\.")
+    end = 4 + head_bytes + 4 * samples
+    return cut("SoX", end, reader.size) if end > reader.size else Extent("SoX", end, "", end)
+
+
 def mpegts(reader: Reader) -> Extent | None:
     """MPEG transport stream: packets of one length, none of which says that it is the last."""
     for length in TS_BYTES:

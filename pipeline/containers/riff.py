@@ -1,5 +1,6 @@
 """RIFF and its kin: WAV, RF64 and BW64, Sony's W64, AVI. Chunks with their sizes, of 32 or 64 bits."""
 
+import re
 import struct
 
 from pipeline.containers.base import Extent, Reader, cut
@@ -9,7 +10,7 @@ PIPED = ((0x7FFF_0000, 0x8001_0000), (0xFFFF_0000, WRAPS))  # sizes that writers
 MANY = 10_000  # chunks, before one gives up
 W64_RIFF, W64_WAVE = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00", b"wave\xf3\xac\xd3\x11"
 W64_DATA = b"data\xf3\xac\xd3\x11"
-WAV_MARK = rb"(?s:RIFF....WAVE(?:fmt |JUNK|bext|LIST))"
+WAV_MARK = rb"(?s:(?:RIFF|RF64|BW64)....WAVE(?:fmt |JUNK|bext|LIST|ds64))"
 
 
 def is_piped(size: int) -> bool:
@@ -34,14 +35,18 @@ def rf64(reader: Reader) -> Extent | None:
 
 
 def wav(reader: Reader, name: str, at: int, data64: int | None) -> Extent:
-    claimed = struct.unpack_from("<I", reader.head, 4)[0]
+    """``data64``: the size of the sound that a chunk of 64 bits gives."""
+    claimed, form = struct.unpack_from("<I", reader.head, 4)[0], b""
     for _ in range(MANY):
         chunk = reader.at(at, 8)
         if len(chunk) < 8:
             return cut(name, 8 + claimed, reader.size) if not is_piped(claimed) else Extent(name)
         size = struct.unpack_from("<I", chunk, 4)[0]
         if chunk[:4] == b"data":
-            return _wav_data(reader, name, at, size, data64, claimed)
+            extent = _wav_data(reader, name, at, size, data64, claimed)
+            return extent if extent.sound_end is None else extent._replace(header=_header(form, extent))
+        if chunk[:4] == b"fmt ":
+            form = reader.at(at + 8, min(size, 4096))
         at += 8 + size + size % 2
     return Extent(name)
 
@@ -50,25 +55,33 @@ def _wav_data(reader: Reader, name: str, at: int, size: int, data64: int | None,
     begin, there = at + 8, reader.size - at - 8
     if data64 is not None:
         if data64 == 0 or data64 >= 1 << 62:  # read it as a WAV that was written to a pipe
-            return Extent(name, None, "", reader.size, ((0, b"RIFF\xff\xff\xff\xff"), (12, b"JUNK")), WAV_MARK)
+            return Extent(name, None, "", reader.size, begin, marks=WAV_MARK)
         size = data64
     elif is_piped(size):
-        return Extent(name, marks=WAV_MARK)
+        return Extent(name, None, "", reader.size if there >= PIPED[1][0] else None, begin, marks=WAV_MARK)
     end = begin + size
     if size > there:
         return cut(name, end, reader.size)
     if data64 is None and there - size >= WRAPS:
         true_end = begin + size + (there - size) // WRAPS * WRAPS
-        return Extent(name, true_end, "", true_end, ((4, b"\xff\xff\xff\xff"), (at + 4, b"\xff\xff\xff\xff")))
+        return Extent(name, true_end, "", true_end, begin)
     riff_end = 8 + claimed
     return Extent(name, max(end, riff_end) if data64 is None and riff_end <= reader.size else end)
+
+
+def _header(form: bytes, extent: Extent) -> bytes:
+    """The beginning of an RF64 (EBU Tech 3306) with a sound of the right size."""
+    size = (extent.sound_end or 0) - extent.sound_start
+    chunks = b"WAVEds64" + struct.pack("<IQQQI", 28, size + 72 + len(form), size, 0, 0)
+    chunks += b"fmt " + struct.pack("<I", len(form)) + form + b"data\xff\xff\xff\xff"
+    return b"RF64\xff\xff\xff\xff" + chunks
 
 
 def w64(reader: Reader) -> Extent | None:
     """Sony Wave64: chunks named by 16 bytes, sizes of 64 bits that count their own header."""
     if reader.head[24:32] != W64_WAVE:
         return None
-    at = 40
+    at, form = 40, b""
     for _ in range(MANY):
         chunk = reader.at(at, 24)
         if len(chunk) < 24:
@@ -76,12 +89,14 @@ def w64(reader: Reader) -> Extent | None:
         size = struct.unpack_from("<Q", chunk, 16)[0]
         if chunk[:8] == W64_DATA:
             break
+        if chunk[:4] == b"fmt ":
+            form = reader.at(at + 24, min(size - 24, 4096))
         at += max(24, size) + -size % 8
     else:
         return Extent("W64")
     if size <= 24 or size >= 1 << 62:  # written to a pipe
-        right = struct.pack("<Q", reader.size), struct.pack("<Q", reader.size - at)
-        return Extent("W64", None, "", reader.size, ((16, right[0]), (at + 16, right[1])), W64_RIFF.replace(b".", b"\\."))
+        extent = Extent("W64", None, "", reader.size, at + 24, marks=re.escape(W64_RIFF))
+        return extent._replace(header=_header(form, extent))
     end = at + size
     return cut("W64", end, reader.size) if end > reader.size else Extent("W64", end, "", end)
 
