@@ -113,7 +113,7 @@ def parts_of(
             kept_samples = len(wave) - lead_samples if last else clip.max_s * rate_hz
             finite = np.isfinite(audio).all()
             reject = None if finite else Reject("non_finite", "the sound holds NaN or infinity")
-            missing_s = sound.missing_samples(begin, begin + len(audio)) / hz
+            missing_s = sound.missing_samples(begin, begin + len(audio)) / hz if sound.gaps else 0.0
             if missing_s > clip.max_gap_s and reject is None:
                 places = [gap.start / hz for gap in sound.gaps if gap.stop > begin]
                 where = f"the first at {places[0]:.2f} s; clip.max_gap_s is {clip.max_gap_s:g}"

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from pipeline.containers.base import Extent, Mended, Reader, handle_of
+from pipeline.containers.base import Extent, Mended, Reader
 from pipeline.errors import Reject
 from pipeline.ffmpeg import Gap
 from pipeline.whole import another_begins
@@ -46,7 +46,9 @@ class Libsndfile:
         if extent is not None and extent.sound_end is not None and (mended or extent.sound_end < reader.size):
             file = cast(BinaryIO, Mended(reader, extent.sound_end, extent.sound_start, extent.header))
         # libsndfile reads a real file by itself, which is faster
-        handle: Any = _Careful(file) if handle_of(file) is None else handle_of(file)
+        handle: Any = reader.handle
+        if file is not reader.file or handle is None:
+            handle = _Careful(file)
         try:
             sound = soundfile.SoundFile(handle, closefd=False)
         except (soundfile.LibsndfileError, TypeError):

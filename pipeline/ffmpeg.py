@@ -44,6 +44,7 @@ class Ffmpeg:
         if self.kind == "caf" and self.codec == "alac":  # FFmpeg takes off what the last packet does not have
             self.stream.codec_context.options = {"flags2": "+skip_manual"}
         self.gaps: list[Gap] = []
+        self.timed, self.tick_s = self.kind.startswith(TIMED), float(self.stream.time_base)
         self.header = b""  # of the first frame
         self.at = 0  # samples that came, with those of gaps
         self.end_s: float | None = None  # when the last frame ended, by the container's clock
@@ -86,15 +87,17 @@ class Ffmpeg:
         """
         import av
 
-        to_float: dict[str, Any] = {}  # by the layout of the channels
-        last, refusal = None, None
+        to_float: Any = None
+        last, refusal, headed = None, None, self.kind in HEADED
+        decode = self.stream.codec_context.decode
         try:
-            for packet in self._packets():
+            for packet in self._packets() if self.kind == "mpegts" else self.container.demux(self.stream):
                 if packet.size:
                     last = packet
-                    self.header = self.header or (bytes(packet)[:8] if self.kind in HEADED else b"-")
+                    if not self.header and headed:
+                        self.header = bytes(packet)[:8]
                 try:
-                    frames = self.stream.codec_context.decode(packet if packet.size else None)
+                    frames = decode(packet)
                 except av.error.EOFError:
                     break
                 except (av.FFmpegError, ValueError) as error:
@@ -102,17 +105,20 @@ class Ffmpeg:
                     self.refused_s += self._seconds_of(packet)
                     continue
                 for frame in frames:
-                    yield from self._zeros(self._hole_before(frame))
-                    layout = frame.layout.name
-                    if layout not in to_float:
+                    if self.timed or self.refused_s or frame.sample_rate != self.rate_hz:
+                        yield from self._zeros(self._hole_before(frame))
+                    try:
+                        plains = to_float.resample(frame)
+                    except (AttributeError, ValueError):  # none yet; or it takes frames with the channels of the first one
                         # packed, for PyAV reads past the table of its planes when there are eight channels or more
-                        to_float[layout] = av.AudioResampler(format="flt")
-                    for plain in to_float[layout].resample(frame):
+                        to_float = av.AudioResampler(format="flt")
+                        plains = to_float.resample(frame)
+                    for plain in plains:
                         self.at += plain.samples
                         yield plain.to_ndarray().reshape(plain.samples, -1)  # (N, channels)
         except (av.FFmpegError, ValueError) as error:
             raise Reject("corrupt", f"FFmpeg: {error}") from error
-        if refusal is not None and not to_float:
+        if refusal is not None and to_float is None:
             raise Reject("corrupt", f"FFmpeg: {refusal}")
         self._check_last(last)
         yield from self._zeros(self.refused_s)
@@ -133,8 +139,8 @@ class Ffmpeg:
             where = f"from {self.rate_hz:,} to {frame.sample_rate:,} Hz at {self.at / self.rate_hz:.2f} s"
             raise Reject("rate_changes", f"its sampling rate changes {where}; split it there, or convert it")
         lasts_s, hole_s, start_s = frame.samples / self.rate_hz, self.refused_s, None
-        if frame.pts is not None and self.kind.startswith(TIMED):
-            start_s = float(frame.pts * frame.time_base)
+        if self.timed and frame.pts is not None:
+            start_s = frame.pts * self.tick_s
             if self.end_s is not None:
                 hole_s = start_s - self.end_s
                 spliced = self.kind.startswith("mpegts") and hole_s > SPLICE_S

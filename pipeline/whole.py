@@ -8,7 +8,7 @@ several sounds in one file, or read the second one's header as sound. It is foun
 import re
 from typing import Any, BinaryIO
 
-from pipeline.containers import extent_of, places, second_at
+from pipeline.containers import extent_of, first_of, second_at
 from pipeline.containers.base import Extent, Reader, handle_of, id3_bytes, size_of
 from pipeline.containers.flac import goes_on
 from pipeline.containers.ogg import TAILS_BYTES, first_pages, sounds_in
@@ -18,8 +18,8 @@ __all__ = ["another_begins", "check_structure", "handle_of", "promised_s", "size
 
 MP3_SILENCE_SAMPLES = 529 + 2 * 1152  # at most: what an encoder puts before and behind a sound, and decoders drop
 BEGINS = {
-    "OGG": re.compile(rb"OggS\0\x02"),
-    "FLAC": re.compile(rb"fLaC[\0\x80]\0\0\x22"),  # and the block that describes it (RFC 9639, section 8)
+    "OGG": (b"OggS\0\2",),
+    "FLAC": (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22"),  # and the block that describes it (RFC 9639, section 8)
 }
 TELLS_LENGTH = (  # FFmpeg's names of containers whose headers say how long the sound is; of others it but guesses
     "mov,mp4", "avi", "asf", "tta", "wv", "flv", "aiff", "caf", "ape", "mpc", "tak", "mxf",
@@ -33,7 +33,7 @@ def check_structure(reader: Reader) -> Extent | None:
         return None
     if extent.missing:
         raise Reject("truncated", f"{extent.container}: {extent.missing}")
-    if (place := second_at(reader, extent)) is not None and extent.container not in ("FLAC", "Ogg"):
+    if (place := second_at(reader, extent)) is not None:
         raise Reject("joined", f"a second sound begins at byte {place:,}; split it")
     return extent
 
@@ -49,12 +49,12 @@ def another_begins(sound: Any, reader: Reader) -> bool:
         return False
     if sound.format == "FLAC":
         first = id3_bytes(reader.head) + 4
-        return (reader.cheap and next(places(reader, marks, first), None) is not None) or goes_on(reader)
+        return (reader.cheap and first_of(marks, reader, first) is not None) or goes_on(reader)
     pages = first_pages(reader)
     if sounds_in(reader) > 1:
         return True
     if reader.cheap:
-        return next(places(reader, marks, sum(map(len, pages))), None) is not None
+        return first_of(marks, reader, sum(map(len, pages))) is not None
     tail = reader.at(max(0, reader.size - TAILS_BYTES[0]), TAILS_BYTES[0])
     last = tail[max(0, tail.rfind(b"OggS\0")) :]
     return last[14:18] not in {page[14:18] for page in pages}  # their numbers

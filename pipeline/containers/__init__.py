@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterator
+from os.path import commonprefix
 
 from pipeline.containers.asf import HEADER, asf
-from pipeline.containers.base import Extent, Reader, id3_bytes
+from pipeline.containers.base import Extent, Reader
 from pipeline.containers.chunks import AIFF_MARK, AU_MARK, au, avr, caf, form, nist, voc
 from pipeline.containers.flac import flac
 from pipeline.containers.matroska import matroska
@@ -48,7 +49,7 @@ def extent_of(reader: Reader) -> Extent | None:
         return flac(reader)
     if head[4:5] == b"G":
         return mpegts(reader)
-    return next((Extent("other", marks=re.escape(mark)) for mark in SELVES if head.startswith(mark)), None)
+    return next((Extent("other", marks=(mark,)) for mark in SELVES if head.startswith(mark)), None)
 
 
 def second_at(reader: Reader, extent: Extent) -> int | None:
@@ -56,19 +57,31 @@ def second_at(reader: Reader, extent: Extent) -> int | None:
     if extent.end is None:
         if not extent.marks or not reader.cheap:
             return None
-        return next(places(reader, re.compile(extent.marks, re.DOTALL), max(1, id3_bytes(reader.head))), None)
+        return first_of(extent.marks, reader, 12)
     if extent.marks:
         return extent.end
     if extent.end >= reader.size:
         return None
-    return next(places(reader, SECOND, extent.end), None)
+    for at, piece in _pieces(reader, extent.end):
+        if match := SECOND.search(piece):
+            return at + match.start()
+    return None
 
 
-def places(reader: Reader, marks: re.Pattern[bytes], at: int) -> Iterator[int]:
-    """Where marks are found, from a byte on; in pieces that overlap by more than the longest mark."""
+def first_of(marks: tuple[bytes, ...], reader: Reader, start: int) -> int | None:
+    """About where one of several marks stands first, from a byte on."""
+    shared = commonprefix(marks)
+    for at, piece in _pieces(reader, start):
+        if shared and shared not in piece:
+            continue
+        found = [place for mark in marks if (place := piece.find(mark)) >= 0]
+        if found:
+            return at + min(found)
+    return None
+
+
+def _pieces(reader: Reader, at: int) -> Iterator[tuple[int, bytes]]:
+    """The file from a byte on, in pieces that overlap by more than the longest mark."""
     while at < reader.size:
-        piece = reader.at(at, SEARCHED_BYTES + OVERLAP_BYTES)
-        for match in marks.finditer(piece):
-            if match.start() < SEARCHED_BYTES:
-                yield at + match.start()
+        yield at, reader.at(at, SEARCHED_BYTES + OVERLAP_BYTES)
         at += SEARCHED_BYTES

@@ -38,7 +38,7 @@ def asf(reader: Reader) -> Extent:
         rest = there % packet_bytes if packet_bytes else 0
         if rest and not _behind_packets(reader, head_bytes + 50, packet_bytes):
             return Extent("ASF", None, f"its last packet has {rest:,} of {packet_bytes:,} bytes")
-        return Extent("ASF", marks=HEADER)
+        return Extent("ASF", marks=(HEADER,))
     end = head_bytes + max(size, 50 + packets * packet_bytes)
     while end < reader.size and (thing := reader.at(end, 24))[:16] in INDEXES:
         end += max(24, struct.unpack_from("<Q", thing, 16)[0]) if len(thing) == 24 else 24

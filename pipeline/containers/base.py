@@ -19,7 +19,7 @@ class Extent(NamedTuple):
     ``missing``: in words, why it cannot be all there; "" when nothing is missing.
     ``sound_end``: the byte behind the last sample, where decoders do not find it by themselves. When the sizes in the
     header are wrong, ``header`` is one with the right sizes, to be read in place of all before ``sound_start``.
-    ``marks``: what a second sound of this kind would begin with, when that can stand before ``end`` as well.
+    ``marks``: what a second sound of this kind would hold near its beginning, where no end is known.
     """
 
     container: str
@@ -28,7 +28,7 @@ class Extent(NamedTuple):
     sound_end: int | None = None
     sound_start: int = 0
     header: bytes = b""
-    marks: bytes = b""
+    marks: tuple[bytes, ...] = ()
 
     @property
     def streamed(self) -> bool:
@@ -45,7 +45,8 @@ class Reader:
     """Bytes at any place of a file. Where the file stands stays where it was: a decoder goes on reading there."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self.handle, self.size = file, handle_of(file), size_of(file)
+        self.file, self.handle = file, handle_of(file)
+        self.size = size_of(file) if self.handle is None else os.fstat(self.handle).st_size
         self.head = b""
         self.head = self.at(0, HEAD_BYTES)
 

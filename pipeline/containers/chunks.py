@@ -8,6 +8,9 @@ from pipeline.containers.riff import MANY, WRAPS, is_piped
 
 UNKNOWN = (1 << 64) - 1  # of CAF: the data go on to the end
 VOC_END = 0
+AIFF_MARKS = (b"AIFFCOMM", b"AIFCFVER", b"AIFCCOMM")
+AU_MARKS = (b".snd\0\0\0",)
+CAF_MARKS = (b"caff\0\1\0\0desc", b"caff\0\2\0\0desc")
 AIFF_MARK = rb"(?s:FORM....(?:AIFF|AIFC)(?:COMM|FVER))"
 AU_MARK = rb"(?s:\.snd\0\0[\0-\x04].....\0\0\0[\x01-\x1b]\0[\0-\x0b]..\0\0\0[\x01-\x40])"
 
@@ -27,7 +30,7 @@ def form(reader: Reader) -> Extent | None:
         if chunk[:4] in (b"SSND", b"BODY"):
             end = at + 8 + size
             if is_piped(size) or (chunk[:4] == b"SSND" and size <= 8):
-                return Extent(name, marks=AIFF_MARK)
+                return Extent(name, marks=AIFF_MARKS)
             if end > reader.size:
                 return cut(name, end, reader.size)
             riff_end = 8 + claimed
@@ -51,7 +54,7 @@ def caf(reader: Reader) -> Extent | None:
         if chunk[:4] == b"data":
             heard = True
             if size == UNKNOWN:
-                return Extent("CAF", marks=rb"caff\0[\x01\x02]\0\0desc")
+                return Extent("CAF", marks=CAF_MARKS)
         if at + 12 + size > reader.size:
             if chunk[:4] not in (b"data", b"pakt", b"desc", b"kuki") and heard:
                 break
@@ -69,7 +72,7 @@ def au(reader: Reader) -> Extent | None:
     if begin < 24 or begin > 1 << 24:
         return None
     if is_piped(size):
-        return Extent("AU", marks=AU_MARK)
+        return Extent("AU", marks=AU_MARKS)
     end = begin + size
     if end > reader.size:
         return cut("AU", end, reader.size)
@@ -94,7 +97,7 @@ def voc(reader: Reader) -> Extent | None:
             return Extent("VOC", at, "", at)
         size = int.from_bytes(block[1:], "little")
         if not size and block[0] in (1, 9):  # written to a pipe
-            return Extent("VOC", marks=rb"Creative Voice File\x1a")
+            return Extent("VOC", marks=(b"Creative Voice File\x1a",))
         if at + 4 + size > reader.size:
             return cut("VOC", at + 4 + size, reader.size)
         at += 4 + size

@@ -34,7 +34,7 @@ def mp4(reader: Reader) -> Extent | None:
                 break
             return cut(NAME, at + size, reader.size)
         if kind == b"moov" and kind in seen:
-            return Extent(NAME, at, marks=b"moov")
+            return Extent(NAME, at, marks=(b"moov",))
         if kind == b"sidx":
             promised = max(promised, _end_by_sidx(reader.at(at, size), at + size))
         seen.append(kind)

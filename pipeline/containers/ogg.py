@@ -4,7 +4,7 @@ import re
 
 from pipeline.containers.base import Extent, Reader
 
-PAGE_BYTES = 65_307  # the largest
+PAGE_BYTES, HEAD_BYTES = 65_307, 282  # the largest: of a page, of what stands before its sound
 FIRST, LAST = 2, 4  # flags of a page: the first, the last of a stream (section 6)
 TAILS_BYTES = (PAGE_BYTES, 1 << 20, 8 << 20)  # where the last pages are looked for
 SOUNDS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"fLaC", b"Speex   ", b"PCM     ", b"CELT    ")
@@ -21,14 +21,13 @@ def ogg(reader: Reader) -> Extent | None:
         start = max(0, reader.size - window)
         data, last, end, broken = reader.at(start, window), {}, 0, False
         for match in PAGE.finditer(data):
-            page = data[match.start() : match.start() + PAGE_BYTES]
-            if match.start() < end or len(page) < 6:
+            if match.start() < end:
                 continue  # inside of a page
-            length = page_bytes(page)
-            broken = length > len(page)
+            page = data[match.start() : match.start() + HEAD_BYTES]
+            end = match.start() + page_bytes(page)
+            broken = end > len(data)
             if page[14:18] not in others:
                 last[page[14:18]] = page
-            end = match.start() + length
         if broken:
             return Extent("Ogg", None, "its last page breaks off")
         if last:
@@ -56,7 +55,7 @@ def sounds_in(reader: Reader) -> int:
 
 def page_at(reader: Reader, at: int) -> bytes:
     """The page that begins at a byte; b"" where none does."""
-    page = reader.at(at, 282)
+    page = reader.at(at, HEAD_BYTES)
     if page[:5] != b"OggS\0" or len(page) < 27:
         return b""
     length = page_bytes(page)

@@ -72,7 +72,7 @@ def sox(reader: Reader) -> Extent | None:
     order = "<" if reader.head[:1] == b"." else ">"
     head_bytes, samples = struct.unpack_from(order + "IQ", reader.head, 4)
     if not 0 < samples < 1 << 48:
-        return Extent("SoX", marks=rb"\.SoX|XoS\.")
+        return Extent("SoX", marks=(reader.head[:4],))
     end = 4 + head_bytes + 4 * samples
     return cut("SoX", end, reader.size) if end > reader.size else Extent("SoX", end, "", end)
 

@@ -1,6 +1,5 @@
 """RIFF and its kin: WAV, RF64 and BW64, Sony's W64, AVI. Chunks with their sizes, of 32 or 64 bits."""
 
-import re
 import struct
 
 from pipeline.containers.base import Extent, Reader, cut
@@ -10,7 +9,7 @@ PIPED = ((0x7FFF_0000, 0x8001_0000), (0xFFFF_0000, WRAPS))  # sizes that writers
 MANY = 10_000  # chunks, before one gives up
 W64_RIFF, W64_WAVE = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00", b"wave\xf3\xac\xd3\x11"
 W64_DATA = b"data\xf3\xac\xd3\x11"
-WAV_MARK = rb"(?s:(?:RIFF|RF64|BW64)....WAVE(?:fmt |JUNK|bext|LIST|ds64))"
+WAV_MARKS = (b"WAVEfmt ", b"WAVEJUNK", b"WAVEbext", b"WAVELIST", b"WAVEds64")
 
 
 def is_piped(size: int) -> bool:
@@ -55,10 +54,10 @@ def _wav_data(reader: Reader, name: str, at: int, size: int, data64: int | None,
     begin, there = at + 8, reader.size - at - 8
     if data64 is not None:
         if data64 == 0 or data64 >= 1 << 62:  # read it as a WAV that was written to a pipe
-            return Extent(name, None, "", reader.size, begin, marks=WAV_MARK)
+            return Extent(name, None, "", reader.size, begin, marks=WAV_MARKS)
         size = data64
     elif is_piped(size):
-        return Extent(name, None, "", reader.size if there >= PIPED[1][0] else None, begin, marks=WAV_MARK)
+        return Extent(name, None, "", reader.size if there >= PIPED[1][0] else None, begin, marks=WAV_MARKS)
     end = begin + size
     if size > there:
         return cut(name, end, reader.size)
@@ -95,7 +94,7 @@ def w64(reader: Reader) -> Extent | None:
     else:
         return Extent("W64")
     if size <= 24 or size >= 1 << 62:  # written to a pipe
-        extent = Extent("W64", None, "", reader.size, at + 24, marks=re.escape(W64_RIFF))
+        extent = Extent("W64", None, "", reader.size, at + 24, marks=(W64_RIFF,))
         return extent._replace(header=_header(form, extent))
     end = at + size
     return cut("W64", end, reader.size) if end > reader.size else Extent("W64", end, "", end)
@@ -110,7 +109,7 @@ def avi(reader: Reader) -> Extent:
             break
         size = struct.unpack_from("<I", chunk, 4)[0]
         if is_piped(size):
-            return Extent(name, marks=rb"(?s:RIFF....AVI LIST)")
+            return Extent(name, marks=(b"AVI LIST",))
         inner, end = at + 12, at + 8 + size
         while inner < min(end, reader.size):  # what comes behind the list of frames is an index, which can be done without
             inside = reader.at(inner, 12)
