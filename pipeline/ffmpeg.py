@@ -1,5 +1,7 @@
 """FFmpeg's decoders, by PyAV: one audio track of anything FFmpeg opens, with what is missing in it measured."""
 
+import errno
+import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -26,6 +28,23 @@ class Gap(NamedTuple):
 
     start: int
     stop: int
+
+
+class _Seeking:
+    """A file for FFmpeg. A damaged header may send it to a place before the file: that fails, and is no error here."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.read, self.tell = file, file.read, file.tell
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self.file.seek(offset, whence)
+        except ValueError:  # of bytes in memory
+            return -1
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return -1
 
 
 class Ffmpeg:
@@ -60,7 +79,7 @@ class Ffmpeg:
             file = cast(BinaryIO, Mended(reader, extent.end))  # what follows is no sound
         file.seek(0)
         try:
-            container = av.open(file, mode="r", metadata_errors="ignore")
+            container = av.open(_Seeking(file), mode="r", metadata_errors="ignore")
         except (av.FFmpegError, ValueError):
             return None
         try:

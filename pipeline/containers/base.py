@@ -54,6 +54,9 @@ class Reader:
         """``count`` bytes from ``place`` on; fewer at the end of the file."""
         if place + count <= len(self.head):
             return self.head[place : place + count]
+        if place >= self.size:  # headers may name any place
+            return b""
+        count = min(count, self.size - place)
         if self.handle is not None:
             return os.pread(self.handle, count, place)
         before = self.file.tell()

@@ -8,6 +8,7 @@ BEGIN = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
 BOXES = (*BEGIN, b"moof", b"mfra", b"sidx", b"ssix", b"emsg", b"prft", b"udta", b"uuid", b"meta", b"pdin", b"PICT", b"junk")
 NEEDED = (b"ftyp", b"moov", b"mdat", b"moof")
 MANY = 1_000_000  # boxes
+SIDX_BYTES = 1 << 20  # of an index of fragments: a longer one is not read
 NAME = "MP4"
 
 
@@ -36,7 +37,7 @@ def mp4(reader: Reader) -> Extent | None:
         if kind == b"moov" and kind in seen:
             return Extent(NAME, at, marks=(b"moov",))
         if kind == b"sidx":
-            promised = max(promised, _end_by_sidx(reader.at(at, size), at + size))
+            promised = max(promised, _end_by_sidx(reader.at(at, min(size, SIDX_BYTES)), at + size))
         seen.append(kind)
         at += size
     if promised > reader.size:
