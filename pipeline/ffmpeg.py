@@ -61,7 +61,9 @@ class Ffmpeg:
         self.streamed = extent is not None and extent.streamed  # what its header says is no length
         self.promised_s = 0.0 if self.streamed else promised_s(container, self.stream, reader)
         if self.kind == "caf" and self.codec == "alac":  # FFmpeg takes off what the last packet does not have
-            self.stream.codec_context.options = {"flags2": "+skip_manual"}
+            codec.options = {"flags2": "+skip_manual"}
+        if self.codec == "flac":  # else the sound of a frame that is cut is what its first bytes happen to give
+            codec.options = {"err_detect": "crccheck+explode"}
         self.gaps: list[Gap] = []
         self.timed, self.tick_s = self.kind.startswith(TIMED), float(self.stream.time_base)
         self.header = b""  # of the first frame
@@ -140,6 +142,8 @@ class Ffmpeg:
         if refusal is not None and to_float is None:
             raise Reject("corrupt", f"FFmpeg: {refusal}")
         self._check_last(last)
+        if self.refused_s and self.kind == "flac":
+            raise Reject("truncated", "its last frame breaks off")
         yield from self._zeros(self.refused_s)
         self._check_length()
 
