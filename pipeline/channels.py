@@ -12,18 +12,17 @@ class Cancelling:
 
     def __init__(self) -> None:
         self.places = np.zeros((0, 2), int)  # of the pieces: first sample, and the one behind the last
-        self.energies = np.zeros((0, 0))  # (pieces, 1 + channels): of the sum, then of each channel
+        self.energies = np.zeros((0, 2))  # (pieces, 2): of the sum, and of the loudest channel
 
     def add(self, end: int, block: np.ndarray, mean: np.ndarray) -> None:
-        """A block (N, channels) that ends before sample ``end``, and its mean (N,)."""
+        """A block (N, channels) that ends before sample ``end``, and its mean (N,). The number of channels may change."""
         starts = np.arange(0, len(block), PIECE_SAMPLES)
         with np.errstate(over="ignore", invalid="ignore"):  # a sound with NaN in it is rejected anyway
             total = np.add.reduceat(mean * mean, starts) * block.shape[1] ** 2
-            channels = [np.add.reduceat(channel * channel, starts) for channel in block.T]
+            loudest = np.max([np.add.reduceat(channel * channel, starts) for channel in block.T], axis=0)
         places = np.stack([starts, np.minimum(starts + PIECE_SAMPLES, len(block))], 1) + (end - len(block))
-        kept = self.energies if len(self.places) else np.zeros((0, 1 + len(channels)))
         self.places = np.concatenate([self.places, places])
-        self.energies = np.concatenate([kept, np.stack([total, *channels], 1)])
+        self.energies = np.concatenate([self.energies, np.stack([total, loudest], 1)])
 
     def in_stretch(self, start: int, stop: int) -> bool:
         """Whether they cancel in samples [start, stop). Pieces before it are forgotten."""
@@ -36,5 +35,5 @@ class Cancelling:
             return False
         samples = np.diff(self.places[inside]).sum()
         with np.errstate(over="ignore", invalid="ignore"):
-            total, *channels = self.energies[inside].sum(axis=0)
-        return bool(max(channels) > LEAST_POWER * samples and total < LEAST_RATIO * max(channels))
+            total, loudest = self.energies[inside].sum(axis=0)
+        return bool(loudest > LEAST_POWER * samples and total < LEAST_RATIO * loudest)

@@ -1,25 +1,30 @@
 """Bytes -> float32 at the rate the choice asks for, cut into clips, or a reason. By content, never by name."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
+from pipeline import notices
 from pipeline.channels import Cancelling
 from pipeline.choice import Choice
-from pipeline.decoders import EXPANSION, Ffmpeg, Libsndfile, most_frames
+from pipeline.containers import extent_of
+from pipeline.containers.base import Reader
+from pipeline.decoders import EXPANSION, Libsndfile, most_frames
 from pipeline.errors import Reject
+from pipeline.ffmpeg import Ffmpeg, Gap
 from pipeline.video import Fps, frames_between, video_of
-from pipeline.whole import check_alone, size_of
+from pipeline.whole import check_structure
 
 CONTEXT_S = 2  # decoded around a part of a longer sound, and dropped after extraction
 RATES_HZ = range(1_000, 768_001)
 MOST_CHANNELS = 64
 LONGEST_S = 24 * 3600  # of one sound
 WHOLE_S = 6 * 3600  # of one that goes to a single worker, in whose memory it is
+MAX_GAP_S = 0.1
 
 
 class Clip(Choice):
@@ -28,7 +33,9 @@ class Clip(Choice):
     A sound longer than ``max_s`` is cut into parts of that many whole seconds; a rest shorter than ``min_s``
     stays with the part before it. ``channel`` is the mean of all, or the number of one, from 0. With ``video`` a clip
     has the columns ``frames`` and ``fps`` of the video in its file, or of the folder of frames beside it, which
-    does not say its rate: it is taken to be ``fps``.
+    does not say its rate: it is taken to be ``fps``. ``track`` is the number of an audio track, from 0; None takes the
+    default one, as FFmpeg does. Where packets are lost or cannot be decoded there is silence, so that what follows is
+    in time; a clip with more than ``max_gap_s`` of it, its context included, is rejected.
     """
 
     min_s: float = Field(0.1, ge=0, allow_inf_nan=False)
@@ -36,6 +43,8 @@ class Clip(Choice):
     channel: Literal["mean"] | Annotated[int, Field(ge=0)] = "mean"
     video: bool = False
     fps: Fps | None = None
+    track: Annotated[int, Field(ge=0)] | None = None
+    max_gap_s: float = Field(MAX_GAP_S, ge=0, allow_inf_nan=False)
 
     @field_validator("max_s")
     @classmethod
@@ -45,8 +54,10 @@ class Clip(Choice):
         return max_s
 
     def recipe(self) -> dict[str, Any]:
-        """What was true before there was video stays true."""
-        return {name: value for name, value in super().recipe().items() if name not in ("video", "fps") or value}
+        """What was true before there was an option stays true where it has its default."""
+        later = {"video": False, "fps": None, "track": None, "max_gap_s": MAX_GAP_S}
+        recipe = super().recipe()
+        return {name: value for name, value in recipe.items() if name not in later or value != later[name]}
 
 
 class Part(NamedTuple):
@@ -81,7 +92,7 @@ def parts_of(
     before stays good.
     """
     video = video_of(file, alive) if clip.video else None
-    with Sound(file, clip.channel, alive) as sound:
+    with Sound(file, clip.channel, alive, track=clip.track) as sound:
         hz = sound.rate_hz
         first, limit = round(start_s * hz), end_s * hz
         shortest = max(1, round(clip.min_s * hz))
@@ -104,13 +115,19 @@ def parts_of(
             kept_samples = len(wave) - lead_samples if last else clip.max_s * rate_hz
             finite = np.isfinite(audio).all()
             reject = None if finite else Reject("non_finite", "the sound holds NaN or infinity")
+            missing_s = sound.missing_samples(begin, begin + len(audio)) / hz if sound.gaps else 0.0
+            if missing_s > clip.max_gap_s and reject is None:
+                places = [gap.start / hz for gap in sound.gaps if gap.stop > begin]
+                where = f"the first at {places[0]:.2f} s; clip.max_gap_s is {clip.max_gap_s:g}"
+                reject = Reject("gap", f"{missing_s:.3f} s of sound are missing, {where}")
             frames, fps, ends = None, None, last and end_s == math.inf
             if video is not None:
                 start = Fraction(first, hz) + at
                 end = None if ends else start + Fraction(kept_samples, rate_hz)
                 frames, fps = frames_between(video, start, end), str(video.fps)
             kept_until = begin + len(audio) if last else first + (at + clip.max_s) * hz
-            notice = "channels_cancel" if sound.cancels(first + at * hz, kept_until) else ""
+            cancels = sound.cancels(first + at * hz, kept_until)
+            notice = notices.joined("channels_cancel" if cancels else "", "gap" if missing_s else "")
             yield Part(
                 first / hz + at, last and not at, wave, lead_samples, kept_samples, reject, frames, fps, ends, notice
             )
@@ -144,17 +161,22 @@ class Sound:
         channel: Literal["mean"] | int,
         alive: Callable[[], None] = lambda: None,
         check: bool = True,
+        track: int | None = None,
     ) -> None:
         self.channel, self.alive = channel, alive
         file.seek(0)
-        size = size_of(file)
-        if not size:
+        reader = Reader(file)
+        if not reader.size:
             raise Reject("empty", "zero bytes")
-        if check:
-            check_alone(file)
-        self.source: Any = Libsndfile.opened(file, check) or Ffmpeg.opened(file)
-        if self.source is None:
+        extent = check_structure(reader) if check else extent_of(reader)
+        opened = Libsndfile.opened(file, reader, extent, check)
+        if opened is not None and track:
+            opened.close()
+            raise Reject("no_track", f"audio track {track} of a file with one; it is track 0")
+        source = opened or Ffmpeg.opened(file, track, reader, extent)
+        if source is None:
             raise Reject("not_audio", "neither libsndfile nor FFmpeg finds a sound in it")
+        self.source: Libsndfile | Ffmpeg = source
         self.rate_hz: int = self.source.rate_hz
         if self.rate_hz not in RATES_HZ:
             raise Reject("bad_rate", f"{self.rate_hz} Hz; from {RATES_HZ[0]} to {RATES_HZ[-1]} can be resampled")
@@ -165,7 +187,7 @@ class Sound:
         self.at, self.held = 0, np.zeros(0, np.float32)  # held: samples [at, at + len(held))
         self.blocks: Iterator[np.ndarray] | None = None
         self.cancelling = Cancelling() if channel == "mean" and self.source.channels > 1 else None
-        self.most_frames = most_frames(size, self.source.channels)
+        self.most_frames = most_frames(reader.size, self.source.channels)
 
     def __enter__(self) -> "Sound":
         return self
@@ -181,7 +203,7 @@ class Sound:
         pieces, end = [self.held], self.at + len(self.held)
         while end < stop and (block := next(self.blocks, None)) is not None:
             self.alive()
-            mono = block[:, 0] if block.shape[1] == 1 else self._mono(block)
+            mono = self._mono(block)
             if end + len(mono) > start:
                 pieces.append(mono)
             else:
@@ -202,8 +224,21 @@ class Sound:
         """Whether the channels of samples [start, stop), which were read last, cancel in their mean."""
         return self.cancelling is not None and self.cancelling.in_stretch(start, stop)
 
+    @property
+    def gaps(self) -> Sequence[Gap]:
+        """Where zeros stand for what is not in the file, in samples, as far as it was read."""
+        return self.source.gaps
+
+    def missing_samples(self, start: int, stop: int) -> int:
+        """How many of the samples [start, stop) are zeros because there is nothing in the file for them."""
+        return sum(max(0, min(gap.stop, stop) - max(gap.start, start)) for gap in self.gaps)
+
     def _mono(self, block: np.ndarray) -> np.ndarray:
+        if block.shape[1] == 1 and self.channel in ("mean", 0):
+            return block[:, 0]
         if self.channel != "mean":
+            if self.channel >= block.shape[1]:
+                raise Reject("no_channel", f"channel {self.channel} of a sound that goes on with {block.shape[1]}")
             return block[:, self.channel]
         if block.shape[1] == 2:
             return (block[:, 0] + block[:, 1]) * np.float32(0.5)  # mean's bits in a sixth of its time

@@ -1,23 +1,25 @@
 """Two decoders.
 
-libsndfile (soundfile) reads what it can open; FFmpeg (PyAV) what it cannot: AAC, m4a, mp4, webm, MP3, of which
-libsndfile reads no more than the length it guesses, and several FLAC or Ogg sounds in one file, of which it reads the
-first. A file that libsndfile opens and then fails to read is rejected, not tried again: half a FLAC is no sound.
+libsndfile (soundfile) reads what it can open; FFmpeg (PyAV, ffmpeg.py) what it cannot: AAC, m4a, mp4, webm, MP3, of
+which libsndfile reads no more than the length it guesses, and several FLAC or Ogg sounds in one file, of which it reads
+the first. A file that libsndfile opens and then fails to read is rejected, not tried again: half a FLAC is no sound.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from pipeline.containers.base import Extent, Mended, Reader
 from pipeline.errors import Reject
-from pipeline.whole import another_begins, check_end, handle_of, promised_s, size_of
+from pipeline.ffmpeg import Gap
+from pipeline.whole import another_begins
 
 BLOCK_FRAMES = 1 << 18
 UNKNOWN_FRAMES = (1 << 63) - 1  # what libsndfile says of a FLAC that was written to a pipe
 SEEK_EXACTLY = {"WAV", "WAVEX", "FLAC", "AIFF", "RF64", "W64", "AU", "CAF"}  # others are read from the start
-SLACK_S = 0.1  # between what a header promises and what comes out: encoders' delays and whole frames
+MP3S = {"MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"}
 EXPANSION, EXPANDED_BYTES = 10_000, 1 << 30  # silence in FLAC comes out 8,000 times its size; a bomb, 50,000
 
 
@@ -29,35 +31,43 @@ def most_frames(size: int, channels: int) -> int:
 class Libsndfile:
     """WAV, FLAC, Ogg and the rest of libsndfile, where the header says how long the sound is."""
 
+    gaps: Sequence[Gap] = ()  # it reads all or nothing
+
     def __init__(self, sound: Any, handle: Any) -> None:
         self.sound, self.rate_hz, self.channels, self.handle = sound, sound.samplerate, sound.channels, handle
+        self.at = 0
 
     @classmethod
-    def opened(cls, file: BinaryIO, check: bool) -> "Libsndfile | None":
-        """None when it is FFmpeg's. ``check``: look at the end, and through it all, for what is missing or joined."""
+    def opened(cls, file: BinaryIO, reader: Reader, extent: Extent | None, check: bool) -> "Libsndfile | None":
+        """None when it is FFmpeg's. ``check``: look through it all for other sounds behind the first."""
         import soundfile
 
+        mended = extent is not None and extent.header != b""
+        if extent is not None and extent.sound_end is not None and (mended or extent.sound_end < reader.size):
+            file = cast(BinaryIO, Mended(reader, extent.sound_end, extent.sound_start, extent.header))
         # libsndfile reads a real file by itself, which is faster
-        handle: Any = _Careful(file) if handle_of(file) is None else handle_of(file)
+        handle: Any = reader.handle
+        if file is not reader.file or handle is None:
+            handle = _Careful(file)
         try:
             sound = soundfile.SoundFile(handle, closefd=False)
         except (soundfile.LibsndfileError, TypeError):
             _check(handle)
+            if mended:
+                raise Reject("header_lies", "the sizes in its header cannot be true; save it as RF64 or W64") from None
             return None
         _check(handle)
         # without Xing's header an MP3's length is a guess by the bit rate, and two joined files have one header
-        if sound.format == "MP3" or not 0 < sound.frames < UNKNOWN_FRAMES:
+        if sound.format == "MP3" or sound.subtype in MP3S or not 0 < sound.frames < UNKNOWN_FRAMES:
             sound.close()
             return None
         opened = cls(sound, handle)
         try:
-            if sound.frames > most_frames(size_of(file), sound.channels):
-                raise Reject("header_lies", f"{sound.frames:,} samples cannot be in {size_of(file):,} bytes")
-            if check:
-                check_end(sound, file)
-                if another_begins(sound, file):
-                    opened.close()
-                    return None
+            if sound.frames > most_frames(reader.size, sound.channels):
+                raise Reject("header_lies", f"{sound.frames:,} samples cannot be in {reader.size:,} bytes")
+            if check and another_begins(sound, reader):
+                opened.close()
+                return None
         except BaseException:
             opened.close()
             raise
@@ -65,12 +75,17 @@ class Libsndfile:
 
     def skip(self, start: int) -> int:
         if start and self.sound.format in SEEK_EXACTLY and self.sound.seekable():
-            return self._tried(lambda: self.sound.seek(min(start, self.sound.frames)))
-        return 0
+            self.at = self._tried(lambda: self.sound.seek(min(start, self.sound.frames)))
+        return self.at
 
     def blocks(self) -> Iterator[np.ndarray]:
+        """(N, channels) float32. Reject ``truncated`` when fewer come than the header promises."""
         while len(block := self._tried(lambda: self.sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True))):
+            self.at += len(block)
             yield block
+        if self.at < self.sound.frames:
+            promised = f"its header promises {self.sound.frames:,}"
+            raise Reject("truncated", f"it ends after {self.at:,} samples, and {promised}")
 
     def _tried(self, work: Any) -> Any:
         import soundfile
@@ -115,49 +130,3 @@ def _check(handle: Any) -> None:
     """Raise what a callback could not."""
     if isinstance(handle, _Careful) and handle.error is not None:
         raise handle.error
-
-
-class Ffmpeg:
-    """The first audio stream of anything FFmpeg opens."""
-
-    def __init__(self, container: Any, promised_s: float) -> None:
-        self.container, stream, self.promised_s = container, container.streams.audio[0], promised_s
-        if stream.codec_context is None:
-            raise Reject("no_decoder", "FFmpeg knows its container, and no decoder for the sound in it")
-        self.rate_hz, self.channels = stream.codec_context.sample_rate, stream.codec_context.channels
-        if not self.rate_hz or not self.channels:
-            raise Reject("corrupt", "FFmpeg finds a sound without a sampling rate")
-
-    @classmethod
-    def opened(cls, file: BinaryIO) -> "Ffmpeg | None":
-        import av
-
-        av.logging.set_level(av.logging.PANIC)  # what is wrong is said by the reject, once
-        file.seek(0)
-        try:
-            container = av.open(file, mode="r", metadata_errors="ignore")
-        except (av.FFmpegError, ValueError):
-            return None
-        return cls(container, promised_s(container, file)) if container.streams.audio else None
-
-    def skip(self, start: int) -> int:
-        return 0
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        import av
-
-        # packed, for PyAV reads past the table of its planes when there are eight channels or more
-        to_float, came = av.AudioResampler(format="flt"), 0
-        try:
-            for frame in self.container.decode(audio=0):
-                for plain in to_float.resample(frame):
-                    came += plain.samples
-                    yield plain.to_ndarray().reshape(plain.samples, -1)  # (N, channels)
-        except (av.FFmpegError, ValueError) as error:
-            raise Reject("corrupt", f"FFmpeg: {error}") from error
-        if came / self.rate_hz < self.promised_s - SLACK_S:
-            said = f"{came / self.rate_hz:.2f} s came out, and its header promises {self.promised_s:.2f} s"
-            raise Reject("truncated", said)
-
-    def close(self) -> None:
-        self.container.close()

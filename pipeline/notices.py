@@ -20,6 +20,8 @@ MEANS = {  # code -> what is the matter, and the way out
     "scaling; divide by 32768 (16 bit) or 2147483648 (32 bit) and write the file again",
     "channels_cancel": "the channels cancel, so their mean is nearly silent while each of them is not; take one of "
     "them with clip.channel: 0",
+    "gap": "a short stretch is not in the file or could not be decoded, and zeros stand for it; clip.max_gap_s says how "
+    "much of that is let pass",
 }
 
 

@@ -152,7 +152,7 @@ def test_the_header_says_about_how_long_a_sound_is(name, encoded):
     assert length_s(io.BytesIO(encoded(name))) == pytest.approx(3, abs=0.2)
 
 
-def test_an_mp4_without_sound_is_not_audio():
+def test_a_video_without_sound_is_no_sound():
     import av
 
     sink = io.BytesIO()
@@ -160,7 +160,7 @@ def test_an_mp4_without_sound_is_not_audio():
         stream = container.add_stream("mpeg4", rate=25, width=32, height=32, pix_fmt="yuv420p")
         container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
         container.mux(stream.encode(None))
-    assert reason(sink.getvalue()) == "not_audio"
+    assert reason(sink.getvalue()) == "no_sound"
 
 
 # ---- MP3 whose header does not say how long it is ---------------------------------------------------------------

@@ -1,0 +1,87 @@
+"""Where does a container end, and does another sound begin in it? By its own sizes; nothing is decoded."""
+
+import re
+from collections.abc import Callable, Iterator
+from os.path import commonprefix
+
+from pipeline.containers.asf import HEADER, asf
+from pipeline.containers.base import Extent, Reader
+from pipeline.containers.chunks import AIFF_MARK, AU_MARK, au, avr, caf, form, nist, voc
+from pipeline.containers.flac import flac
+from pipeline.containers.matroska import matroska
+from pipeline.containers.mp4 import mp4
+from pipeline.containers.ogg import ogg
+from pipeline.containers.others import flv, mpegts, sox, tta, wavpack
+from pipeline.containers.riff import W64_RIFF, rf64, riff, w64
+
+SEARCHED_BYTES = 1 << 20  # at a time
+OVERLAP_BYTES = 64  # longer than any mark
+BEGINNINGS: tuple[tuple[bytes, Callable[[Reader], Extent | None]], ...] = (
+    (b"RIFF", riff), (b"RF64", rf64), (b"BW64", rf64), (W64_RIFF, w64), (b"FORM", form), (b"caff", caf),
+    (b".snd", au), (b"dns.", au), (b"Creative Voice File\x1a", voc), (b"NIST_1A", nist), (b"2BIT", avr),
+    (b"OggS", ogg), (b"fLaC", flac), (HEADER, asf), (b"\x1a\x45\xdf\xa3", matroska), (b"FLV", flv), (b"TTA1", tta),
+    (b"wvpk", wavpack), (b".SoX", sox), (b"XoS.", sox), (b"G", mpegts),
+)  # fmt: skip
+SECOND = re.compile(  # what a sound begins with, of any kind, where it cannot be mistaken
+    rb"RIFF....(?:WAVE|AVI )|(?:RF64|BW64)....WAVEds64|" + AIFF_MARK + rb"|FORM....(?:8SVX|16SV)|" + AU_MARK +
+    rb"|caff\0[\x01\x02]\0\0desc|Creative Voice File\x1a|fLaC[\0\x80]\0\0\x22|OggS\0\x02|NIST_1A\n|\x1a\x45\xdf\xa3[\x80-\xff\x01\x40]"
+    rb"|\0\0\0[\x10-\x40]ftyp|FLV\x01[\x01\x04\x05]\0\0\0\x09|TTA1[\x01\x02]\0|\.SoX[\x1c-\xff]\0\0\0|wvpk....[\x02-\x10]\x04......\0\0\0\0|2BIT.{8}(?:\0\0|\xff\xff)\0[\x08\x10]|" + re.escape(HEADER) + rb"|" + re.escape(W64_RIFF),
+    re.DOTALL,
+)  # fmt: skip
+SELVES = (  # what containers without sizes begin with: WTV, NUT, RealMedia, AMR
+    bytes.fromhex("b7d800203749da11a64e0007e95ead8d"),
+    b"nut/multimedia container\0",
+    b".RMF\0\0\0",
+    b"#!AMR\n",
+    b"#!AMR-WB\n",
+)
+
+
+def extent_of(reader: Reader) -> Extent | None:
+    """What the structure of a file says; None of what has none that is known here."""
+    head = reader.head
+    for mark, walk in BEGINNINGS:
+        if head.startswith(mark):
+            return walk(reader)
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
+        return mp4(reader)
+    if head[:3] == b"ID3":
+        return flac(reader)
+    if head[4:5] == b"G":
+        return mpegts(reader)
+    return next((Extent("other", marks=(mark,)) for mark in SELVES if head.startswith(mark)), None)
+
+
+def second_at(reader: Reader, extent: Extent) -> int | None:
+    """Where another sound begins: behind the end, or, where no end is known, where this kind begins again."""
+    if extent.end is None:
+        if not extent.marks or not reader.cheap:
+            return None
+        return first_of(extent.marks, reader, 12)
+    if extent.marks:
+        return extent.end
+    if extent.end >= reader.size:
+        return None
+    for at, piece in _pieces(reader, extent.end):
+        if match := SECOND.search(piece):
+            return at + match.start()
+    return None
+
+
+def first_of(marks: tuple[bytes, ...], reader: Reader, start: int) -> int | None:
+    """About where one of several marks stands first, from a byte on."""
+    shared = commonprefix(marks)
+    for at, piece in _pieces(reader, start):
+        if shared and shared not in piece:
+            continue
+        found = [place for mark in marks if (place := piece.find(mark)) >= 0]
+        if found:
+            return at + min(found)
+    return None
+
+
+def _pieces(reader: Reader, at: int) -> Iterator[tuple[int, bytes]]:
+    """The file from a byte on, in pieces that overlap by more than the longest mark."""
+    while at < reader.size:
+        yield at, reader.at(at, SEARCHED_BYTES + OVERLAP_BYTES)
+        at += SEARCHED_BYTES
