@@ -39,7 +39,7 @@ class Reporting(io.FileIO):
         super().__init__(handle)
         self.alive = alive
 
-    def readinto(self, into: Any) -> int | None:  # type: ignore[override]
+    def readinto(self, into: Any) -> int | None:
         self.alive()
         return super().readinto(into)
 

@@ -10,8 +10,8 @@ use_threads=False, as the stacks of threads count.
 
 from collections.abc import Callable, Iterator
 
-from pipeline.tarsounds import first_sounds, tar_sounds
+from pipeline.tarsounds import tar_seconds, tar_sounds
 
 PIECE_BYTES = 256 << 20  # more than that is never handed over at once
 Reader = Callable[..., Iterator[bytes]]
-READERS: dict[str, Reader] = {"tar_sounds": tar_sounds, "first_sounds": first_sounds}
+READERS: dict[str, Reader] = {"tar_sounds": tar_sounds, "tar_seconds": tar_seconds}

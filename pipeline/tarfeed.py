@@ -18,7 +18,6 @@ class TarSound(NamedTuple):
     earlier: int  # members before it that have its very name
     label: str | None
     fields: list[str | None]  # as carried
-    size: int
     file: BinaryIO | None
     reject: Reject | None
 
@@ -31,7 +30,6 @@ class TarEnd(NamedTuple):
     first_hidden: str
     alone: int  # texts that belong to no sound
     first_alone: str
-    bytes: int  # of the tar that hold its first sounds; 0 where that was not asked for
 
 
 def sounds_fed(file: BinaryIO, pieces: Iterator[bytes], where: str) -> Iterator[TarSound | TarEnd]:
@@ -41,7 +39,7 @@ def sounds_fed(file: BinaryIO, pieces: Iterator[bytes], where: str) -> Iterator[
         facts: dict[str, Any] = json.loads(piece[4:end])
         if "end" in facts:
             damage = Reject(*facts["end"]) if facts["end"] else None
-            yield TarEnd(damage, *_counted(facts, "hidden"), *_counted(facts, "alone"), facts.get("bytes", 0))
+            yield TarEnd(damage, *_counted(facts, "hidden"), *_counted(facts, "alone"))
             return
         for member, earlier, label, fields, wrong, at, size, here in facts["sounds"]:
             reject, opened = Reject(*wrong) if wrong else None, None
@@ -59,12 +57,12 @@ def sounds_fed(file: BinaryIO, pieces: Iterator[bytes], where: str) -> Iterator[
                     data = bytes(whole)
                 end += here
                 opened = io.BytesIO(data)
-            yield TarSound(member, earlier, label, fields, size, opened, reject)
+            yield TarSound(member, earlier, label, fields, opened, reject)
 
 
 def _counted(facts: dict[str, Any], name: str) -> tuple[int, str]:
     """A count, and the first of what was counted."""
-    count, *first = facts.get(name, [0])
+    count, *first = facts[name]
     return count, first[0] if first else ""
 
 

@@ -56,7 +56,7 @@ class Pairs:
         kind = suffix_of(member.name)
         if is_hidden(parts_of_name(member.name)):
             self.hidden.append(member)
-        elif kind in SOUNDS:
+        elif kind in SOUNDS or (member.wrong is not None and kind not in TEXTS):  # its name may be cut short
             self.sounds.append(member)
         elif kind in TEXTS:
             self.texts.append(member)

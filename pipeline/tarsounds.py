@@ -1,17 +1,21 @@
-"""Readers for the fence: the sounds of a tar with what their texts say, and the first sounds of one for an estimate.
+"""Readers for the fence: the sounds of a tar with what their texts say, and how long its first sounds are.
 
 A piece is a length (4 bytes, little endian), that many bytes of JSON, and the bytes of sounds that the parent cannot
 read itself because they are packed or sparse. A sound that is longer than a piece goes on in the next ones, which are
 nothing but its bytes. The parent's side is sources/tarfeed.py.
 """
 
+import io
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, BinaryIO
 
+from pipeline.decode import length_s
 from pipeline.errors import Reject
 from pipeline.objects import parent_of
+from pipeline.seekable import Seekable
 from pipeline.tarpairs import Pairs, parts_of_name
 from pipeline.tartexts import TarTexts
 from pipeline.tarwalk import DAMAGES, Member, Unpacked, Walk, told, unpacked
@@ -61,18 +65,38 @@ def tar_sounds(
     yield _piece(end)
 
 
-def first_sounds(file: BinaryIO, most: int) -> Iterator[bytes]:
-    """The first sounds of a tar, ``most`` of them, and {"end": null, "bytes": how much of the tar holds them}."""
+def tar_seconds(file: BinaryIO, most: int) -> Iterator[bytes]:
+    """One piece of JSON: {"bytes": how much of the tar holds its first ``most`` sounds, "seconds": of them together}.
+
+    Nothing of a sound is held but what its decoder asks for, and nothing is handed over.
+    """
     tar = unpacked(file)
-    pairs, stop = Pairs(()), 0
+    pairs, stop, seconds = Pairs(()), 0, 0.0
     for member in Walk(tar):
         pairs.add(member)
         if len(pairs.sounds) > most:
             break
         stop = member.at + member.stored
-    pairs.finish()
-    yield from _pieces(tar, pairs, pairs.sounds[:most], None)
-    yield _piece({"end": None, "bytes": stop})
+    for sound in pairs.sounds[:most]:
+        if not (sound.cut or sound.wrong or sound.sparse):
+            with suppress(Reject, *DAMAGES):
+                seconds += length_s(io.BufferedReader(_Window(tar.file, sound.at, sound.stored)))
+    yield json.dumps({"bytes": stop, "seconds": seconds}).encode()
+
+
+class _Window(Seekable):
+    """A member's bytes as a file."""
+
+    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
+        super().__init__(size)
+        self.file, self.start = file, start
+
+    def readinto(self, into: Any) -> int:
+        self.file.seek(self.start + self.at)
+        data = self.file.read(max(0, min(len(into), self.size - self.at)))
+        into[: len(data)] = data
+        self.at += len(data)
+        return len(data)
 
 
 def _indexed(tar: Unpacked, key: str, texts: TarTexts) -> tuple[Pairs, Reject | None, int]:
@@ -105,9 +129,7 @@ def _indexed(tar: Unpacked, key: str, texts: TarTexts) -> tuple[Pairs, Reject | 
     return pairs, damage, ended
 
 
-def _pieces(
-    tar: Unpacked, pairs: Pairs, sounds: Sequence[Member], texts: TarTexts | None, damaged: bool = False
-) -> Iterator[bytes]:
+def _pieces(tar: Unpacked, pairs: Pairs, sounds: Sequence[Member], texts: TarTexts, damaged: bool) -> Iterator[bytes]:
     """The pieces of sounds: those that are at hand for the parent are named, the others come along.
 
     In a damaged tar where other sounds have texts, one without is rejected: its text may be in what is lost.
@@ -116,11 +138,12 @@ def _pieces(
     payload, texts_bytes, sparse_bytes, carried_bytes = bytearray(), 0, 0, 0
     for sound in sounds:
         earlier = pairs.earlier.get(sound.start, 0)
-        label, fields, reject = parent_of("/".join(parts_of_name(sound.name))), [], _refused(sound, earlier)
+        label, reject = parent_of("/".join(parts_of_name(sound.name))), _refused(sound, earlier)
+        fields: list[str | None] = []
         if damaged and pairs.texts and not any(pairs.texts_of(sound)):
             why = "the tar is damaged behind it, and its text may be in what is lost"
             reject = reject or Reject("corrupt", why)
-        if texts is not None and not earlier:
+        if not earlier:
             try:
                 label, fields = texts.of(pairs, sound, label)
             except Reject as error:
@@ -181,7 +204,7 @@ def _data(tar: Unpacked, member: Member) -> Iterator[bytes]:
     try:
         if member.sparse:
             tar.file.seek(member.start)
-            with tarfile.TarFile(fileobj=tar.file, errorlevel=2) as one:  # type: ignore[arg-type]
+            with tarfile.TarFile(fileobj=tar.file, errorlevel=2) as one:
                 found = one.next()
                 content = one.extractfile(found) if found is not None else None
                 data = content.read(left + 1) if content is not None else b""

@@ -138,7 +138,7 @@ class Walk:
                     return
                 continue
             if header.type == tarfile.GNUTYPE_SPARSE:
-                names.real, more = tarfile.nti(block[483:495]), block[482]
+                names.real, more = _number(block[483:495]), block[482]
                 while more:  # blocks of its map
                     block = self.file.read(BLOCK_BYTES)
                     more, at = block[504] if len(block) == BLOCK_BYTES else 0, at + BLOCK_BYTES
@@ -149,7 +149,7 @@ class Walk:
                 sparse = header.type == tarfile.GNUTYPE_SPARSE or names.real is not None
                 size = names.real if sparse and names.real is not None else stored
                 name = names.sparse_name or names.name or header.name.encode("utf-8", "surrogateescape")
-                member = Member(text_of(name[:NAME_BYTES]), start, at, stored, size, sparse, cut, wrong)
+                member = Member(text_of(name), start, at, stored, size, sparse, cut, wrong)
                 if not cut and self.known_bytes is None and self._beyond(after):
                     return
                 yield member
@@ -175,11 +175,11 @@ class Walk:
                 names.name = data.partition(b"\0")[0]
             else:
                 names.take(data)
+            if len(names.sparse_name or names.name or b"") > NAME_BYTES:
+                names.name = names.sparse_name = None
+                return Reject("too_large", f"its name has more than {NAME_BYTES:,} bytes")
         except ValueError as error:
             return Reject("corrupt", f"its pax header cannot be read: {error}")
-        if names.name is not None and len(names.name) > NAME_BYTES:
-            limit = f"at most {NAME_BYTES:,} are read"
-            return Reject("too_large", f"its name has {len(names.name):,} bytes; {limit}")
         return None
 
     def _beyond(self, at: int) -> bool:
@@ -229,6 +229,16 @@ class _Names:
             elif key in (b"GNU.sparse.size", b"GNU.sparse.realsize"):
                 self.real = _count(value)
             at += length
+
+
+def _number(field: bytes) -> int:
+    """A number of a header: octal digits, or base 256 where the first bit is set."""
+    if field[0] & 0x80:
+        return int.from_bytes(field[1:], "big")
+    try:
+        return int(field.strip(b" \0") or b"0", 8)
+    except ValueError as error:
+        raise tarfile.HeaderError(f"{field!r} is no size") from error
 
 
 def _count(digits: bytes) -> int:

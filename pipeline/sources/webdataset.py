@@ -1,8 +1,8 @@
 """Tar shards in the WebDataset layout: beside each sound the texts that share its name."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from glob import escape
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, PrivateAttr
 from pipeline.choice import Choice
 from pipeline.decode import Clip
 from pipeline.errors import JobError, Reject
-from pipeline.fence import length_s, read_behind
+from pipeline.fence import read_behind
 from pipeline.objects import (
     GUESS_BYTES_PER_S,
     LONG_BYTES,
@@ -123,7 +123,7 @@ class WebDataset(Choice):
         """The sounds of a stretch of a tar, and what else there is to tell of it, each as one row."""
         path, lo, hi = row["path"], row["lo"], row["hi"]
         empty: dict[str, str | None] = dict.fromkeys(self.carry)
-        count, end = 0, TarEnd(None, 0, "", 0, "", 0)
+        count, end = 0, TarEnd(None, 0, "", 0, "")
 
         def told(name: str, reject: Reject) -> Found:
             return Found(f"{path}{name}", None, empty, None, reject=reject)
@@ -169,15 +169,10 @@ class WebDataset(Choice):
 
 def _bytes_per_s(store: Store, entry: Entry) -> float:
     """Bytes of tar per second of sound, by the first sounds of one tar."""
-    seconds, size = 0.0, 0
     try:
         with store.open(entry.key, entry.stamp) as file:
-            for sound in sounds_fed(file, read_behind(file, "first_sounds", {"most": SAMPLED}), store.url):
-                if isinstance(sound, TarEnd):
-                    size = sound.bytes
-                elif sound.file is not None:
-                    with suppress(Reject):
-                        seconds += length_s(sound.file)
+            [piece] = read_behind(file, "tar_seconds", {"most": SAMPLED})
     except (Reject, FileNotFoundError):
-        pass
-    return size / seconds if seconds and size else float(GUESS_BYTES_PER_S)
+        return float(GUESS_BYTES_PER_S)  # the worker will find the same, and reject it
+    first = json.loads(piece)
+    return first["bytes"] / first["seconds"] if first["seconds"] else float(GUESS_BYTES_PER_S)
