@@ -13,9 +13,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipeline.errors import Reject, Stopped
+from pipeline.errors import JobError, Reject, Stopped
 from pipeline.line import TOGETHER, Line, Samples
 from pipeline.store import faults_of
+from pipeline.watchdog import beat
 from pipeline.whole import handle_of
 
 SILENCE_S = 60.0  # of a child that decodes; it speaks once a second
@@ -46,6 +47,8 @@ class Child:
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", ""),
             "OPENBLAS_NUM_THREADS": "1",
+            "ARROW_DEFAULT_MEMORY_POOL": "system",  # Arrow's own pool reserves 1 GiB of it at once
+            "ARROW_IO_THREADS": "1",
             "MALLOC_ARENA_MAX": "2",  # each arena takes 64 MiB of the address space, which is limited
             # one sound's memory is the next one's: pages that are given back cost a fault each to have again
             "MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES // 2),
@@ -77,10 +80,14 @@ class Child:
             if "read" in answer:  # how long that takes is the store's affair
                 self._tell({"came": self._read(file, *answer["read"])})
             elif "alive" in answer:
-                pass
+                if "reader" in asked:  # going through a large container, before anything of it can be decoded
+                    beat()
             elif "reject" in answer:
                 self.busy = False
                 raise Reject(*answer["reject"])
+            elif "job" in answer:
+                self.busy = False
+                raise JobError(answer["job"])
             elif "machine" in answer:
                 self.busy = False
                 raise Stopped(f"{answer['machine']}; run the same command again to go on")
@@ -93,6 +100,8 @@ class Child:
             else:
                 if "part" in answer:
                     answer["samples"] = self.samples.of(answer["part"][4]).copy()
+                elif "bytes" in answer:
+                    answer["piece"] = self._piece(answer["bytes"])
                 self.busy = not answer["last"]
                 yield answer
                 if not self.busy:
@@ -146,6 +155,13 @@ class Child:
         data = file.read(size)
         with faults_of("where sounds are decoded"):
             return os.pwrite(self.given[0].fileno(), data, 0)
+
+    def _piece(self, size: int) -> bytes:
+        """What a reader yielded, out of the file in memory."""
+        data = os.pread(self.taken.fileno(), size, 0)
+        if len(data) != size:
+            raise AssertionError(f"{len(data):,} of {size:,} bytes came out of the memory shared with the reader")
+        return data
 
     def _tell(self, message: dict[str, Any], handles: list[int] | None = None) -> None:
         try:

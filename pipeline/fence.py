@@ -90,6 +90,17 @@ def length_s(file: BinaryIO) -> float:
     return float(answer["length"])
 
 
+def read_behind(file: BinaryIO, reader: str, options: dict[str, Any]) -> Iterator[bytes]:
+    """The pieces of bytes that ``fenced_readers.READERS[reader](file, **options)`` yields, read behind the fence.
+
+    Raises Reject and JobError as the reader does, Reject too when it takes too much memory (``too_large``), crashes or
+    hangs twice. Sounds may be decoded while the pieces are taken: that is another child's work. ``file`` must not be
+    moved by the caller until the last piece came, unless it reads by os.pread.
+    """
+    for answer in _answers(file, {"reader": reader, "options": options}):
+        yield answer["piece"]
+
+
 @lru_cache(maxsize=8)
 def _said(clip: Clip) -> str:
     return clip.model_dump_json()

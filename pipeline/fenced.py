@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from time import monotonic
 from typing import Any, BinaryIO
 
 from pipeline.decode import Clip, Part, length_s, parts_of
-from pipeline.errors import Reject
+from pipeline.errors import JobError, Reject
 from pipeline.line import READ_BYTES, Distant, Line, Samples
 
 MEMORY_BYTES = 1 << 30  # for one sound, above what the process has anyway; and for the clip that is being cut:
@@ -27,7 +28,20 @@ CLIP_BYTES_PER_S = 4 * 4 * 192_000  # four copies of it, float32, at the highest
 MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}  # its faults
 TOGETHER_SAMPLES = 1 << 22  # the most that an answer to such a message brings
 ALIVE_S = 1.0
+HEADER_BYTES = 1 << 13  # read at once by readers of local files, which skip from header to header
 PR_SET_PDEATHSIG = 1
+
+
+class Reporting(io.FileIO):
+    """A file that calls ``alive`` whenever it is read: a reader may read for long before it has anything to yield."""
+
+    def __init__(self, handle: int, alive: Callable[[], None]) -> None:
+        super().__init__(handle)
+        self.alive = alive
+
+    def readinto(self, into: Any) -> int | None:
+        self.alive()
+        return super().readinto(into)
 
 
 class Decoding:
@@ -47,10 +61,14 @@ class Decoding:
             with self._file(asked) as file:
                 if "length" in asked:
                     self._say({"length": length_s(file), "last": True})
+                elif "reader" in asked:
+                    self._read(file, asked)
                 else:
                     self._parts(file, asked)
         except Reject as reject:
             self._say({"reject": [reject.reason, reject.message]})
+        except JobError as error:
+            self._say({"job": str(error)})
         except OSError as error:
             if error.errno in MACHINE:
                 self._say({"machine": f"{error.strerror} (where sounds are decoded)"})
@@ -64,7 +82,8 @@ class Decoding:
             self._broke(error)
 
     def _too_large(self, asked: dict[str, Any]) -> list[str]:
-        return ["too_large", f"decoding it takes more than {self._most(asked) >> 20:,} MiB"]
+        doing = "reading" if "reader" in asked else "decoding"
+        return ["too_large", f"{doing} it takes more than {self._most(asked) >> 20:,} MiB"]
 
     def _broke(self, error: Exception) -> None:
         at = traceback.extract_tb(error.__traceback__)[-1]
@@ -79,6 +98,23 @@ class Decoding:
             if part.whole:
                 return
             self.line.receive()  # the parent has taken the samples, and wants more
+        self._say({"end": True})
+
+    def _read(self, file: BinaryIO, asked: dict[str, Any]) -> None:
+        """The pieces of a reader, one at a time through the file in memory."""
+        from pipeline.fenced_readers import PIECE_BYTES, READERS
+
+        for piece in READERS[asked["reader"]](file, **asked["options"]):
+            if not piece:
+                self._alive()
+                continue
+            if len(piece) > PIECE_BYTES:
+                raise Reject("too_large", f"a piece of {len(piece):,} bytes; at most {PIECE_BYTES:,} are handed over")
+            done, held = 0, memoryview(piece)
+            while done < len(held):
+                done += os.pwrite(self.samples.handle, held[done:], done)
+            self._say({"bytes": len(held), "last": False})
+            self.line.receive()  # the parent has taken them, and wants more
         self._say({"end": True})
 
     def _hand_over(self, part: Part) -> None:
@@ -105,7 +141,10 @@ class Decoding:
 
     def _file(self, asked: dict[str, Any]) -> BinaryIO:
         if asked["from"] == "handle":
-            return os.fdopen(self.line.handles.pop(0), "rb")
+            handle = self.line.handles.pop(0)
+            if "reader" in asked:
+                return io.BufferedReader(Reporting(handle, self._alive), HEADER_BYTES)
+            return os.fdopen(handle, "rb")
         if asked["from"] == "given":
             return open(self.given[asked["number"]], "rb", closefd=False)
         return io.BufferedReader(Distant(self.line, self.given[0], asked["size"]), READ_BYTES)

@@ -33,8 +33,10 @@ from pipeline.sources import webdataset as webdataset_module
 from pipeline.sources.dataset import Dataset
 from pipeline.sources.files import Files
 from pipeline.sources.manifest import Manifest
-from pipeline.sources.webdataset import WebDataset, samples
+from pipeline.sources.webdataset import WebDataset
 from pipeline.store import open_store
+from pipeline.tarfeed import TarEnd, sounds_fed
+from pipeline.tarsounds import tar_sounds
 
 RATE_HZ = 16_000
 BLOCK = tarfile.BLOCKSIZE
@@ -622,21 +624,18 @@ def test_the_same_name_in_two_folders_is_two_clips(tars, sound):
     assert outcome(tars(tar_of(("x/a.wav", sound), ("y/a.wav", sound)))) == {"x.tar#x/a.wav": "", "x.tar#y/a.wav": ""}
 
 
-BAD_JSON = [
-    b"{",
-    b"",
-    b"[1, 2]",
-    b"3",
-    b'"text"',
-    b"null",
-    b"\xff\xfe\x00",
-    b"[" * 100_000,
-    b'{"text": ' + b"1" * 5000 + b"}",
-]
+BAD_JSON = [b"{", b"", b"\xff\xfe\x00", b"[" * 100_000, b'{"text": ' + b"1" * 5000 + b"}", b'{"text": "caf\xe9"}']
 
 
 @pytest.mark.parametrize("data", BAD_JSON, ids=lambda data: repr(data[:9]))
-def test_json_that_cannot_be_read_counts_as_no_json(tars, sound, data):
+def test_a_sound_whose_json_cannot_be_read_is_rejected_and_its_neighbour_is_not(tars, sound, data):
+    rows = read(tars(tar_of(("a.wav", sound), ("a.json", data), ("b.wav", sound)), carry=("text",)))
+    assert [(row["error"], row["text"]) for row in rows] == [("bad_text", None), ("", None)]
+    assert "a.json" in rows[0]["message"]
+
+
+@pytest.mark.parametrize("data", [b"[1, 2]", b"3", b'"text"', b"null", b"{}"])
+def test_json_that_is_no_object_has_no_fields(tars, sound, data):
     [row] = read(tars(tar_of(("a.wav", sound), ("a.json", data)), carry=("text",)))
     assert (row["error"], row["text"]) == ("", None)
 
@@ -753,7 +752,8 @@ def test_a_tar_that_breaks_off_anywhere_is_rejected_as_corrupt_and_keeps_what_ca
     wrong = {}
     for at in cuts:
         found = outcome(tars(whole[:at]))
-        names = [f"x.tar#{name}.wav" for name in "abc"[: at // each]]
+        there = sum(at >= number * each + BLOCK + len(sound) for number in range(3))  # padding is no sound
+        names = [f"x.tar#{name}.wav" for name in "abc"[:there]]
         if found != {**dict.fromkeys(names, ""), "x.tar": "corrupt"}:
             wrong[at] = found
     assert not wrong
@@ -808,17 +808,25 @@ LAYOUTS = {
 }
 
 
+def sounds_between(tar: bytes, lo: int, hi: int) -> list[Any]:
+    """The sounds of a stretch of a tar, read without the fence."""
+    file = io.BytesIO(tar)
+    pieces = tar_sounds(file, str(hash(tar)), lo, hi, "label", ("text",), "utf-8")
+    found = [sound for sound in sounds_fed(file, pieces, "the tar") if not isinstance(sound, TarEnd)]
+    return [(sound.member, sound.earlier, sound.fields, sound.file and sound.file.read()) for sound in found]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
-def test_ranges_of_bytes_have_every_sample_once_wherever_they_are_cut(layout, data):
+def test_ranges_of_bytes_have_every_sound_once_wherever_they_are_cut(layout, data):
     tar = LAYOUTS[layout]
     cuts = data.draw(
         st.lists(st.one_of(st.integers(1, len(tar)), st.integers(1, len(tar) // BLOCK).map(BLOCK.__mul__)))
     )
     los = [0, *sorted(set(cuts))]
-    found = [sample for lo, hi in zip(los, [*los[1:], -1], strict=True) for sample in samples(io.BytesIO(tar), lo, hi)]
-    assert found == list(samples(io.BytesIO(tar)))
+    found = [sound for lo, hi in zip(los, [*los[1:], -1], strict=True) for sound in sounds_between(tar, lo, hi)]
+    assert found == sounds_between(tar, 0, -1)
 
 
 def test_a_large_tar_is_listed_as_ranges_that_give_every_clip_once(tars, tone, wav, monkeypatch, long_ones):
@@ -845,12 +853,12 @@ def test_a_large_tar_that_breaks_off_keeps_what_came_before_and_is_rejected_once
 
 def test_every_range_of_a_large_tar_from_a_damage_on_is_rejected(tars, tone, wav, long_ones):
     data = bytearray(tar_of(*((f"{i:02}.wav", wav(tone(1.0, seed=i))) for i in range(20))))
-    last_good, at = (number * member_of(len(wav(tone(1.0)))) for number in (8, 9))
+    at = 9 * member_of(len(wav(tone(1.0))))
     data[at : at + BLOCK] = b"?" * BLOCK
     source = tars(bytes(data))
     objects = listed(source)
     found = [list(outcome(source, objects.slice(row, 1)).values()) for row in range(objects.num_rows)]
-    reach_it = [int(hi < 0 or hi > last_good) for hi in objects["hi"].to_pylist()]
+    reach_it = [int(hi < 0 or hi > at) for hi in objects["hi"].to_pylist()]
     assert [errors.count("corrupt") for errors in found] == reach_it
 
 

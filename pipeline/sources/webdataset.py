@@ -1,46 +1,40 @@
-"""Tar shards in the WebDataset layout: files of one sample share their name up to the first dot."""
+"""Tar shards in the WebDataset layout: beside each sound the texts that share its name."""
 
-import io
 import json
-import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from glob import escape
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import PrivateAttr
+from pydantic import AfterValidator, PrivateAttr
 
 from pipeline.choice import Choice
 from pipeline.decode import Clip
 from pipeline.errors import JobError, Reject
-from pipeline.fence import length_s
-from pipeline.names import text_of
+from pipeline.fence import read_behind
 from pipeline.objects import (
     GUESS_BYTES_PER_S,
     LONG_BYTES,
     RANGE_S,
     SAMPLED,
-    SOUNDS,
     Carry,
     Found,
     decoded_table,
     is_hidden,
     nothing_found,
-    parent_of,
     suffix_of,
     table_of,
 )
+from pipeline.sources.files import opened
 from pipeline.store import Entry, Folder, Store, open_store, split
+from pipeline.tarfeed import TarEnd, sounds_fed
+from pipeline.texts import UTF_8, encoding_named
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TARS = tuple(f"*{suffix}" for suffix in SUFFIXES)  # at any depth: * matches / too
-BLOCK_BYTES = 512  # what tar counts in
-MEMBER_BYTES = 1 << 30  # of one file in a tar, which is held in memory
-TOO_LARGE = f"more than {MEMBER_BYTES >> 20:,} MiB inside a tar; put it beside the tars as a file"
-Sample = dict[str, bytes | None]  # the files of a sample; None where one is too large
 
 
 class WebDataset(Choice):
@@ -48,12 +42,15 @@ class WebDataset(Choice):
 
     Beside a sound NAME.wav, NAME.json gives the carried fields (text of anything that is not text), NAME.txt the
     field ``text``, NAME.cls or the json's field ``label`` the label; without one it is the folder inside the tar.
+    They may stand anywhere in the tar; which belong together is told in tarpairs.py. ``encoding`` is that of texts
+    without a byte order mark. A sound whose text cannot be read, or is not clearly its own, is rejected.
     """
 
     kind: Literal["webdataset"] = "webdataset"
     path: str
     label: str = "label"
     carry: Carry = ()
+    encoding: Annotated[str, AfterValidator(encoding_named)] = UTF_8
     gives: ClassVar[str] = "audio"
     _skipped: Counter[str] = PrivateAttr(default_factory=Counter)
 
@@ -63,7 +60,8 @@ class WebDataset(Choice):
         return self._skipped
 
     def recipe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "version": self.version, "label": self.label, "carry": list(self.carry)}
+        recipe = {"kind": self.kind, "version": self.version, "label": self.label, "carry": list(self.carry)}
+        return recipe if self.encoding == UTF_8 else {**recipe, "encoding": self.encoding}
 
     def carried(self) -> tuple[str, ...]:
         return self.carry
@@ -122,113 +120,59 @@ class WebDataset(Choice):
         return decoded_table(pairs, self.carry, clip, rate_hz)
 
     def _found(self, store: Store, row: dict[str, Any]) -> Iterator[Found]:
+        """The sounds of a stretch of a tar, and what else there is to tell of it, each as one row."""
+        path, lo, hi = row["path"], row["lo"], row["hi"]
         empty: dict[str, str | None] = dict.fromkeys(self.carry)
-        some = False
-        try:
-            with store.open(row["path"], row["stamp"]) as file:
-                for name, files in samples(file, row["lo"], row["hi"]):
-                    sounds = [member for member in files if suffix_of(member) in SOUNDS]
-                    label, carried = self._beside(name, files) if sounds else (None, empty)
-                    for member in sounds:
-                        some, data = True, files[member]
-                        reject = None if data is not None else Reject("too_large", TOO_LARGE)
-                        opened = None if data is None else io.BytesIO(data)
-                        yield Found(f"{row['path']}#{member}", label, carried, opened, reject=reject)
-        except FileNotFoundError:
-            yield Found(row["path"], None, empty, None, reject=Reject("missing", "it is no longer there"))
-        except Reject as reject:
-            at = f"#byte{row['lo']}" if row["lo"] else ""
-            yield Found(f"{row['path']}{at}", None, empty, None, reject=reject)
-        else:
-            if not some and (row["lo"], row["hi"]) == (0, -1):
-                yield Found(row["path"], None, empty, None, reject=Reject("no_sound", "the tar holds no sound"))
+        count, end = 0, TarEnd(None, 0, "", 0, "")
 
-    def _beside(self, name: str, files: Sample) -> tuple[str | None, dict[str, str | None]]:
-        """The label and carried fields of a sample. A json that cannot be read counts as no json."""
-        fields: dict[str, Any] = {}
-        for member, data in files.items():
-            kind, data = suffix_of(member), data or b""
-            if kind == "json":
-                try:
-                    fields |= json.loads(data)
-                except (ValueError, TypeError, RecursionError):
-                    continue
-            elif kind in ("txt", "cls"):
-                fields.setdefault("text" if kind == "txt" else self.label, data.decode("utf-8", "replace").strip())
-        texts = {key: _text(value) for key, value in fields.items() if value is not None}
-        return texts.get(self.label, parent_of(name)), {key: texts.get(key) for key in self.carry}
+        def told(name: str, reject: Reject) -> Found:
+            return Found(f"{path}{name}", None, empty, None, reject=reject)
 
-
-def _text(value: Any) -> str:
-    """A field as text. JSON can spell half a character (\\ud800), which no table can hold: a question mark."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text.encode(errors="replace").decode()
-
-
-def samples(file: BinaryIO, lo: int = 0, hi: int = -1) -> Iterator[tuple[str, Sample]]:
-    """(name, {member: bytes}) of each sample whose first header starts in bytes [lo, hi) of the tar, in order.
-
-    None in place of the bytes of a member that is too large to be held; a header may promise what it likes. Raises
-    Reject when the tar is damaged or breaks off; what came before stays good.
-    """
-    try:
-        with tarfile.open(fileobj=file, mode="r:*") as tar:
-            name, first = None, 0
-            held: Sample = {}
-            members: set[str] = set()  # of the sample, held or not: a cut must not change where samples start
-            for member in tar:
-                if not member.isfile():
-                    continue
-                member_name = text_of(member.name.encode("utf-8", "surrogateescape"))
-                folder, _, base = member_name.rpartition("/")
-                key = f"{folder}/{base.split('.')[0]}" if folder else base.split(".")[0]
-                if key != name or member_name in members:
-                    if held:
-                        yield name or "", held
-                    name, first, held, members = key, member.offset, {}, set()
-                    if 0 <= hi <= first:
-                        return
-                members.add(member_name)
-                if first >= lo:
-                    content = tar.extractfile(member)
-                    assert content is not None
-                    held[member_name] = content.read() if member.size <= MEMBER_BYTES else None
-            if held:
-                yield name or "", held
-            _check_end(tar)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise Reject("corrupt", f"the tar is damaged: {error}") from error
-
-
-def _check_end(tar: tarfile.TarFile) -> None:
-    """tarfile takes a tar that breaks off between two members, or in a header, for a whole one.
-
-    A whole one ends with blocks of zeros and has nothing behind them.
-    """
-    stream: Any = tar.fileobj
-    stream.seek(tar.offset)  # a step back at most: to the end and back again, a .gz would be unpacked twice
-    end = stream.read(BLOCK_BYTES)
-    if end.strip(b"\0") or len(end) < BLOCK_BYTES:
-        raise Reject("corrupt", f"the tar breaks off before byte {tar.offset + BLOCK_BYTES}")
-    while rest := stream.read(1 << 20):
-        if rest.strip(b"\0"):
-            raise Reject("corrupt", f"the tar ends at byte {tar.offset}, and something comes after it")
+        file, reject = opened(store, row)
+        if file is not None:
+            asked = {
+                "key": f"{store.url} {path} {row['size']} {row['stamp']}",
+                "lo": lo,
+                "hi": hi,
+                "label": self.label,
+                "carry": list(self.carry),
+                "encoding": self.encoding,
+            }
+            try:
+                with file:
+                    for sound in sounds_fed(file, read_behind(file, "tar_sounds", asked), f"{store.url}: {path}"):
+                        if isinstance(sound, TarEnd):
+                            end = sound
+                            break
+                        count += 1
+                        name = f"{path}#{sound.member}{f'~{sound.earlier + 1}' if sound.earlier else ''}"
+                        carried = dict(zip(self.carry, sound.fields, strict=False)) or empty
+                        yield Found(name, sound.label, carried, sound.file, reject=sound.reject)
+            except Reject as error:
+                reject = error
+        reject = reject or end.damage
+        if reject is not None:
+            yield told(f"#byte{lo}" if lo else "", reject)
+        elif not count and (lo, hi) == (0, -1):
+            beside = f" and {end.alone:,} texts" if end.alone else ""
+            hidden = f"; {end.hidden:,} hidden members are left out" if end.hidden else ""
+            yield told("", Reject("no_sound", f"the tar holds no sound{beside}{hidden}"))
+            return
+        if end.alone:
+            more = f", and so are {end.alone - 1:,} more" if end.alone > 1 else ""
+            why = f"a text that belongs to no sound{more}: no sound of the tar has its name or key"
+            yield told(f"#{end.first_alone}", Reject("no_sound", why))
+        if end.hidden:
+            more = f" and {end.hidden - 1:,} more are" if end.hidden > 1 else " is"
+            yield told(f"#{end.first_hidden}", Reject("hidden", f"it{more} left out, as hidden files of a folder are"))
 
 
 def _bytes_per_s(store: Store, entry: Entry) -> float:
     """Bytes of tar per second of sound, by the first sounds of one tar."""
-    seconds, size = 0.0, 0
     try:
         with store.open(entry.key, entry.stamp) as file:
-            for count, (_, files) in enumerate(samples(file)):
-                for member in (member for member in files if suffix_of(member) in SOUNDS):
-                    try:
-                        seconds += length_s(io.BytesIO(files[member] or b""))
-                    except Reject:
-                        continue
-                size += sum(BLOCK_BYTES + -(-len(data or b"") // BLOCK_BYTES) * BLOCK_BYTES for data in files.values())
-                if count + 1 >= SAMPLED:
-                    break
+            [piece] = read_behind(file, "tar_seconds", {"most": SAMPLED})
     except (Reject, FileNotFoundError):
-        pass
-    return size / seconds if seconds else float(GUESS_BYTES_PER_S)
+        return float(GUESS_BYTES_PER_S)  # the worker will find the same, and reject it
+    first = json.loads(piece)
+    return first["bytes"] / first["seconds"] if first["seconds"] else float(GUESS_BYTES_PER_S)

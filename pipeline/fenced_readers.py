@@ -1,0 +1,17 @@
+"""Readers of containers and tables that run behind the fence: generators of bytes, by name (fence.read_behind).
+
+A reader takes a binary file and options that JSON can hold, and yields pieces of at most PIECE_BYTES. It must yield the
+same pieces whenever it is called with the same file: after a crash a second process goes on where the first ended. It
+raises Reject for a bad object and JobError for a wrong job. An empty piece only says that the reader is still at work;
+reading from the file says so too.
+Memory is limited (fenced.MEMORY_BYTES), and heavy libraries are imported inside the reader; Arrow reads with
+use_threads=False, as the stacks of threads count.
+"""
+
+from collections.abc import Callable, Iterator
+
+from pipeline.tarsounds import tar_seconds, tar_sounds
+
+PIECE_BYTES = 256 << 20  # more than that is never handed over at once
+Reader = Callable[..., Iterator[bytes]]
+READERS: dict[str, Reader] = {"tar_sounds": tar_sounds, "tar_seconds": tar_seconds}

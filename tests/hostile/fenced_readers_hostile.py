@@ -1,0 +1,45 @@
+"""Readers with faults for the process that reads: registered by the hostile soundfile, which every child imports."""
+
+import os
+import signal
+import time
+
+from pipeline.errors import JobError, Reject
+from pipeline.fenced_readers import READERS
+
+
+def numbers(file, count, fault="", at=-1):
+    """b"0", b"1", ... and at one of them a fault."""
+    for number in range(count):
+        if number == at:
+            if fault == "segv":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if fault == "hang":
+                time.sleep(3600)
+            if fault == "bomb":
+                bytearray(1 << 40)
+            if fault == "reject":
+                raise Reject("corrupt", "it is damaged")
+            if fault == "job":
+                raise JobError("source.path: it is no table")
+            if fault == "odd":
+                raise ZeroDivisionError("by a header of zeros")
+        yield str(number).encode()
+
+
+def slow(file, seconds):
+    """A reader that works for long, says so, and yields at the end."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.2)
+        yield b""
+    yield b"done"
+
+
+def echo(file, size):
+    """The file in pieces of a size."""
+    while data := file.read(size):
+        yield data
+
+
+READERS.update({"numbers": numbers, "slow": slow, "echo": echo})
