@@ -81,6 +81,7 @@ def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
             "rejected": rejected,
             "reasons": dict(reasons.most_common()),
             "superseded": totals["superseded"],
+            "skipped": plans[-1].said.get("skipped", {}),
         },
         "seconds": totals["seconds"],
         "carry": list(job.source.carried()),

@@ -14,8 +14,10 @@ import pyarrow as pa
 from pydantic import PrivateAttr
 
 from pipeline.choice import Choice
+from pipeline.corpus import look, name_of, object_faults, opened, readable
 from pipeline.decode import Clip
-from pipeline.errors import JobError, Reject
+from pipeline.errors import JobError, ObjectFault, Reject
+from pipeline.faults import stop_if_not_listed
 from pipeline.fence import length_s
 from pipeline.names import text_of
 from pipeline.objects import (
@@ -24,16 +26,17 @@ from pipeline.objects import (
     RANGE_S,
     SAMPLED,
     SOUNDS,
+    WINDOW_BYTES,
     Carry,
     Found,
     decoded_table,
-    is_hidden,
     nothing_found,
     parent_of,
     suffix_of,
     table_of,
 )
 from pipeline.store import Entry, Folder, Store, open_store, split
+from pipeline.walk import LeftOut, walk
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TARS = tuple(f"*{suffix}" for suffix in SUFFIXES)  # at any depth: * matches / too
@@ -55,12 +58,20 @@ class WebDataset(Choice):
     label: str = "label"
     carry: Carry = ()
     gives: ClassVar[str] = "audio"
-    _skipped: Counter[str] = PrivateAttr(default_factory=Counter)
+    _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
 
     @property
     def skipped(self) -> Counter[str]:
-        """What ``objects`` passed by, by suffix."""
-        return self._skipped
+        """What ``objects`` passed by, by reason or suffix."""
+        return self._left_out.counts
+
+    @property
+    def faults(self) -> list[str]:
+        """What ``objects`` could not list, and is in no plan therefore."""
+        return self._left_out.faults
+
+    def entry_of(self, path: str) -> Entry | None:
+        return look(self._at()[0], path)
 
     def recipe(self) -> dict[str, Any]:
         return {"kind": self.kind, "version": self.version, "label": self.label, "carry": list(self.carry)}
@@ -82,24 +93,28 @@ class WebDataset(Choice):
         store, patterns = self._at()
         if isinstance(store, Folder) and store.stat("") is None:
             raise JobError(f"source.path: {store.url} does not exist")
-        self._skipped.clear()
+        self._left_out.clear()
 
         def found() -> Iterator[tuple[Entry, int, int]]:
-            for entry in store.list():
-                if is_hidden(entry.key):
-                    self._skipped["hidden"] += 1
-                elif any(fnmatchcase(entry.key, pattern) for pattern in patterns):
-                    for lo, hi in self._ranges(store, entry):
-                        yield entry, lo, hi
-                else:
-                    self._skipped[f".{suffix_of(entry.key)}"] += 1
+            for entry in walk(store, self._left_out):
+                suffix = suffix_of(entry.key)
+                if not entry.key.endswith("/") and not any(fnmatchcase(entry.key, pattern) for pattern in patterns):
+                    self.skipped[f".{suffix}" if suffix else "without suffix"] += 1
+                    continue
+                try:
+                    ranges = self._ranges(store, entry)
+                except ObjectFault as fault:
+                    self._left_out.fault(str(fault))
+                    continue
+                yield from ((entry, lo, hi) for lo, hi in ranges)
 
         some = False
-        for table in table_of(found()):
+        for table in table_of(readable(store, found())):
             some = True
             yield table
         if not some:
-            raise nothing_found(self.path, "tars", self._skipped)
+            stop_if_not_listed(self)
+            raise nothing_found(self.path, "tars", self.skipped)
 
     def _ranges(self, store: Store, entry: Entry) -> list[tuple[int, int]]:
         """A large tar goes to several shards: a sample belongs to the stretch of bytes in which its header starts."""
@@ -114,7 +129,11 @@ class WebDataset(Choice):
         store, _ = self._at()
         sizes, lo, hi = (objects[name].to_numpy() for name in ("size", "lo", "hi"))
         first = Entry(objects["path"][0].as_py(), int(sizes[0]), objects["stamp"][0].as_py())
-        return (np.where(hi < 0, sizes, hi) - lo) / _bytes_per_s(store, first)
+        try:
+            per_s = _bytes_per_s(store, first)
+        except ObjectFault:  # the worker will find the same
+            per_s = float(GUESS_BYTES_PER_S)
+        return (np.where(hi < 0, sizes.clip(0), hi) - lo) / per_s
 
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
         store, _ = self._at()
@@ -124,24 +143,31 @@ class WebDataset(Choice):
     def _found(self, store: Store, row: dict[str, Any]) -> Iterator[Found]:
         empty: dict[str, str | None] = dict.fromkeys(self.carry)
         some = False
-        try:
-            with store.open(row["path"], row["stamp"]) as file:
+        file, wrong, verdict = opened(store, row["path"], row["size"], row["stamp"], whole_bytes=WINDOW_BYTES)
+        at = f"{row['path']}#byte{row['lo']}" if row["lo"] else row["path"]
+        if file is None:
+            yield Found(at, None, empty, None, reject=wrong)
+            return
+        with file:
+            try:
                 for name, files in samples(file, row["lo"], row["hi"]):
                     sounds = [member for member in files if suffix_of(member) in SOUNDS]
                     label, carried = self._beside(name, files) if sounds else (None, empty)
                     for member in sounds:
                         some, data = True, files[member]
                         reject = None if data is not None else Reject("too_large", TOO_LARGE)
-                        opened = None if data is None else io.BytesIO(data)
-                        yield Found(f"{row['path']}#{member}", label, carried, opened, reject=reject)
-        except FileNotFoundError:
-            yield Found(row["path"], None, empty, None, reject=Reject("missing", "it is no longer there"))
-        except Reject as reject:
-            at = f"#byte{row['lo']}" if row["lo"] else ""
-            yield Found(f"{row['path']}{at}", None, empty, None, reject=reject)
-        else:
-            if not some and (row["lo"], row["hi"]) == (0, -1):
-                yield Found(row["path"], None, empty, None, reject=Reject("no_sound", "the tar holds no sound"))
+                        sound = None if data is None else io.BytesIO(data)
+                        yield Found(f"{row['path']}#{member}", label, carried, sound, reject=reject)
+                if not some and (row["lo"], row["hi"]) == (0, -1):
+                    wrong = Reject("no_sound", "the tar holds no sound")
+            except (Reject, FileNotFoundError) as error:
+                wrong = error
+            # a Reject of the verdict takes the place of all that the tar gave
+            if verdict is not None and (reject := verdict(wrong)) is not None:
+                wrong = reject
+            if wrong is not None:
+                wrong = wrong if isinstance(wrong, Reject) else Reject("missing", "it is no longer there")
+                yield Found(at, None, empty, None, reject=wrong)
 
     def _beside(self, name: str, files: Sample) -> tuple[str | None, dict[str, str | None]]:
         """The label and carried fields of a sample. A json that cannot be read counts as no json."""
@@ -197,6 +223,11 @@ def samples(file: BinaryIO, lo: int = 0, hi: int = -1) -> Iterator[tuple[str, Sa
                 yield name or "", held
             _check_end(tar)
     except (tarfile.TarError, EOFError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        if isinstance(error, OSError) and error.errno:  # of the system, not of one that unpacks
+            with object_faults(name_of(file)):
+                raise
         raise Reject("corrupt", f"the tar is damaged: {error}") from error
 
 
@@ -218,8 +249,11 @@ def _check_end(tar: tarfile.TarFile) -> None:
 def _bytes_per_s(store: Store, entry: Entry) -> float:
     """Bytes of tar per second of sound, by the first sounds of one tar."""
     seconds, size = 0.0, 0
+    file, _, _ = opened(store, entry.key, entry.size, entry.stamp, whole_bytes=WINDOW_BYTES)
+    if file is None:
+        return float(GUESS_BYTES_PER_S)
     try:
-        with store.open(entry.key, entry.stamp) as file:
+        with file:
             for count, (_, files) in enumerate(samples(file)):
                 for member in (member for member in files if suffix_of(member) in SOUNDS):
                     try:
