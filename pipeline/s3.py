@@ -63,7 +63,7 @@ def _moment(text: Any) -> datetime:
 
 
 def _names_md5(answer: dict[str, Any]) -> bool:
-    """Whether the etag of an answer is the MD5 of the object: not of several parts, nor encrypted with a key of its own."""
+    """Whether the etag of an answer is the MD5 of the object: not of several parts, nor encrypted with a key."""
     encrypted = "kms" in answer.get("ServerSideEncryption", "") or answer.get("SSECustomerAlgorithm")
     return bool(IS_MD5.fullmatch(answer["ETag"].strip('"'))) and not encrypted
 

@@ -63,7 +63,7 @@ def contradiction(bucket: Bucket, key: str, size: int, told: str) -> ObjectFault
 
 
 class _Verdict:
-    """What becomes of an object that was read, or went wrong while it was. ``data``: the body, where it is not windows."""
+    """What becomes of an object that was read, or went wrong while it was. ``data``: a body that came whole."""
 
     def __init__(self, bucket: Bucket, key: str, size: int, stamp: str, data: bytes | None = None) -> None:
         self.bucket, self.key, self.size, self.stamp, self.data = bucket, key, size, stamp, data

@@ -1,7 +1,7 @@
 """Every object of a corpus, and why others are none: linked folders are followed once, what is left out is counted.
 
-Never an object of a corpus, whatever the source asks for: what is hidden, and what a wavmill store holds: its _mill, the
-versions that it published, codebooks.
+Never an object of a corpus, whatever the source asks for: what is hidden, and what a wavmill store holds, which is
+_mill, the versions that it published, and codebooks.
 """
 
 import errno
