@@ -99,8 +99,8 @@ class Tree:
 
     def _inside(self, key: str, folder: _Folder) -> list[tuple[str, Any]]:
         try:
-            if folder.linked and self._again(folder.path):
-                self.left_out.counts["folders that another link led to"] += 1
+            if folder.linked and (reason := self._taken(folder.path)):
+                self.left_out.counts[reason] += 1
                 return []
             with os.scandir(folder.path) as found:
                 return [pair for one in found if (pair := self._named(key, one, folder.linked)) is not None]
@@ -125,23 +125,30 @@ class Tree:
         except OSError:
             return key, one  # looking at it as a file says the same
 
-    def _again(self, path: bytes) -> bool:
-        facts = os.stat(path)
-        identity = facts.st_dev, facts.st_ino
-        known = identity in self.followed
+    def _taken(self, path: bytes) -> str:
+        """Why a folder that links led to gives nothing new; "" where it does, once."""
+        if self._in_corpus(os.path.realpath(path)):
+            return "links to folders of the corpus"
+        if (identity := _identity(path)) in self.followed:
+            return "folders that another link led to"
         self.followed.add(identity)
-        return known
+        return ""
+
+    def _in_corpus(self, real: bytes) -> bool:
+        """Whether a folder is walked under a name of its own."""
+        return real == self.root or (
+            _within(real, self.root) and not is_hidden(text_of(os.path.relpath(real, self.root)))
+        )
 
     def _not_followed(self, key: str, path: bytes) -> str:
-        """Why a link to a folder leads to nothing new; "" where it does."""
+        """Why a link to a folder is not followed; "" where it is: _taken() decides then."""
         if is_hidden(key):
             return "hidden"
         real, here = os.path.realpath(path), os.path.realpath(os.path.dirname(path))
-        if _within(here, real):
+        walked = self._in_corpus(real) or _identity(path) in self.followed
+        if _within(self.root, real) or (walked and _within(here, real)):
             named = sum(reason.startswith("links that loop: ") for reason in self.left_out.counts)
             return f"links that loop: {key}" if named < LOOPS_NAMED else "more links that loop"
-        if _within(real, self.root) and not is_hidden(text_of(os.path.relpath(real, self.root))):
-            return "links to folders of the corpus"
         return ""
 
     def _file(self, key: str, one: Any) -> Entry | None:
@@ -163,6 +170,11 @@ class Tree:
             return Entry(key, -1, errno.errorcode[error.errno or errno.EACCES])
         self.left_out.fault(f"{join(self.store.url, key)}: {error.strerror}")
         return None
+
+
+def _identity(path: bytes) -> tuple[int, int]:
+    facts = os.stat(path)
+    return facts.st_dev, facts.st_ino
 
 
 def _within(path: bytes, folder: bytes) -> bool:
