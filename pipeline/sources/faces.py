@@ -160,7 +160,7 @@ class Faces(Choice):
         sounds = []
         for name in names:
             with suppress(*BROKEN, *UNREAD):
-                said = json.loads(store.read(name))
+                said = _said(store, name)
                 sounds.append(str(said.get("wav_path") or said["mp4_path"]))
         if sounds and not any(map(self._there, sounds)):
             where = self.root if self.root != "auto" else f"any folder above {self.path}"
@@ -185,9 +185,16 @@ def above(path: str) -> list[str]:
     return found
 
 
+def _said(store: Store, name: str) -> Any:
+    if not isinstance(store, Folder):
+        return json.loads(store.read(name))
+    with object_faults(join(store.url, name)), store.open_plainly(name) as file:
+        return json.loads(file.read())
+
+
 def _frames(store: Store, name: str) -> int:
     try:
-        return int(json.loads(store.read(name))["frames"])
+        return int(_said(store, name)["frames"])
     except (*BROKEN, *UNREAD):
         return 0
 
