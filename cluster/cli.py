@@ -105,6 +105,7 @@ def run(
     from cluster.load import load_making
     from cluster.progress import Watch, too_many
     from pipeline.commit import attempts_done
+    from pipeline.faults import stop_if_not_listed
     from pipeline.job import fingerprint, resolve
     from pipeline.plan import make_plans, todo_of
     from pipeline.publish import published
@@ -118,6 +119,7 @@ def run(
         plans = retried(checked, plans, retry)
     dataset = published(checked, plans)
     if dataset is not None:
+        stop_if_not_listed(checked.source)
         out.print(f"done already, as listed on {plans[-1].said['listed_at']}")
     else:
         from pipeline.run import run as run_job

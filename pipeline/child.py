@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipeline.errors import JobError, Reject, Stopped
+from pipeline.corpus import name_of
+from pipeline.errors import JobError, ObjectFault, Reject, Stopped
 from pipeline.line import TOGETHER, Line, Samples
 from pipeline.store import faults_of
 from pipeline.watchdog import beat
@@ -90,6 +91,8 @@ class Child:
                 raise JobError(answer["job"])
             elif "machine" in answer:
                 self.busy = False
+                if answer["of_file"]:
+                    raise ObjectFault(f"{name_of(file)}: {answer['machine']}")
                 raise Stopped(f"{answer['machine']}; run the same command again to go on")
             elif "broke" in answer:
                 self.busy = False

@@ -28,7 +28,7 @@ from pipeline.errors import Stopped
 from pipeline.job import Job, fingerprint
 from pipeline.parquet import parquet_writer
 from pipeline.processors import processors
-from pipeline.rows import NOTHING, rejects
+from pipeline.rows import FAULT, NOTHING, rejects
 from pipeline.spent import spent_s
 from pipeline.store import Store, open_store, sha256
 
@@ -38,7 +38,10 @@ RECORDED_VERSIONS = ("ray", "numpy", "pyarrow", "soundfile", "av", "soxr")
 
 
 class Commit:
-    """A finished shard in memory -> its attempt in the store. Never overwrites, never deletes."""
+    """A finished shard in memory -> its attempt in the store. Never overwrites, never deletes.
+
+    A shard that could not be read is not committed: its row has the reason in ``fault``.
+    """
 
     def __init__(self, job: Job) -> None:
         self.store, self.fingerprint = open_store(job.store), fingerprint(job)
@@ -47,6 +50,9 @@ class Commit:
     def __call__(self, shard: pa.Table) -> pa.Table:
         start = perf_counter()
         key, attempt, found = self._checked(shard)
+        if shard["error"][0].as_py() == FAULT:
+            return _row({"shard": key, "found": 0, "done": 0, "rejected": 0, "seconds": 0.0, "reasons": {}},
+                        shard["message"][0].as_py())  # fmt: skip
         good = pc.equal(shard["error"], "")
         good_rows = shard.filter(good)
         done = good_rows.select(self.columns.names).cast(self.columns)
@@ -73,8 +79,7 @@ class Commit:
             "versions": versions(),
         }
         self.store.put(record_key(self.fingerprint, key, attempt), sealed(record))
-        names = ("shard", "found", "done", "rejected", "seconds")
-        return pa.table({**{name: [record[name]] for name in names}, "reasons": [json.dumps(record["reasons"])]})
+        return _row(record)
 
     def _checked(self, shard: pa.Table) -> tuple[str, str, int]:
         """The shard's key, a new attempt id, and the number of clips; AssertionError unless it arrived whole."""
@@ -95,6 +100,13 @@ class Commit:
             raise AssertionError(f"{key}: what was written is not what is read back")
         self.store.put(key, data)
         return {"key": key, "sha256": sha256(data), "bytes": len(data), "rows": table.num_rows}
+
+
+def _row(record: dict[str, Any], fault: str = "") -> pa.Table:
+    """What the driver hears of a shard."""
+    names = ("shard", "found", "done", "rejected", "seconds")
+    facts = {name: [record[name]] for name in names}
+    return pa.table({**facts, "reasons": [json.dumps(record["reasons"])], "fault": [fault]})
 
 
 @cache

@@ -6,6 +6,7 @@
         ├── JobError     2  a wrong job or usage; nothing was started
         ├── TooManyRejects 3  the share of bad clips is above the limit
         ├── Stopped     75  a fault outside the job (network, disk, a killed worker); the same command resumes
+        │   └── ObjectFault  of one object of the corpus: its shard waits, all others are finished before the run stops
         └── NotAllowed  77  credentials or permissions
 
 Anything else is a bug: exit code 1 and a traceback.
@@ -51,6 +52,11 @@ class TooManyRejects(WavmillError):
 
 class Stopped(WavmillError):
     exit_code = 75
+
+
+class ObjectFault(Stopped):
+    """One object of the corpus cannot be read, and that says nothing about its sound: a disk's fault, or a store that
+    contradicts itself. Its shard gets no record, the others go on; at the end the run stops and names the object."""
 
 
 class NotAllowed(WavmillError):

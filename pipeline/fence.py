@@ -16,10 +16,10 @@ from time import sleep
 from typing import Any, BinaryIO, TypeVar
 
 from pipeline.child import Child, Died
+from pipeline.corpus import name_of, object_faults
 from pipeline.decode import Clip, Part
 from pipeline.errors import Reject, Stopped
 from pipeline.line import TOGETHER
-from pipeline.store import faults_of
 from pipeline.whole import handle_of, size_of
 
 VICTIMS = 2  # children that one sound may kill
@@ -137,7 +137,7 @@ def _answers(file: BinaryIO, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _read_through(file: BinaryIO) -> None:
     """Before a sound is blamed: decoders take a disk that cannot be read for the end of the sound."""
     if handle_of(file) is not None:
-        with faults_of(str(getattr(file, "name", "corpus"))):
+        with object_faults(name_of(file)):
             file.seek(0)
             while file.read(CHUNK_BYTES):
                 pass

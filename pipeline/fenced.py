@@ -71,7 +71,8 @@ class Decoding:
             self._say({"job": str(error)})
         except OSError as error:
             if error.errno in MACHINE:
-                self._say({"machine": f"{error.strerror} (where sounds are decoded)"})
+                of_file = error.errno in (errno.EIO, errno.ESTALE) and asked.get("from") == "handle"
+                self._say({"machine": f"{error.strerror} (where sounds are decoded)", "of_file": of_file})
             elif error.errno == errno.ENOMEM:
                 self._say({"reject": self._too_large(asked)})
             else:

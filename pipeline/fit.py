@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from model.codebook import Codebook
 from model.kmeans import fit as fit_kmeans
 from pipeline.codebooks import describe_codebook, save_codebook
-from pipeline.errors import JobError
+from pipeline.errors import JobError, ObjectFault
 from pipeline.job import Job, recipe_of
 from pipeline.plan import cut, list_objects, put_table
-from pipeline.rows import arrays_of
+from pipeline.rows import FAULT, arrays_of
 from pipeline.store import open_store
 
 CODES = 100  # unless the job says
@@ -26,6 +26,8 @@ class Frames:
     """The last stage of a fit: a shard's good clips, with nothing but their frames."""
 
     def __call__(self, shard: pa.Table) -> pa.Table:
+        if shard["error"][0].as_py() == FAULT:  # a codebook must not depend on which objects could be read
+            raise ObjectFault(f"{shard['message'][0].as_py()}; run the same command again")
         return shard.filter(pc.equal(shard["error"], "")).select(["clip", "seconds", "feature"])
 
 

@@ -94,7 +94,7 @@ def _attempts(store: Store, choices: list[dict[str, Any]], waiting: set[str]) ->
     for fingerprint in sorted({fingerprint for fingerprint, _ in named}):
         found: dict[tuple[str, str], list[Entry]] = defaultdict(list)
         for top in ("done", "out"):
-            for entry in store.list(f"_mill/{top}/{fingerprint}/"):
+            for entry in {one.key: one for one in store.list(f"_mill/{top}/{fingerprint}/")}.values():
                 match = ATTEMPT.fullmatch(entry.key)
                 if match and match[2] not in named.get((fingerprint, match[1]), {match[2]}):
                     found[match[1], match[2]].append(entry)

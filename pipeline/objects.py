@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from fractions import Fraction
 from itertools import islice
 from typing import Annotated, Any, BinaryIO, NamedTuple
@@ -13,8 +14,9 @@ import pyarrow.compute as pc
 from pydantic import AfterValidator
 
 from pipeline import notices, processors
+from pipeline.corpus import Verdict, opened
 from pipeline.decode import Clip, Part
-from pipeline.errors import JobError, Reject
+from pipeline.errors import JobError, ObjectFault, Reject
 from pipeline.fence import Stretch, length_s, parts_of_each
 from pipeline.rows import AUDIO, PRODUCTS, column_of, decoded
 from pipeline.store import Entry, Store
@@ -25,12 +27,14 @@ SOUNDS = frozenset(
     "wav wave flac mp3 ogg oga opus aif aiff aifc au snd caf w64 rf64 wma amr ac3"
     " m4a m4b aac mp4 m4v mov webm mkv mka 3gp".split()
 )
+WINDOW_BYTES = 4 << 20  # more than that of an object is not fetched to read a header
 LONG_BYTES = 64 << 20  # above this the header is read when the job is planned
 RANGE_S = 3600  # a longer sound is given to several shards
 GUESS_BYTES_PER_S = 16_000  # where no header can be read: FLAC at 16 kHz
 SAMPLED = 8  # headers read for each kind of file, to estimate hours
 KINDS = 64  # the most frequent ones; what ends like nothing else is guessed
 SUFFIX = r"(?s)^.*/[^.]*$|^[^/.]*$|^.*\."  # all of a path but its suffix
+OF_ALL = ("changed", "missing")  # rejects that leave nothing of what their object gave before
 AHEAD = 16  # objects fetched at once from an object store
 
 SCHEMA = pa.schema([
@@ -68,6 +72,7 @@ class Found(NamedTuple):
     reject: Reject | None = None
     frames: int | None = None  # of video that is not in the file itself, and how many of them a second if it is known
     fps: str | None = None
+    verdict: Verdict | None = None  # asked when the last of it was read (corpus.py)
 
     @property
     def stretch(self) -> Stretch:
@@ -109,17 +114,29 @@ def table_of(
 
 
 def ranges_of(store: Store, entry: Entry, clip: Clip) -> list[tuple[int, int]]:
-    """The stretches [lo, hi) s into which a sound is cut for several shards: one, unless it is very long."""
+    """The stretches [lo, hi) s into which a sound is cut for several shards: one, unless it is very long.
+
+    Raises ObjectFault: without its length nothing can be planned of it.
+    """
     if entry.size <= LONG_BYTES:
         return [(0, -1)]
-    try:
-        with store.open(entry.key, entry.stamp) as file:
-            seconds = length_s(file)
-    except (Reject, FileNotFoundError):
+    if not (seconds := header_s(store, entry)):
         return [(0, -1)]  # the worker will find the same, and say it
     step = max(1, RANGE_S // clip.max_s) * clip.max_s
     starts = [lo for lo in range(0, max(1, int(seconds)), step) if lo == 0 or seconds - lo >= clip.max_s]
     return [(lo, hi) for lo, hi in zip(starts, [*starts[1:], -1], strict=True)]
+
+
+def header_s(store: Store, entry: Entry) -> float:
+    """The length of a sound by its header; 0 where it says none, or cannot be read. Raises ObjectFault."""
+    file, _, _ = opened(store, entry.key, entry.size, entry.stamp, whole_bytes=WINDOW_BYTES)
+    if file is None:
+        return 0.0
+    try:
+        with file:
+            return length_s(file)
+    except (Reject, FileNotFoundError):
+        return 0.0
 
 
 def seconds_by_suffix(store: Store, objects: pa.Table) -> np.ndarray:
@@ -133,12 +150,11 @@ def seconds_by_suffix(store: Store, objects: pa.Table) -> np.ndarray:
         rows = np.flatnonzero((index == kind) & (sizes > 0))
         measured = [0.0, 0.0]
         for row in rows[np.linspace(0, len(rows) - 1, min(SAMPLED, len(rows))).astype(int)]:
-            try:
-                with store.open(objects["path"][row].as_py()) as file:
-                    measured[0] += length_s(file)
+            [(path, stamp)] = zip(*(objects[name].slice(row, 1).to_pylist() for name in ("path", "stamp")), strict=True)
+            with suppress(ObjectFault):
+                if length := header_s(store, Entry(path, int(sizes[row]), stamp)):
+                    measured[0] += length
                     measured[1] += float(sizes[row])
-            except (Reject, FileNotFoundError):
-                continue
         if measured[0] > 0:
             per_s[kind] = measured[1] / measured[0]
     seconds = sizes / per_s[index]
@@ -163,13 +179,20 @@ def ahead(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
 def decoded_table(
     source: Iterable[tuple[str, Iterable[Found]]], carry: Sequence[str], clip: Clip, rate_hz: int
 ) -> pa.Table:
-    """Decode (object path, its sounds) pairs into the rows of a shard. Every sound gives at least one row."""
+    """Decode (object path, its sounds) pairs into the rows of a shard. Every sound gives at least one row.
+
+    What an object gave stands when its last byte was read and it was the same one all the time; one that changed or
+    went meanwhile gives a single reject. Raises ObjectFault.
+    """
     rows: list[dict[str, Any]] = []
     waves: list[np.ndarray] = []
+    own_names: list[str] = []  # of the rows, before what makes them different
     seen: Counter[str] = Counter()
+    current, first = -1, 0  # the object that is at hand, and its first row
 
     def add(found: Found, path: str, name: str, wave: np.ndarray, facts: dict[str, Any], reject: Reject | None) -> None:
         seen[name] += 1
+        own_names.append(name)
         if seen[name] > 1:
             reject = Reject("duplicate", f"another clip of this object is named {name} too")
             name = f"{name}~{seen[name]}"
@@ -180,21 +203,28 @@ def decoded_table(
         })  # fmt: skip
         waves.append(wave if reject is None else wave[:0])
 
-    all_found = (((path, found), found.file, found.stretch) for path, sounds in source for found in sounds)
-    for (path, found), parts in parts_of_each(all_found, clip, rate_hz):
+    all_found = (
+        ((number, path, found), found.file, found.stretch)
+        for number, (path, sounds) in enumerate(source)
+        for found in sounds
+    )
+    for (number, path, found), parts in parts_of_each(all_found, clip, rate_hz):
         name, at_s = found.clip, 0.0
+        if number != current:
+            current, first = number, len(rows)
         try:
-            if found.reject is not None:
-                raise found.reject
-            assert found.file is not None
-            with found.file:
-                for part in parts:
+            with found.file or nullcontext():
+                for part in _judged(found, parts):
                     beat()
                     part_name = name if part.whole else f"{name}#{round(part.start_s * 1000)}"
                     facts = {**_facts(part, rate_hz), **_seen(found, part, clip, rate_hz)}
                     add(found, path, part_name, part.audio, facts, part.reject)
                     at_s = part.start_s + part.kept_samples / rate_hz
         except Reject as reject:
+            if reject.reason in OF_ALL:
+                seen.subtract(own_names[first:])
+                del rows[first:], waves[first:], own_names[first:]
+                at_s = 0.0
             stopped_at = at_s if at_s else float(found.lo)
             failed = f"{name}#{round(stopped_at * 1000)}" if stopped_at else name
             add(found, path, failed, np.zeros(0, np.float32), {"start_s": stopped_at, "seconds": 0.0}, reject)
@@ -206,6 +236,23 @@ def decoded_table(
         for field in schema
     ]
     return pa.table(columns, schema=schema)
+
+
+def _judged(found: Found, parts: Iterator[Part]) -> Iterator[Part]:
+    """The parts of a sound, and at its end the Reject of it or of its object. Raises ObjectFault."""
+    wrong: Reject | FileNotFoundError | None = None
+    try:
+        if found.reject is not None:
+            raise found.reject
+        yield from parts
+    except (Reject, FileNotFoundError) as error:
+        wrong = error
+    if found.verdict is not None and (reject := found.verdict(wrong)) is not None:
+        raise reject
+    if isinstance(wrong, FileNotFoundError):
+        raise Reject("missing", "it went while it was read") from wrong
+    if wrong is not None:
+        raise wrong
 
 
 def _facts(part: Any, rate_hz: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.job import Job, decisive, fingerprint
-from pipeline.listing import PIECE_ROWS, identities, in_order, unplanned
+from pipeline.listing import PIECE_ROWS, Listing, identities, in_order, unplanned
 from pipeline.parquet import damage_of, parquet_in, parquet_of
 from pipeline.rows import frame_bytes
 from pipeline.store import Store, open_store, sha256
@@ -57,7 +57,7 @@ def folder_of(job: Job) -> str:
 def plans_of(job: Job) -> list[Plan]:
     """The plans made so far, in order; none of them is ever changed."""
     store, folder = open_store(job.store), folder_of(job)
-    numbers = sorted(entry.key for entry in store.list(folder + "/") if entry.key.endswith(".json"))
+    numbers = sorted({entry.key for entry in store.list(folder + "/") if entry.key.endswith(".json")})
     return [_load(store, key) for key in numbers]
 
 
@@ -70,7 +70,8 @@ def make_plans(job: Job, refresh: bool = False) -> list[Plan]:
     store, plans = open_store(job.store), plans_of(job)
     if plans and not refresh and plans[0].said["remote"]:
         return plans
-    objects = unplanned(store, [plan.objects_key for plan in plans], job.source.objects(job.clip))
+    listing = Listing(job.source, job.clip)
+    objects = unplanned(store, [plan.objects_key for plan in plans], listing, listing.look)
     return plans if plans and not objects.num_rows else next_plan(job, plans, objects)
 
 
@@ -87,7 +88,7 @@ def next_plan(job: Job, plans: list[Plan], objects: pa.Table, retry: str = "") -
         "remote": str(getattr(job.source, "path", "")).startswith("s3://"),
         "bytes": int(pc.sum(pc.max_element_wise(objects["size"], 0)).as_py()),
         "seconds": float(pc.sum(shards["seconds"]).as_py()),
-        "skipped": dict(getattr(job.source, "skipped", {})),
+        "skipped": plans[-1].said.get("skipped", {}) if retry else dict(getattr(job.source, "skipped", {})),
         **({"retry": retry} if retry else {}),
         "objects": put_table(store, folder_of(job), "objects", objects),
         "shards": put_table(store, folder_of(job), "shards", shards),
@@ -99,7 +100,8 @@ def next_plan(job: Job, plans: list[Plan], objects: pa.Table, retry: str = "") -
 
 def list_objects(job: Job) -> pa.Table:
     """Everything the source finds now, in plan order: by path."""
-    return in_order(pa.concat_tables(job.source.objects(job.clip)))
+    listing = Listing(job.source, job.clip)
+    return in_order(pa.concat_tables(listing), listing.look)
 
 
 def cut(job: Job, objects: pa.Table, generation: int = 0) -> pa.Table:

@@ -82,6 +82,7 @@ def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
             "rejected": rejected,
             "reasons": dict(reasons.most_common()),
             "superseded": totals["superseded"],
+            "skipped": plans[-1].said.get("skipped", {}),
         },
         "notices": notices.summed(records, gone),
         "seconds": totals["seconds"],

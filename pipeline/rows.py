@@ -40,6 +40,7 @@ NOTICE = pa.field(notices.COLUMN, pa.string())
 CONTEXT = ("lead_samples", "kept_samples")
 IDS = [pa.field(name, pa.string()) for name in ("clip", "source", "label")]
 NOTHING = "nothing"  # the error of a row that stands for no clip
+FAULT = "fault"  # the error of a row that stands for a shard which could not be read; the message says why
 PRODUCTS = ("feature", "token", "window")
 
 
@@ -66,6 +67,12 @@ def nothing(schema: pa.Schema) -> pa.Table:
         for field in schema
     ]
     return pa.table(columns, schema=schema)
+
+
+def fault(schema: pa.Schema, message: str) -> pa.Table:
+    """A table of one row that stands for a shard which could not be read: no clip of it is committed."""
+    row = replace(nothing(schema), "error", pa.array([FAULT], pa.string()))
+    return replace(row, "message", pa.array([message], pa.string()))
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -15,6 +15,7 @@ from ray.data import DataContext
 
 from pipeline.commit import Commit, attempts_done
 from pipeline.errors import JobError, Stopped, WavmillError
+from pipeline.faults import Faults, stop_if_not_listed
 from pipeline.job import Job, fingerprint
 from pipeline.plan import Plan, bytes_per_s, todo_of
 from pipeline.publish import publish, published
@@ -47,15 +48,20 @@ def run(
         if (already := published(job, plans)) is not None:
             return already
         done = set(attempts_done(open_store(job.store), fingerprint(job)))
-    todo = todo_of(plans, done)
+    todo, faults = todo_of(plans, done), Faults()
     while wave := list(islice(todo, WAVE_SHARDS)):
         connect()
-        mill(job, wave, watch)
+        mill(job, wave, watch, faults)
+    faults.stop()
+    stop_if_not_listed(job.source)
     return publish(job, plans)
 
 
-def mill(job: Job, shards: list[dict[str, Any]], watch: Watch) -> None:
-    """Run the stages over the shards of one wave. A row is a clip, a block is a shard, from reading to commit."""
+def mill(job: Job, shards: list[dict[str, Any]], watch: Watch, faults: Faults) -> None:
+    """Run the stages over the shards of one wave. A row is a clip, a block is a shard, from reading to commit.
+
+    Shards that could not be read are left to ``faults``.
+    """
     last_read = ["feature"] if "feature" not in job.keep else []
     board = ray.remote(num_cpus=0)(Board).remote()
 
@@ -68,7 +74,8 @@ def mill(job: Job, shards: list[dict[str, Any]], watch: Watch) -> None:
         for done in results(rows, board):
             moved()
             for row in done.to_pylist():
-                watch(row)
+                if not faults.see(row):
+                    watch(row)
 
 
 def extracted(

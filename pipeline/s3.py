@@ -11,7 +11,7 @@ from hashlib import md5
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.errors import JobError, NotAllowed, Reject, Stopped
+from pipeline.errors import JobError, NotAllowed, ObjectFault, Reject, Stopped
 from pipeline.seekable import Seekable
 from pipeline.store import Entry
 
@@ -20,6 +20,7 @@ WINDOW_BYTES = 4 << 20  # what one ranged GET fetches of an object that is read 
 READ_TRIES = 4  # boto3 repeats requests but not bodies that end early
 IS_MD5 = re.compile(r"[0-9a-f]{32}")  # an etag with a dash is of several parts
 MISSING = {"NoSuchKey", "404", "NotFound"}
+OF_ONE_OBJECT = {"InvalidObjectState", "InvalidRange", "416"}  # it is archived, or not as long as it was listed
 REFUSED = {
     "AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken",
     "InvalidToken", "RequestTimeTooSkewed", "TokenRefreshRequired", "AllAccessDisabled", "401",
@@ -61,6 +62,12 @@ def _moment(text: Any) -> datetime:
         return parsed
 
 
+def _names_md5(answer: dict[str, Any]) -> bool:
+    """Whether the etag of an answer is the MD5 of the object: not of several parts, nor encrypted with a key."""
+    encrypted = "kms" in answer.get("ServerSideEncryption", "") or answer.get("SSECustomerAlgorithm")
+    return bool(IS_MD5.fullmatch(answer["ETag"].strip('"'))) and not encrypted
+
+
 def code_of(error: Any) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
@@ -84,6 +91,8 @@ def faults_of(where: str) -> Iterator[None]:
             raise JobError(f"{where}: the bucket does not exist") from error
         if code in {"PreconditionFailed", "412"}:
             raise Reject("changed", "the object was replaced after it was listed") from error
+        if code in OF_ONE_OBJECT and action == "GetObject":
+            raise ObjectFault(f"{where}: {code}: {error}") from error
         raise Stopped(f"{where}: {action}: {code}: {error}; run the same command again to go on") from error
     except (sdk.NoCredentialsError, sdk.PartialCredentialsError, sdk.CredentialRetrievalError) as error:
         raise NotAllowed(f"{where}: {error}; set AWS_PROFILE, AWS_ACCESS_KEY_ID or a role") from error
@@ -115,9 +124,41 @@ class Bucket:
 
     def read(self, key: str, stamp: str = "") -> bytes:
         """The whole object, checked by boto3 against a stored checksum, and by us against an etag that is an MD5."""
-        return self._get(key, stamp)
+        return self.fetch(key, stamp)[0]
 
-    def _get(self, key: str, stamp: str, bytes_range: str = "") -> bytes:
+    def fetch(self, key: str, stamp: str = "") -> tuple[bytes, bool]:
+        """The whole object, and False when its etag looks like an MD5 and is not that of the bytes, which came twice.
+
+        With SSE-KMS or a customer's key an etag only looks like an MD5. Such a server says so in its answer; for
+        those that do not, what comes twice is the object, as far as can be known here.
+        """
+
+        other = ""  # the MD5 of a body that was not the etag's
+        for _ in range(READ_TRIES):
+            data, answer = self._get(key, stamp)
+            etag = answer["ETag"].strip('"')
+            if not _names_md5(answer) or (came := md5(data, usedforsecurity=False).hexdigest()) == etag:
+                return data, True
+            if came == other:
+                return data, False
+            other = came
+        raise Stopped(f"{self._where(key)}: every transfer of it gives other bytes")
+
+    def window(self, key: str, stamp: str, start: int, end: int, size: int) -> tuple[bytes, bool]:
+        """Bytes [start, end) of an object of this size and etag, and whether its etag is an MD5.
+
+        Raises FileNotFoundError, Reject("changed") when the etag is another, ObjectFault when others are sent.
+        """
+        data, answer = self._get(key, stamp, f"bytes={start}-{end - 1}")
+        if answer.get("ContentRange") == f"bytes {start}-{end - 1}/{size}" and len(data) == end - start:
+            return data, _names_md5(answer)
+        if "ContentRange" not in answer and len(data) == size:  # a server that knows no ranges sends the whole object
+            return data[start:end], _names_md5(answer)
+        sent = answer.get("ContentRange", f"{len(data):,} bytes")
+        raise ObjectFault(f"{self._where(key)}: asked for bytes {start}-{end - 1} of {size:,}, the store sends {sent}")
+
+    def _get(self, key: str, stamp: str, bytes_range: str = "") -> tuple[bytes, dict[str, Any]]:
+        """A body as long as its own answer says, and the answer."""
         from botocore import exceptions as sdk
         from urllib3.exceptions import HTTPError
 
@@ -127,7 +168,6 @@ class Bucket:
         if bytes_range:
             asked["Range"] = bytes_range
         broken_off = sdk.ResponseStreamingError, sdk.IncompleteReadError, sdk.ReadTimeoutError, HTTPError
-        other = ""  # the MD5 of a body that was not the etag's
         for left in reversed(range(READ_TRIES)):
             with faults_of(self._where(key)):
                 try:
@@ -135,14 +175,9 @@ class Bucket:
                     data: bytes = answer["Body"].read()
                     if len(data) != answer["ContentLength"]:
                         raise sdk.IncompleteReadError(actual_bytes=len(data), expected_bytes=answer["ContentLength"])
-                    etag = answer["ETag"].strip('"')
-                    if bytes_range or not IS_MD5.fullmatch(etag):
-                        return data
-                    if (came := md5(data, usedforsecurity=False).hexdigest()) in (etag, other):
-                        return data  # what comes twice is the object: with KMS an etag looks like an MD5 and is none
-                    other = came
-                    if not left:
-                        raise Stopped(f"{self._where(key)}: every transfer of it gives other bytes")
+                    if stamp and answer["ETag"].strip('"') != stamp:  # from a server that ignores If-Match
+                        raise Reject("changed", "the object was replaced after it was listed")
+                    return data, answer
                 except (*broken_off, sdk.FlexibleChecksumError):
                     if not left:
                         raise
@@ -156,7 +191,7 @@ class Bucket:
         if stamp and entry.stamp != stamp:
             raise Reject("changed", "the object was replaced after it was listed")
         if entry.size <= WINDOW_BYTES:
-            return io.BytesIO(self._get(key, entry.stamp))  # what comes whole can be checked
+            return io.BytesIO(self.fetch(key, entry.stamp)[0])  # what comes whole can be checked
         return io.BufferedReader(Ranged(self, key, entry.stamp, entry.size), WINDOW_BYTES)
 
     def put(self, key: str, data: bytes) -> None:
@@ -208,13 +243,15 @@ class Bucket:
         return Entry(key, facts["ContentLength"], facts["ETag"].strip('"'))
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
+        return (entry for entry in self.list_all(prefix) if entry.key and not entry.key.endswith("/"))
+
+    def list_all(self, prefix: str = "") -> Iterator[Entry]:
+        """``list``, and the markers of folders: keys that end in '/', and "" for that of the prefix itself."""
         with faults_of(self._where(prefix)):
             pages = client().get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix):
                 for found in page.get("Contents", []):
-                    key = found["Key"][len(self.prefix) :]
-                    if key and not key.endswith("/"):
-                        yield Entry(key, found["Size"], found["ETag"].strip('"'))
+                    yield Entry(found["Key"][len(self.prefix) :], found["Size"], found["ETag"].strip('"'))
 
     def remove(self, key: str) -> None:
         with faults_of(self._where(key)):
@@ -232,7 +269,7 @@ class Ranged(Seekable):
         end = min(self.at + len(into), self.size)
         if end <= self.at:
             return 0
-        data = self.bucket._get(self.key, self.stamp, f"bytes={self.at}-{end - 1}")
+        data, _ = self.bucket.window(self.key, self.stamp, self.at, end, self.size)
         into[: len(data)] = data
         self.at += len(data)
         return len(data)

@@ -105,11 +105,16 @@ class Folder:
     def open(self, key: str, stamp: str = "") -> BinaryIO:
         """The object as a binary file. FileNotFoundError if it is gone, Reject if it is not the one of the stamp."""
         with faults_of(self.url):
-            # O_NONBLOCK: opening a FIFO somebody put in the corpus must not wait for a writer
-            handle = os.open(self.path(key), os.O_RDONLY | os.O_NONBLOCK)
+            return self.open_plainly(key, stamp)
+
+    def open_plainly(self, key: str, stamp: str = "") -> BinaryIO:
+        """``open`` with the system's own errors (OSError). The file's ``name`` is its path, as bytes."""
+        path = self.path(key)
+        # O_NONBLOCK: opening a FIFO somebody put in the corpus must not wait for a writer
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         facts = os.fstat(handle)
         if stat.S_ISREG(facts.st_mode) and stamp in ("", str(facts.st_mtime_ns)):
-            return os.fdopen(handle, "rb")
+            return io.BufferedReader(io.FileIO(path, "rb", opener=lambda *_: handle))
         os.close(handle)
         if not stat.S_ISREG(facts.st_mode):
             raise Reject("not_a_file", "it is a folder, a pipe or a device")

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
+from pipeline.corpus import object_faults
 from pipeline.errors import Reject
-from pipeline.store import faults_of
 from pipeline.whole import handle_of
 
 
@@ -69,7 +69,7 @@ def _counted(facts: dict[str, Any], name: str) -> tuple[int, str]:
 def _read(file: BinaryIO, at: int, size: int, where: str) -> bytes:
     """Bytes of the tar. A file of the system is not moved: the child reads through the same handle."""
     handle = handle_of(file)
-    with faults_of(where):
+    with object_faults(where):
         if handle is None:
             file.seek(at)
             data = file.read(size)

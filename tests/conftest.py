@@ -81,6 +81,14 @@ def wav() -> Callable[..., bytes]:
     return encode
 
 
+@pytest.fixture(autouse=True)
+def asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that says an object is gone is asked again after a pause; here a short one."""
+    from pipeline import s3_corpus
+
+    monkeypatch.setattr(s3_corpus, "PAUSE_S", 0.01)
+
+
 @pytest.fixture
 def corpus(tmp_path: Path, tone: Any, wav: Any) -> Path:
     """24 clips in 3 folders, one of them 5 s long, and three broken files."""

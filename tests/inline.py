@@ -9,6 +9,7 @@ import pyarrow.dataset as pads
 
 from pipeline import decode
 from pipeline.commit import Commit, attempts_done
+from pipeline.faults import Faults, stop_if_not_listed
 from pipeline.job import Job, fingerprint, resolve
 from pipeline.jobfile import parse_job
 from pipeline.plan import Plan, make_plans, todo_of
@@ -40,8 +41,11 @@ def mill(job: Job, plans: list[Plan], most: int | None = None) -> int:
     extract = Apply([job.feature] if job.feature else [], ["audio", *CONTEXT])
     rest = Apply([step for step in (job.token, job.window) if step], [] if "feature" in job.keep else ["feature"])
     todo = list(todo_of(plans, set(attempts_done(open_store(job.store), fingerprint(job)))))[:most]
+    faults = Faults()
     for shard in todo:
-        commit(rest(extract(read(pa.Table.from_pylist([shard])))))
+        for row in commit(rest(extract(read(pa.Table.from_pylist([shard]))))).to_pylist():
+            faults.see(row)
+    faults.stop()
     return len(todo)
 
 
@@ -53,6 +57,7 @@ def without_fence(sounds: Any, clip: Any, rate_hz: int) -> Any:
 def run_inline(job: Job) -> dict[str, Any]:
     plans = make_plans(job)
     mill(job, plans)
+    stop_if_not_listed(job.source)
     return publish(job, plans)
 
 

@@ -91,7 +91,7 @@ def test_plan_writes_nothing(wavmill, job, tmp_path):
 def test_plan_says_how_many_files_it_leaves_out(wavmill, job, sounds):
     for name in ("a.txt", "b.txt", ".hidden.wav"):
         (sounds / name).write_text("")
-    assert "left out  3 files that are no sounds by their suffix: 2 .txt, 1 hidden" in wavmill("plan", job).out
+    assert "left out  3 files: 2 .txt, 1 hidden" in wavmill("plan", job).out
 
 
 def test_plan_says_how_to_learn_a_codebook_that_is_not_there_yet(wavmill, job, tmp_path):

@@ -18,7 +18,7 @@ from pipeline.objects import SCHEMA, seconds_by_suffix
 from pipeline.plan import make_plans, put_table
 from pipeline.preview import preview, unverified
 from pipeline.publish import publish
-from pipeline.store import Folder, open_store
+from pipeline.store import open_store
 
 # ---- requests ------------------------------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ def test_paths_of_more_than_two_gigabytes_could_be_sorted(monkeypatch):
 def test_a_corpus_of_names_without_suffixes_is_estimated_by_a_few_headers(monkeypatch, tmp_path):
     opened = []
     monkeypatch.setattr(objects_module, "length_s", lambda file: opened.append(file) or 1.0)
-    monkeypatch.setattr(Folder, "open", lambda *_: io.BytesIO())
+    monkeypatch.setattr(objects_module, "opened", lambda *_, **__: (io.BytesIO(), None, None))
     objects = made([f"d.x/{number:05}" for number in range(5000)])
     assert seconds_by_suffix(open_store(str(tmp_path)), objects) == pytest.approx(1.0)
     assert len(opened) == objects_module.SAMPLED
@@ -172,7 +172,7 @@ def test_a_corpus_of_names_without_suffixes_is_estimated_by_a_few_headers(monkey
 def test_as_many_suffixes_as_files_cost_no_header_each(monkeypatch, tmp_path):
     opened = []
     monkeypatch.setattr(objects_module, "length_s", lambda file: opened.append(file) or 1.0)
-    monkeypatch.setattr(Folder, "open", lambda *_: io.BytesIO())
+    monkeypatch.setattr(objects_module, "opened", lambda *_, **__: (io.BytesIO(), None, None))
     objects = made([f"sound.{number:05}" for number in range(5000)])
     assert len(seconds_by_suffix(open_store(str(tmp_path)), objects)) == 5000
     assert len(opened) == objects_module.KINDS

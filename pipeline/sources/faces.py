@@ -1,6 +1,5 @@
 """What MuseTalk v1.5's preprocessing leaves: a JSON file for each clip, with its sound, its faces and landmarks."""
 
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -12,17 +11,21 @@ import pyarrow as pa
 from pydantic import PrivateAttr
 
 from pipeline.choice import Choice
+from pipeline.corpus import look, object_faults, opened, readable
 from pipeline.decode import Clip
-from pipeline.errors import JobError, Reject
-from pipeline.objects import Found, ahead, decoded_table, is_hidden, nothing_found, suffix_of, table_of
-from pipeline.sources.files import opened
+from pipeline.errors import JobError, NotAllowed, ObjectFault, Reject
+from pipeline.faults import stop_if_not_listed
+from pipeline.objects import Found, ahead, decoded_table, nothing_found, suffix_of, table_of
+from pipeline.s3_corpus import pause
 from pipeline.sources.manifest import located
-from pipeline.store import Folder, Store, open_store, split
+from pipeline.store import Entry, Folder, Store, join, open_store, split
+from pipeline.walk import LeftOut, walk
 
 FPS = 25  # to which the preprocessing converts every video
 SAMPLED = 8  # files looked into, to estimate hours
 # what a JSON of anything ends in
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+UNREAD = (FileNotFoundError, Reject, NotAllowed, ObjectFault)  # the worker will find the same, and say it
 SQUARE = 256  # pixels of a face, to which landmarks are scaled
 
 
@@ -40,7 +43,7 @@ class Faces(Choice):
     only: str | None = None
     root: str = "auto"
     gives: ClassVar[str] = "audio"
-    _skipped: Counter[str] = PrivateAttr(default_factory=Counter)
+    _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
 
     def recipe(self) -> dict[str, Any]:
         return {"kind": self.kind, "version": self.version}
@@ -50,34 +53,48 @@ class Faces(Choice):
 
     @property
     def skipped(self) -> Counter[str]:
-        """What ``objects`` passed by, by suffix."""
-        return self._skipped
+        """What ``objects`` passed by, by reason or suffix."""
+        return self._left_out.counts
+
+    @property
+    def faults(self) -> list[str]:
+        """What ``objects`` could not list, and is in no plan therefore."""
+        return self._left_out.faults
+
+    def entry_of(self, path: str) -> Entry | None:
+        return look(open_store(self.path), path)
 
     def objects(self, clip: Clip) -> Iterator[pa.Table]:
         store, some = open_store(self.path), False
         if isinstance(store, Folder) and store.stat("") is None:
             raise JobError(f"source.path: {self.path} does not exist")
         wanted = self._listed()
-        self._skipped.clear()
+        self._left_out.clear()
 
         def found() -> Iterator[tuple[Any, int, int]]:
-            for entry in store.list():
-                if suffix_of(entry.key) != "json" or is_hidden(entry.key):
-                    self._skipped[f".{suffix_of(entry.key)}"] += 1
-                elif wanted is None or entry.key in wanted:
+            for entry in walk(store, self._left_out):
+                suffix = suffix_of(entry.key)
+                if suffix != "json" and not entry.key.endswith("/"):
+                    self.skipped[f".{suffix}" if suffix else "without suffix"] += 1
+                elif wanted is not None and entry.key not in wanted:
+                    self.skipped["not in source.only"] += 1
+                else:
                     if wanted is not None:
-                        wanted.remove(entry.key)
+                        named.add(entry.key)
                     yield entry, 0, -1
 
-        for table in table_of(found()):
+        named = set[str]()
+        for table in table_of(readable(store, found())):
             if not some:
                 self._try_some(store, table["path"].slice(0, SAMPLED).to_pylist())
             some = True
             yield table
-        if wanted:
-            raise JobError(f"source.only: {len(wanted):,} of {self.only} are not there, {min(wanted)} first")
+        if missing := (wanted or set()) - named:
+            stop_if_not_listed(self)
+            raise JobError(f"source.only: {len(missing):,} of {self.only} are not there, {min(missing)} first")
         if not some:
-            raise nothing_found(self.path, "JSON files of clips", self._skipped)
+            stop_if_not_listed(self)
+            raise nothing_found(self.path, "JSON files of clips", self.skipped)
 
     def seconds(self, objects: pa.Table) -> np.ndarray:
         """By the frames that a few of the files name, and the sizes of all: landmarks make up a file."""
@@ -90,53 +107,60 @@ class Faces(Choice):
         store = open_store(self.path)
 
         def fetch(row: dict[str, Any]) -> tuple[str, list[Found]]:
-            file, reject = opened(store, row)
+            path = row["path"]
+            file, reject, verdict = opened(store, path, row["size"], row["stamp"])
             if reject is None and file is not None:
-                try:
-                    with file:
-                        return row["path"], [self._found(store, row["path"], json.loads(file.read()))]
-                except BROKEN as error:
-                    reject = Reject("corrupt", f"it is not a clip's JSON: {type(error).__name__}: {error}")
-            return row["path"], [Found(row["path"], None, {}, None, reject=reject)]
+                with file:
+                    try:
+                        with object_faults(join(store.url, path)):
+                            found = self._found(path, json.loads(file.read()))
+                    except BROKEN as error:
+                        reject = Reject("corrupt", f"it is not a clip's JSON: {type(error).__name__}: {error}")
+                        found = Found(path, None, {}, None, reject=reject)
+                    if verdict is not None and (changed := verdict(found.reject)) is not None:
+                        if found.file is not None:
+                            found.file.close()
+                        found = Found(path, None, {}, None, reject=changed)
+                    return path, [found]
+            return path, [Found(path, None, {}, None, reject=reject)]
 
         rows = objects.to_pylist()
         fetched = map(fetch, rows) if isinstance(store, Folder) else ahead(fetch, rows)
         return decoded_table(fetched, (), clip, rate_hz)
 
-    def _found(self, store: Store, name: str, said: dict[str, Any]) -> Found:
+    def _found(self, name: str, said: dict[str, Any]) -> Found:
         frames = int(said["frames"])
         if not said.get("isvalid", True):
             return Found(name, None, {}, None, reject=Reject("no_face", "its preprocessing marked it as not valid"))
         if (seen := len(said["face_list"])) < frames:
             return Found(name, None, {}, None, reject=Reject("faces_stop", f"{seen:,} of {frames:,} frames have one"))
         sound = str(said.get("wav_path") or said["mp4_path"])
-        if (there := self._there(sound)) is None:
+        if (there := self._there(sound) or self._there(sound, again=True)) is None:
             return Found(name, None, {}, None, reject=Reject("missing", f"there is no {sound}"))
-        place, key = there
-        try:
-            file = place.open(key) if isinstance(place, Folder) else io.BytesIO(place.read(key))
-        except FileNotFoundError:
-            return Found(name, None, {}, None, reject=Reject("missing", f"there is no {sound}"))
-        except Reject as reject:
-            return Found(name, None, {}, None, reject=reject)
-        return Found(name, None, {}, file, frames=frames, fps=str(FPS))
+        place, entry = there
+        file, reject, verdict = opened(place, entry.key, entry.size, entry.stamp)
+        return Found(name, None, {}, file, reject=reject, frames=frames, fps=str(FPS), verdict=verdict)
 
-    def _there(self, sound: str) -> tuple[Store, str] | None:
-        """The store and key of a sound, in the nearest folder that has it."""
+    def _there(self, sound: str, again: bool = False) -> tuple[Store, Entry] | None:
+        """The store of a sound and what it is there, in the nearest folder that has it. ``again``: after a pause."""
         if "://" in sound and not sound.startswith("s3://"):
             return None
         for folder in [self.root] if self.root != "auto" else above(self.path):
             place, key = located(folder, sound.removeprefix("./"))
-            if place.stat(key) is not None:
-                return place, key
+            if again and isinstance(place, Folder):
+                continue  # it cannot be behind
+            if again:
+                pause()
+            if (entry := look(place, key, again)) is not None:
+                return place, entry
         return None
 
     def _try_some(self, store: Store, names: list[str]) -> None:
         """JobError when of several files none has its sound: it is not looked for in the right place."""
         sounds = []
         for name in names:
-            with suppress(*BROKEN):
-                said = json.loads(store.read(name))
+            with suppress(*BROKEN, *UNREAD):
+                said = _said(store, name)
                 sounds.append(str(said.get("wav_path") or said["mp4_path"]))
         if sounds and not any(map(self._there, sounds)):
             where = self.root if self.root != "auto" else f"any folder above {self.path}"
@@ -161,10 +185,17 @@ def above(path: str) -> list[str]:
     return found
 
 
+def _said(store: Store, name: str) -> Any:
+    if not isinstance(store, Folder):
+        return json.loads(store.read(name))
+    with object_faults(join(store.url, name)), store.open_plainly(name) as file:
+        return json.loads(file.read())
+
+
 def _frames(store: Store, name: str) -> int:
     try:
-        return int(json.loads(store.read(name))["frames"])
-    except (*BROKEN, FileNotFoundError):
+        return int(_said(store, name)["frames"])
+    except (*BROKEN, *UNREAD):
         return 0
 
 

@@ -1,26 +1,26 @@
 """A folder or s3:// prefix of sound files, at any depth."""
 
-import io
 import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import PrivateAttr
 
 from pipeline.choice import Choice
+from pipeline.corpus import Verdict, both, look, opened, readable
 from pipeline.decode import Clip
-from pipeline.errors import JobError, Reject
+from pipeline.errors import JobError, NotAllowed, ObjectFault, Reject, Stopped
+from pipeline.faults import stop_if_not_listed
 from pipeline.objects import (
     LONG_BYTES,
     SOUNDS,
     Found,
     ahead,
     decoded_table,
-    is_hidden,
     nothing_found,
     parent_of,
     ranges_of,
@@ -30,6 +30,7 @@ from pipeline.objects import (
 )
 from pipeline.pictures import frames_of
 from pipeline.store import Entry, Folder, Store, open_store
+from pipeline.walk import LeftOut, walk
 
 WITH_VIDEO = {"mp4", "m4v", "mov", "webm", "mkv", "3gp"}
 
@@ -38,14 +39,14 @@ class Files(Choice):
     """Every sound file below ``path``; the label is the name of the folder a file lies in.
 
     Which files are sounds is told by their suffix (``suffixes`` replaces the usual list, ``[any]`` takes all);
-    what they hold is told by their content. Hidden files are left out.
+    what they hold is told by their content. Hidden files and the outputs of wavmill are left out.
     """
 
     kind: Literal["files"] = "files"
     path: str
     suffixes: tuple[str, ...] = ()
     gives: ClassVar[str] = "audio"
-    _skipped: Counter[str] = PrivateAttr(default_factory=Counter)
+    _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
 
     def recipe(self) -> dict[str, Any]:
         return {"kind": self.kind, "version": self.version}  # which files, is for the plan; what a row is, for this
@@ -55,8 +56,16 @@ class Files(Choice):
 
     @property
     def skipped(self) -> Counter[str]:
-        """What ``objects`` passed by, by suffix: nothing is left out silently."""
-        return self._skipped
+        """What ``objects`` passed by, by reason or suffix: nothing is left out silently."""
+        return self._left_out.counts
+
+    @property
+    def faults(self) -> list[str]:
+        """What ``objects`` could not list, and is in no plan therefore."""
+        return self._left_out.faults
+
+    def entry_of(self, path: str) -> Entry | None:
+        return look(open_store(self.path), path)
 
     def objects(self, clip: Clip) -> Iterator[pa.Table]:
         store, wanted = open_store(self.path), {suffix.lstrip(".").lower() for suffix in self.suffixes} or SOUNDS
@@ -64,26 +73,30 @@ class Files(Choice):
             there = store.stat("")
             if there is None:
                 raise JobError(f"source.path: {self.path} does not exist")
-        self._skipped.clear()
+        self._left_out.clear()
 
         def found() -> Iterator[tuple[Entry, int, int]]:
-            for entry in store.list():
+            for entry in walk(store, self._left_out):
                 suffix = suffix_of(entry.key)
-                if is_hidden(entry.key):
-                    self._skipped["hidden"] += 1
-                elif suffix not in wanted and "any" not in wanted:
-                    self._skipped[f".{suffix}" if suffix else "without suffix"] += 1
+                if suffix not in wanted and "any" not in wanted and not entry.key.endswith("/"):
+                    self.skipped[f".{suffix}" if suffix else "without suffix"] += 1
                 elif entry.size <= LONG_BYTES:
                     yield entry, 0, -1
                 else:
-                    yield from ((entry, lo, hi) for lo, hi in ranges_of(store, entry, clip))
+                    try:
+                        ranges = ranges_of(store, entry, clip)
+                    except ObjectFault as fault:
+                        self._left_out.fault(str(fault))
+                        continue
+                    yield from ((entry, lo, hi) for lo, hi in ranges)
 
         some = False
-        for table in table_of(found()):
+        for table in table_of(readable(store, found())):
             some = True
             yield table
         if not some:
-            raise nothing_found(self.path, "sound files", self._skipped)
+            stop_if_not_listed(self)
+            raise nothing_found(self.path, "sound files", self.skipped)
 
     def seconds(self, objects: pa.Table) -> np.ndarray:
         return seconds_by_suffix(open_store(self.path), objects)
@@ -92,15 +105,44 @@ class Files(Choice):
         store = open_store(self.path)
 
         def fetch(row: dict[str, Any]) -> tuple[str, list[Found]]:
-            file, reject = opened(store, row)
-            label = parent_of(row["path"])
-            beside = frames_beside(store, row["path"]) if clip.video and reject is None else None
-            sound = Found(row["path"], label, {}, file, lo=row["lo"], hi=row["hi"], reject=reject, frames=beside)
-            return row["path"], [sound]
+            path = row["path"]
+            file, reject, verdict = opened(store, path, row["size"], row["stamp"])
+            sound = Found(path, parent_of(path), {}, file, lo=row["lo"], hi=row["hi"], reject=reject, verdict=verdict)
+            return path, [with_frames(sound, store, path) if clip.video else sound]
 
         rows = objects.to_pylist()
         fetched = map(fetch, rows) if isinstance(store, Folder) else ahead(fetch, rows)
         return decoded_table(fetched, (), clip, rate_hz)
+
+
+def with_frames(found: Found, store: Store, path: str) -> Found:
+    """The sound with the number of pictures beside it, which must be the same when it was read. Raises ObjectFault."""
+    if found.file is None:
+        return found
+    try:
+        frames = _frames(store, path)
+    except Reject as reject:
+        found.file.close()
+        return found._replace(file=None, reject=reject)
+
+    def same(_: Exception | None) -> Reject | None:
+        if _frames(store, path) != frames:
+            return Reject("changed", "the pictures beside it became others while it was read")
+        return None
+
+    still: Verdict | None = same if isinstance(store, Folder) else None
+    return found._replace(frames=frames, verdict=both(found.verdict, still))
+
+
+def _frames(store: Store, path: str) -> int | None:
+    try:
+        return frames_beside(store, path)
+    except (NotAllowed, Stopped) as error:
+        if not isinstance(store, Folder):
+            raise
+        if isinstance(error, NotAllowed):
+            raise Reject("not_readable", f"the pictures beside it: {error}") from error
+        raise ObjectFault(str(error)) from error
 
 
 def frames_beside(store: Store, path: str) -> int | None:
@@ -119,17 +161,3 @@ def frames_beside(store: Store, path: str) -> int | None:
         if frames := frames_of(entry.key[len(place) :] for entry in store.list(place)):
             return max(frames) + 1
     return None
-
-
-def opened(store: Store, row: dict[str, Any]) -> tuple[BinaryIO | None, Reject | None]:
-    """An object of the plan as a file: whole in memory from S3, unless it is long; or why it cannot be read."""
-    try:
-        if row["size"] < 0:
-            raise FileNotFoundError
-        if isinstance(store, Folder) or row["size"] > LONG_BYTES:
-            return store.open(row["path"], row["stamp"]), None
-        return io.BytesIO(store.read(row["path"], row["stamp"])), None
-    except FileNotFoundError:
-        return None, Reject("missing", "it is no longer there" if row["size"] >= 0 else "there is no such file")
-    except Reject as reject:
-        return None, reject

@@ -11,13 +11,17 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import PrivateAttr
 
 from pipeline.choice import Choice
+from pipeline.corpus import TRIED, check_readable, look, opened, spread
 from pipeline.decode import Clip
-from pipeline.errors import JobError
+from pipeline.errors import JobError, ObjectFault
 from pipeline.objects import SCHEMA, Carry, Found, ahead, decoded_table, parent_of, ranges_of, seconds_by_suffix
-from pipeline.sources.files import frames_beside, opened
+from pipeline.s3_corpus import pause
+from pipeline.sources.files import with_frames
 from pipeline.store import Entry, Folder, Store, open_store, split
+from pipeline.walk import LeftOut
 
 MANY = 200  # above this many objects one listing is cheaper than a question each
 
@@ -35,6 +39,13 @@ class Manifest(Choice):
     label: str = "label"
     carry: Carry = ()
     gives: ClassVar[str] = "audio"
+    _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
+    _unlooked: set[str] = PrivateAttr(default_factory=set)  # paths among the faults
+
+    @property
+    def faults(self) -> list[str]:
+        """Paths that ``objects`` could not look at for a fault of the disk: they are in no plan."""
+        return self._left_out.faults
 
     def recipe(self) -> dict[str, Any]:
         return {"kind": self.kind, "version": self.version, "label": self.label, "carry": list(self.carry)}
@@ -48,21 +59,24 @@ class Manifest(Choice):
     def objects(self, clip: Clip) -> Iterator[pa.Table]:
         table = self._table()
         paths = [path or "" for path in _texts(table["path"])]
+        self._left_out.clear()
+        self._unlooked.clear()
         entries = self._entries(sorted(set(paths)))
+        check_readable((*self._at(path), entry) for path, entry in spread(sorted(entries.items()), TRIED))
         starts, ends = self._floats(table, "start_s"), self._floats(table, "end_s")
         own = _texts(table["clip"]) if "clip" in table.column_names else None
         texts = {name: _texts(table[name]) for name in self.carry}
         labels = _texts(table[self.label]) if self.label in table.column_names else [parent_of(p) for p in paths]
         rows: list[dict[str, Any]] = []
         for i, path in enumerate(paths):
+            if path not in entries:
+                continue  # it is among the faults
             entry, start_s, end_s = entries[path], starts[i], ends[i]
             if not 0 <= (start_s or 0.0) < (inf if end_s is None else end_s) or start_s == inf:
                 raise JobError(f"source.path: row {i + 1} of {self.path} runs from {start_s} to {end_s} s")
             name = own[i] if own else path if start_s is None else f"{path}#{round(start_s * 1000)}"
             whole = start_s is None and end_s is None and entry.size >= 0
-            for lo, hi in (
-                ranges_of(*self._at(path)[:1], entry._replace(key=self._at(path)[1]), clip) if whole else [(0, -1)]
-            ):
+            for lo, hi in self._ranges(path, entry, clip) if whole else [(0, -1)]:
                 rows.append({
                     "path": path, "size": entry.size, "stamp": entry.stamp, "lo": lo, "hi": hi, "clip": name,
                     "start_s": start_s, "end_s": end_s, "label": labels[i],
@@ -78,6 +92,14 @@ class Manifest(Choice):
         extra += [pa.field(column, pa.string()) for column in ("label", *self.carry)]
         yield pa.Table.from_pylist(rows, pa.schema([*SCHEMA, *extra]))
 
+    def _ranges(self, path: str, entry: Entry, clip: Clip) -> list[tuple[int, int]]:
+        store, key = self._at(path)
+        try:
+            return ranges_of(store, entry._replace(key=key), clip)
+        except ObjectFault as fault:
+            self._left_out.fault(str(fault))
+            return []
+
     def seconds(self, objects: pa.Table) -> np.ndarray:
         starts = objects["start_s"].fill_null(0.0).to_numpy()
         ends = objects["end_s"].fill_null(np.inf).to_numpy()
@@ -86,12 +108,12 @@ class Manifest(Choice):
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
         def fetch(row: dict[str, Any]) -> tuple[str, list[Found]]:
             store, key = self._at(row["path"])
-            file, reject = opened(store, {**row, "path": key})
+            file, reject, verdict = opened(store, key, row["size"], row["stamp"])
             carried = {name: row[name] for name in self.carry}
             start_s, end_s = row["start_s"] or 0.0, inf if row["end_s"] is None else row["end_s"]
             stretch = start_s, end_s, row["lo"], row["hi"]
-            beside = frames_beside(store, key) if clip.video and reject is None else None
-            return row["path"], [Found(row["clip"], row["label"], carried, file, *stretch, reject, beside)]
+            found = Found(row["clip"], row["label"], carried, file, *stretch, reject, verdict=verdict)
+            return row["path"], [with_frames(found, store, key) if clip.video else found]
 
         rows = objects.to_pylist()
         fetched = ahead(fetch, rows) if self._root().startswith("s3://") else map(fetch, rows)
@@ -132,19 +154,34 @@ class Manifest(Choice):
         return located(self._root(), path)
 
     def _entries(self, paths: list[str]) -> dict[str, Entry]:
-        """Size and stamp of every path; a size of -1 where there is nothing."""
+        """Size and stamp of every path; a size of -1 where there is nothing. What cannot be told is a fault."""
         root = open_store(self._root())
         if len(paths) > MANY and not isinstance(root, Folder) and not any("://" in path for path in paths):
-            there = {entry.key: entry for entry in root.list()}
+            there: dict[str, Entry | None] = {}
+            for entry in root.list():
+                same = there.setdefault(entry.key, entry) == entry
+                if not same:  # a listing that contradicts itself
+                    there[entry.key] = look(root, entry.key)
         else:
-            with ThreadPoolExecutor(16) as pool:
+            there = self._looked(paths)
+        remote = [path for path in paths if there.get(path) is None and not isinstance(self._at(path)[0], Folder)]
+        if remote:  # a store may be behind: it is asked again before that counts
+            pause()
+            there |= self._looked(remote, again=True)
+        found = {path: there.get(path) or Entry(path, -1, "") for path in paths if path not in self._unlooked}
+        return {path: entry._replace(key=path) for path, entry in found.items()}
 
-                def look(path: str) -> Entry | None:
-                    store, key = self._at(path)
-                    return store.stat(key)
+    def _looked(self, paths: list[str], again: bool = False) -> dict[str, Entry | None]:
+        def one(path: str) -> Entry | None:
+            try:
+                return look(*self._at(path), again)
+            except ObjectFault as fault:
+                self._left_out.fault(str(fault))
+                self._unlooked.add(path)
+                return None
 
-                there = {path: entry for path, entry in zip(paths, pool.map(look, paths), strict=True) if entry}
-        return {path: there[path]._replace(key=path) if path in there else Entry(path, -1, "") for path in paths}
+        with ThreadPoolExecutor(16) as pool:
+            return dict(zip(paths, pool.map(one, paths), strict=True))
 
 
 def located(root: str, path: str) -> tuple[Store, str]:

@@ -12,26 +12,29 @@ import pyarrow as pa
 from pydantic import AfterValidator, PrivateAttr
 
 from pipeline.choice import Choice
+from pipeline.corpus import look, opened, readable
 from pipeline.decode import Clip
-from pipeline.errors import JobError, Reject
+from pipeline.errors import JobError, ObjectFault, Reject
+from pipeline.faults import stop_if_not_listed
 from pipeline.fence import read_behind
 from pipeline.objects import (
     GUESS_BYTES_PER_S,
     LONG_BYTES,
+    OF_ALL,
     RANGE_S,
     SAMPLED,
+    WINDOW_BYTES,
     Carry,
     Found,
     decoded_table,
-    is_hidden,
     nothing_found,
     suffix_of,
     table_of,
 )
-from pipeline.sources.files import opened
-from pipeline.store import Entry, Folder, Store, open_store, split
+from pipeline.store import Entry, Folder, Store, join, open_store, split
 from pipeline.tarfeed import TarEnd, sounds_fed
 from pipeline.texts import UTF_8, encoding_named
+from pipeline.walk import LeftOut, walk
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TARS = tuple(f"*{suffix}" for suffix in SUFFIXES)  # at any depth: * matches / too
@@ -52,12 +55,20 @@ class WebDataset(Choice):
     carry: Carry = ()
     encoding: Annotated[str, AfterValidator(encoding_named)] = UTF_8
     gives: ClassVar[str] = "audio"
-    _skipped: Counter[str] = PrivateAttr(default_factory=Counter)
+    _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
 
     @property
     def skipped(self) -> Counter[str]:
-        """What ``objects`` passed by, by suffix."""
-        return self._skipped
+        """What ``objects`` passed by, by reason or suffix."""
+        return self._left_out.counts
+
+    @property
+    def faults(self) -> list[str]:
+        """What ``objects`` could not list, and is in no plan therefore."""
+        return self._left_out.faults
+
+    def entry_of(self, path: str) -> Entry | None:
+        return look(self._at()[0], path)
 
     def recipe(self) -> dict[str, Any]:
         recipe = {"kind": self.kind, "version": self.version, "label": self.label, "carry": list(self.carry)}
@@ -80,24 +91,28 @@ class WebDataset(Choice):
         store, patterns = self._at()
         if isinstance(store, Folder) and store.stat("") is None:
             raise JobError(f"source.path: {store.url} does not exist")
-        self._skipped.clear()
+        self._left_out.clear()
 
         def found() -> Iterator[tuple[Entry, int, int]]:
-            for entry in store.list():
-                if is_hidden(entry.key):
-                    self._skipped["hidden"] += 1
-                elif any(fnmatchcase(entry.key, pattern) for pattern in patterns):
-                    for lo, hi in self._ranges(store, entry):
-                        yield entry, lo, hi
-                else:
-                    self._skipped[f".{suffix_of(entry.key)}"] += 1
+            for entry in walk(store, self._left_out):
+                suffix = suffix_of(entry.key)
+                if not entry.key.endswith("/") and not any(fnmatchcase(entry.key, pattern) for pattern in patterns):
+                    self.skipped[f".{suffix}" if suffix else "without suffix"] += 1
+                    continue
+                try:
+                    ranges = self._ranges(store, entry)
+                except ObjectFault as fault:
+                    self._left_out.fault(str(fault))
+                    continue
+                yield from ((entry, lo, hi) for lo, hi in ranges)
 
         some = False
-        for table in table_of(found()):
+        for table in table_of(readable(store, found())):
             some = True
             yield table
         if not some:
-            raise nothing_found(self.path, "tars", self._skipped)
+            stop_if_not_listed(self)
+            raise nothing_found(self.path, "tars", self.skipped)
 
     def _ranges(self, store: Store, entry: Entry) -> list[tuple[int, int]]:
         """A large tar goes to several shards: a sample belongs to the stretch of bytes in which its header starts."""
@@ -112,7 +127,11 @@ class WebDataset(Choice):
         store, _ = self._at()
         sizes, lo, hi = (objects[name].to_numpy() for name in ("size", "lo", "hi"))
         first = Entry(objects["path"][0].as_py(), int(sizes[0]), objects["stamp"][0].as_py())
-        return (np.where(hi < 0, sizes, hi) - lo) / _bytes_per_s(store, first)
+        try:
+            per_s = _bytes_per_s(store, first)
+        except ObjectFault:  # the worker will find the same
+            per_s = float(GUESS_BYTES_PER_S)
+        return (np.where(hi < 0, sizes.clip(0), hi) - lo) / per_s
 
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
         store, _ = self._at()
@@ -128,31 +147,40 @@ class WebDataset(Choice):
         def told(name: str, reject: Reject) -> Found:
             return Found(f"{path}{name}", None, empty, None, reject=reject)
 
-        file, reject = opened(store, row)
-        if file is not None:
-            asked = {
-                "key": f"{store.url} {path} {row['size']} {row['stamp']}",
-                "lo": lo,
-                "hi": hi,
-                "label": self.label,
-                "carry": list(self.carry),
-                "encoding": self.encoding,
-            }
+        file, wrong, verdict = opened(store, path, row["size"], row["stamp"], whole_bytes=WINDOW_BYTES)
+        if file is None:
+            yield told(f"#byte{lo}" if lo else "", wrong or Reject("missing", "it is no longer there"))
+            return
+        asked = {
+            "key": f"{store.url} {path} {row['size']} {row['stamp']}",
+            "lo": lo,
+            "hi": hi,
+            "label": self.label,
+            "carry": list(self.carry),
+            "encoding": self.encoding,
+        }
+        failed: Reject | FileNotFoundError | None = None
+        with file:
             try:
-                with file:
-                    for sound in sounds_fed(file, read_behind(file, "tar_sounds", asked), f"{store.url}: {path}"):
-                        if isinstance(sound, TarEnd):
-                            end = sound
-                            break
-                        count += 1
-                        name = f"{path}#{sound.member}{f'~{sound.earlier + 1}' if sound.earlier else ''}"
-                        carried = dict(zip(self.carry, sound.fields, strict=False)) or empty
-                        yield Found(name, sound.label, carried, sound.file, reject=sound.reject)
-            except Reject as error:
-                reject = error
-        reject = reject or end.damage
-        if reject is not None:
-            yield told(f"#byte{lo}" if lo else "", reject)
+                for sound in sounds_fed(file, read_behind(file, "tar_sounds", asked), join(store.url, path)):
+                    if isinstance(sound, TarEnd):
+                        end = sound
+                        break
+                    count += 1
+                    name = f"{path}#{sound.member}{f'~{sound.earlier + 1}' if sound.earlier else ''}"
+                    carried = dict(zip(self.carry, sound.fields, strict=False)) or empty
+                    yield Found(name, sound.label, carried, sound.file, reject=sound.reject)
+            except (Reject, FileNotFoundError) as error:
+                failed = error
+            # a Reject of the verdict takes the place of all that the tar gave
+            damage = verdict(failed or end.damage) if verdict is not None else None
+        if damage is None:
+            gone = Reject("missing", "it is no longer there")
+            damage = (failed if isinstance(failed, Reject) else gone) if failed is not None else end.damage
+        if damage is not None:
+            yield told(f"#byte{lo}" if lo else "", damage)
+            if damage.reason in OF_ALL:
+                return
         elif not count and (lo, hi) == (0, -1):
             beside = f" and {end.alone:,} texts" if end.alone else ""
             hidden = f"; {end.hidden:,} hidden members are left out" if end.hidden else ""
@@ -169,8 +197,11 @@ class WebDataset(Choice):
 
 def _bytes_per_s(store: Store, entry: Entry) -> float:
     """Bytes of tar per second of sound, by the first sounds of one tar."""
+    file, _, _ = opened(store, entry.key, entry.size, entry.stamp, whole_bytes=WINDOW_BYTES)
+    if file is None:
+        return float(GUESS_BYTES_PER_S)
     try:
-        with store.open(entry.key, entry.stamp) as file:
+        with file:
             [piece] = read_behind(file, "tar_seconds", {"most": SAMPLED})
     except (Reject, FileNotFoundError):
         return float(GUESS_BYTES_PER_S)  # the worker will find the same, and reject it
