@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import AfterValidator
 
+from pipeline.clip_ids import part_id, second_id
 from pipeline.decode import Clip, Part
 from pipeline.errors import JobError, Reject
 from pipeline.fence import Stretch, length_s, parts_of_each
@@ -170,7 +171,7 @@ def decoded_table(
         seen[name] += 1
         if seen[name] > 1:
             reject = Reject("duplicate", f"another clip of this object is named {name} too")
-            name = f"{name}~{seen[name]}"
+            name = second_id(name, seen[name])
         error = {"error": reject.reason, "stage": "decode", "message": reject.message} if reject else {}
         rows.append({
             "clip": name, "source": path, "label": found.label, **found.carried, **facts,
@@ -188,13 +189,13 @@ def decoded_table(
             with found.file:
                 for part in parts:
                     beat()
-                    part_name = name if part.whole else f"{name}#{round(part.start_s * 1000)}"
+                    part_name = name if part.whole else part_id(name, part.start_s)
                     facts = {**_facts(part, rate_hz), **_seen(found, part, clip, rate_hz)}
                     add(found, path, part_name, part.audio, facts, part.reject)
                     at_s = part.start_s + part.kept_samples / rate_hz
         except Reject as reject:
             stopped_at = at_s if at_s else float(found.lo)
-            failed = f"{name}#{round(stopped_at * 1000)}" if stopped_at else name
+            failed = part_id(name, stopped_at) if stopped_at else name
             add(found, path, failed, np.zeros(0, np.float32), {"start_s": stopped_at, "seconds": 0.0}, reject)
     schema = decoded(carry, clip.video)
     columns = [

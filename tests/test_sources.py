@@ -23,6 +23,7 @@ from inline import run_inline, words
 
 from pipeline import objects as objects_module
 from pipeline import publish as publish_module
+from pipeline.clip_ids import escaped
 from pipeline.decode import Clip
 from pipeline.errors import JobError
 from pipeline.names import text_of
@@ -95,7 +96,7 @@ def test_every_sound_is_listed_at_any_depth_and_under_any_name(odd):
 
 
 def test_every_listed_sound_can_be_read(odd):
-    assert outcome(Files(path=str(odd))) == dict.fromkeys(ODD, "")
+    assert outcome(Files(path=str(odd))) == dict.fromkeys(map(escaped, ODD), "")
 
 
 def test_a_name_that_is_not_utf8_is_listed_and_read(tmp_path, sound):
@@ -403,8 +404,8 @@ def test_a_manifest_says_which_stretch_label_and_text_a_clip_has(manifest, suffi
     assert [
         tuple(row[name] for name in ("clip", "start_s", "seconds", "label", "text", "speaker")) for row in rows
     ] == [
-        ("a.wav#250", 0.25, 0.5, "x", "first", "007"),
-        ("sub/b.wav#1000", 1.0, 1.0, "y", "2024-01-02", "1e5"),
+        ("a.wav#250-750", 0.25, 0.5, "x", "first", "007"),
+        ("sub/b.wav#1000-", 1.0, 1.0, "y", "2024-01-02", "1e5"),
     ]
 
 
@@ -498,7 +499,7 @@ def test_a_row_that_names_a_folder_or_a_pipe_is_a_reject(manifest, tmp_path, nam
 
 
 def test_a_stretch_behind_the_end_is_rejected_as_too_short(manifest):
-    assert outcome(manifest({"path": "a.wav", "start_s": 5.0, "end_s": 6.0})) == {"a.wav#5000": "too_short"}
+    assert outcome(manifest({"path": "a.wav", "start_s": 5.0, "end_s": 6.0})) == {"a.wav#5000-6000": "too_short"}
 
 
 def test_clips_may_have_names_of_their_own(manifest):
@@ -684,7 +685,7 @@ def test_a_member_that_leads_out_of_the_tar_writes_nothing(tars, sound, tmp_path
 @pytest.mark.parametrize("between", [[], [("a.json", b"{}")], [("b.wav", b"")]])
 def test_a_member_that_stands_twice_is_rejected_as_a_duplicate(tars, sound, between):
     found = outcome(tars(tar_of(("a.wav", sound), *between, ("a.wav", sound))))
-    assert (found["x.tar#a.wav"], found["x.tar#a.wav~2"]) == ("", "duplicate")
+    assert (found["x.tar#a.wav"], found["x.tar#a.wav#~2"]) == ("", "duplicate")
 
 
 @pytest.mark.parametrize("members", [[], [("a.txt", b"hello"), ("b.json", b"{}")]])
@@ -902,7 +903,7 @@ def test_a_clip_named_as_another_is_a_reject_and_not_lost():
     found = [objects_module.Found("a", None, {}, None, reject=None) for _ in range(2)]
     broken = [one._replace(file=io.BytesIO(b"")) for one in found]
     table = objects_module.decoded_table([("object", broken)], (), Clip(), RATE_HZ)
-    assert table["clip"].to_pylist() == ["a", "a~2"]
+    assert table["clip"].to_pylist() == ["a", "a#~2"]
 
 
 def test_what_is_fetched_ahead_comes_in_order():

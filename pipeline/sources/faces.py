@@ -12,6 +12,7 @@ import pyarrow as pa
 from pydantic import PrivateAttr
 
 from pipeline.choice import Choice
+from pipeline.clip_ids import escaped
 from pipeline.decode import Clip
 from pipeline.errors import JobError, Reject
 from pipeline.objects import Found, ahead, decoded_table, is_hidden, nothing_found, suffix_of, table_of
@@ -97,13 +98,14 @@ class Faces(Choice):
                         return row["path"], [self._found(store, row["path"], json.loads(file.read()))]
                 except BROKEN as error:
                     reject = Reject("corrupt", f"it is not a clip's JSON: {type(error).__name__}: {error}")
-            return row["path"], [Found(row["path"], None, {}, None, reject=reject)]
+            return row["path"], [Found(escaped(row["path"]), None, {}, None, reject=reject)]
 
         rows = objects.to_pylist()
         fetched = map(fetch, rows) if isinstance(store, Folder) else ahead(fetch, rows)
         return decoded_table(fetched, (), clip, rate_hz)
 
-    def _found(self, store: Store, name: str, said: dict[str, Any]) -> Found:
+    def _found(self, store: Store, path: str, said: dict[str, Any]) -> Found:
+        name = escaped(path)
         frames = int(said["frames"])
         if not said.get("isvalid", True):
             return Found(name, None, {}, None, reject=Reject("no_face", "its preprocessing marked it as not valid"))

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pydantic import PrivateAttr
 
 from pipeline.choice import Choice
+from pipeline.clip_ids import escaped
 from pipeline.decode import Clip
 from pipeline.errors import JobError, Reject
 from pipeline.objects import (
@@ -95,7 +96,9 @@ class Files(Choice):
             file, reject = opened(store, row)
             label = parent_of(row["path"])
             beside = frames_beside(store, row["path"]) if clip.video and reject is None else None
-            sound = Found(row["path"], label, {}, file, lo=row["lo"], hi=row["hi"], reject=reject, frames=beside)
+            sound = Found(
+                escaped(row["path"]), label, {}, file, lo=row["lo"], hi=row["hi"], reject=reject, frames=beside
+            )
             return row["path"], [sound]
 
         rows = objects.to_pylist()

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.choice import Choice
+from pipeline.clip_ids import stretch_id
 from pipeline.decode import Clip
 from pipeline.errors import JobError
 from pipeline.objects import SCHEMA, Carry, Found, ahead, decoded_table, parent_of, ranges_of, seconds_by_suffix
@@ -26,7 +27,7 @@ class Manifest(Choice):
     """A row is a clip: ``path`` (relative to ``root``, by default the manifest's folder, or a whole address).
 
     With ``start_s`` and ``end_s`` it is that stretch of the sound. A column named clip is its id; without one it is
-    the path, and #start in ms for a stretch. ``carry`` names columns that travel with the clip, as text.
+    the path, and #start-end in ms for a stretch. ``carry`` names columns that travel with the clip, as text.
     """
 
     kind: Literal["manifest"] = "manifest"
@@ -58,7 +59,7 @@ class Manifest(Choice):
             entry, start_s, end_s = entries[path], starts[i], ends[i]
             if not 0 <= (start_s or 0.0) < (inf if end_s is None else end_s) or start_s == inf:
                 raise JobError(f"source.path: row {i + 1} of {self.path} runs from {start_s} to {end_s} s")
-            name = own[i] if own else path if start_s is None else f"{path}#{round(start_s * 1000)}"
+            name = own[i] if own else stretch_id(path, start_s, end_s)
             whole = start_s is None and end_s is None and entry.size >= 0
             for lo, hi in (
                 ranges_of(*self._at(path)[:1], entry._replace(key=self._at(path)[1]), clip) if whole else [(0, -1)]

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pydantic import PrivateAttr
 
 from pipeline.choice import Choice
+from pipeline.clip_ids import escaped, member_id, place_id
 from pipeline.decode import Clip
 from pipeline.errors import JobError, Reject
 from pipeline.fence import length_s
@@ -133,15 +134,17 @@ class WebDataset(Choice):
                         some, data = True, files[member]
                         reject = None if data is not None else Reject("too_large", TOO_LARGE)
                         opened = None if data is None else io.BytesIO(data)
-                        yield Found(f"{row['path']}#{member}", label, carried, opened, reject=reject)
+                        yield Found(member_id(row["path"], member), label, carried, opened, reject=reject)
         except FileNotFoundError:
-            yield Found(row["path"], None, empty, None, reject=Reject("missing", "it is no longer there"))
+            yield Found(escaped(row["path"]), None, empty, None, reject=Reject("missing", "it is no longer there"))
         except Reject as reject:
-            at = f"#byte{row['lo']}" if row["lo"] else ""
-            yield Found(f"{row['path']}{at}", None, empty, None, reject=reject)
+            at = place_id(row["path"], "byte", row["lo"]) if row["lo"] else escaped(row["path"])
+            yield Found(at, None, empty, None, reject=reject)
         else:
             if not some and (row["lo"], row["hi"]) == (0, -1):
-                yield Found(row["path"], None, empty, None, reject=Reject("no_sound", "the tar holds no sound"))
+                yield Found(
+                    escaped(row["path"]), None, empty, None, reject=Reject("no_sound", "the tar holds no sound")
+                )
 
     def _beside(self, name: str, files: Sample) -> tuple[str | None, dict[str, str | None]]:
         """The label and carried fields of a sample. A json that cannot be read counts as no json."""
