@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pipeline.manifest_text import MOST_CHARS
 from pipeline.objects import SOUNDS, suffix_of
 
+SEVERAL_LINES_CHARS = 1 << 22  # of a record that has several lines; one line may have more
+
 
 def plain_records(lines: Iterator[str | None], delimiter: str) -> Iterator[tuple[list[str] | str, int]]:
     """Records of one line each, in which no character quotes; empty lines are none."""
@@ -24,7 +26,7 @@ class Broken(Exception):
 class Quoted:
     """The records of a CSV, (fields or a fault, characters) each.
 
-    A quoted field may have several lines. One that is not closed, or runs over a line that is a row by itself, is a
+    A quoted field may have several lines. One that is not closed, or runs over a line that looks like a row, is a
     fault of the line that it begins in, and reading goes on with the next line: a stray quote swallows no row.
     """
 
@@ -32,6 +34,7 @@ class Quoted:
         self.lines, self.delimiter = lines, delimiter
         self.again: deque[str | None] = deque()
         self.taken: list[str] = []  # lines of this record
+        self.chars = 0  # of these lines
         self.fields = self.path_at = 0
         self.reader = csv.reader(_Lines(self), delimiter=delimiter, strict=True)
 
@@ -45,6 +48,7 @@ class Quoted:
     def __next__(self) -> tuple[list[str] | str, int]:
         while True:
             self.taken.clear()
+            self.chars = 0
             limit = csv.field_size_limit(MOST_CHARS)  # of the whole process
             try:
                 row = next(self.reader)
@@ -56,7 +60,7 @@ class Quoted:
             finally:
                 csv.field_size_limit(limit)
             if row:
-                return row, sum(map(len, self.taken))
+                return row, self.chars
 
     def line(self) -> str:
         """The next line, for the record that is being read."""
@@ -67,19 +71,17 @@ class Quoted:
                 raise Broken("has a quote that is not closed on its line, and a row of its own follows")
             raise Broken(f"has more than {MOST_CHARS >> 20} million characters")
         self.taken.append(line)
+        self.chars += len(line)
         return line
 
     def _is_not_inside(self, line: str) -> bool:
-        """Whether a line cannot be part of a quoted field: it is a row by itself, with a sound's name as its path."""
-        if sum(map(len, self.taken)) > MOST_CHARS:
+        """Whether a line cannot be part of a quoted field: it has a sound's name where a row has its path."""
+        if self.chars > SEVERAL_LINES_CHARS:
             return True
-        if line.count(self.delimiter) < self.fields - 1:
+        fields = line.split(self.delimiter)
+        if len(fields) < min(self.fields, 2) or len(fields) <= self.path_at:
             return False
-        try:
-            fields = next(csv.reader([line], delimiter=self.delimiter), [])
-        except csv.Error:
-            return False
-        return len(fields) == self.fields > 0 and suffix_of(fields[self.path_at].strip()) in SOUNDS
+        return self.fields > 0 and suffix_of(fields[self.path_at].strip(' "\r\n')) in SOUNDS
 
 
 class _Lines:

@@ -9,7 +9,7 @@ from pipeline.decode import Clip
 from pipeline.manifest_meaning import Rows
 
 MOST_NAMES = 10_000  # that are compared; one would be enough for the error
-TOLERANCE_MS = 1  # a part begins at a sample, and its id is rounded to ms
+BELOW_MS = 1  # a part begins at a sample, and its id is rounded to whole ms
 
 
 class Ids:
@@ -57,4 +57,4 @@ class Ids:
         """Whether a part of a stretch begins at this ms, if the sound is long enough."""
         steps = round((ms - start_s * 1000) / self.step_ms)
         at = start_s * 1000 + steps * self.step_ms
-        return steps >= 0 and abs(ms - at) <= TOLERANCE_MS and (end_s is None or at < end_s * 1000)
+        return steps >= 0 and abs(ms - at) < BELOW_MS and (end_s is None or at < end_s * 1000)

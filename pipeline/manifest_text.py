@@ -17,6 +17,8 @@ MARKS = (  # the longer ones first, as that of UTF-32 begins like that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
+LONGEST_MARK = 4  # bytes
+
 
 class NotDecodable(Exception):
     """Bytes that are not text in the encoding; its name is the only argument."""
@@ -33,6 +35,8 @@ def texts_of(file: BinaryIO, encoding: str, unpack: bool) -> Iterator[str]:
     """
     stream: BinaryIO = gzip.GzipFile(fileobj=file) if unpack else file  # type: ignore[assignment]
     chunk = _read(stream)
+    while len(chunk) < LONGEST_MARK and (more := _read(stream)):
+        chunk += more
     name = next((marked for mark, marked in MARKS if chunk.startswith(mark)), encoding)
     decoder = codecs.getincrementaldecoder(name)()
     while True:
