@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from itertools import chain
 from math import inf
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -53,7 +53,7 @@ def settled(pieces: Iterator[bytes], chosen: Callable[[list[str]], Columns]) -> 
     return columns, map(_opened, _read_back(waiting, sizes))
 
 
-def _read_back(waiting: BinaryIO, sizes: list[int]) -> Iterator[bytes]:
+def _read_back(waiting: IO[bytes], sizes: list[int]) -> Iterator[bytes]:
     waiting.seek(0)
     for size in sizes:
         yield waiting.read(size)

@@ -97,9 +97,10 @@ def _delimited(
 
     def picked() -> Iterator[tuple[Any, int]]:
         for row, chars in records:
-            if isinstance(row, list):
-                row = pick(row) if len(row) == width else f"has {len(row)} fields and not {width}"
-            yield row, chars
+            if isinstance(row, str):
+                yield row, chars
+            else:
+                yield pick(row) if len(row) == width else f"has {len(row)} fields and not {width}", chars
 
     nothing = ("",) * len(columns)
     for rows, faults, first in _batches(picked(), number):
@@ -117,10 +118,10 @@ def _json(texts: Iterator[str], where: str, label: str, carry: Sequence[str], nu
     begin = ""
     for text in texts:
         begin += text
-        if begin.strip():
+        if len("".join(begin.split())) > 1:
             break
     texts = chain([begin], texts)
-    is_array = begin.lstrip()[:1] == "["
+    is_array = "".join(begin.split())[:2] in ("[{", "[]")  # of objects; any other [ is a malformed first row
     rows = array_rows(texts, where) if is_array else line_rows(lines_of(texts, returns=False))
     wanted, seen = candidates(label, carry), dict[str, None]()
     anything = {label, *carry, *TIMES}  # of these, whatever is no text is given as JSON; of the others as nothing

@@ -124,9 +124,11 @@ class Manifest(Choice):
                 ranges[at] = ranges_of(store, Entry(key, sizes[at], stamps[at]), clip)
             spans = [(at, *span) for at in takes for span in ranges.get(at, [(0, -1)])]
             takes, los, his = (list(column) for column in zip(*spans, strict=True))
-        own = {
+        nothing = pa.chunked_array([pa.nulls(len(sizes), pa.string())])  # where no row could be read
+        carried = {name: rows.carried.get(name, nothing) for name in self.carry}
+        own: dict[str, Any] = {
             "path": rows.paths, "size": sizes, "stamp": stamps, "clip": rows.clips, "start_s": rows.starts_s,
-            "end_s": rows.ends_s, "label": rows.labels, **rows.carried, "reason": reasons, "message": whys,
+            "end_s": rows.ends_s, "label": rows.labels, **carried, "reason": reasons, "message": whys,
         }  # fmt: skip
         texts = [pa.field(column, pa.string()) for column in ("label", *self.carry)]
         schema = pa.schema([*SCHEMA, *EXTRA, *texts, *WHY])
@@ -146,9 +148,9 @@ class Manifest(Choice):
         def fetch(row: dict[str, Any]) -> tuple[str, list[Found]]:
             store, key = self._at(row["path"])
             if row.get("reason"):
-                file, reject = None, Reject(row["reason"], row["message"])
+                file, reject = None, Reject(row["reason"], row["message"])  # known since the plan
             else:
-                file, reject = opened(store, {**row, "path": key})
+                file, reject = opened(store, {**row, "path": key})  # type: ignore[assignment]
             carried = {name: row[name] for name in self.carry}
             start_s, end_s = row["start_s"] or 0.0, inf if row["end_s"] is None else row["end_s"]
             stretch = start_s, end_s, row["lo"], row["hi"]
@@ -177,8 +179,9 @@ class Manifest(Choice):
             raise JobError(f"source.path: {self.path}: {reject.message}") from reject
 
     def _pieces(self, file: BinaryIO, name: str) -> Iterator[bytes]:
-        options = {"name": name, "where": self.path, "label": self.label, "carry": list(self.carry)}
-        return table(file, **options, encoding=self.encoding, quoting=self.quoting)
+        options: dict[str, Any] = {"name": name, "where": self.path, "label": self.label, "carry": list(self.carry)}
+        options |= {"encoding": self.encoding, "quoting": self.quoting}
+        return table(file, **options)
 
     def _columns(self, names: list[str]) -> Columns:
         columns = choose(names, self.label, self.carry, self.path)
