@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.clip_ids import without_suffixes
 from pipeline.errors import JobError, Stopped
 from pipeline.parquet import parquet_in
-from pipeline.pictures import WITHOUT_SUFFIX
 from pipeline.rows import arrays_of
 from pipeline.store import faults_of, open_store, sha256
 
@@ -71,7 +71,7 @@ def folders_of(dataset: dict[str, Any]) -> dict[str, str]:
     Where two come out alike, or too long for a file system, part of the id's hash tells them apart.
     """
     names = [clip for table in _groups(dataset, ["clip"]) for clip in table["clip"].to_pylist()]
-    folders = {clip: re.sub(r"[^\w-]+", "_", WITHOUT_SUFFIX.sub("", clip)) for clip in names}
+    folders = {clip: re.sub(r"[^\w-]+", "_", without_suffixes(clip)) for clip in names}
     counts = Counter(folders.values())
     for clip, name in folders.items():
         if counts[name] > 1 or len(name.encode()) > LONGEST:

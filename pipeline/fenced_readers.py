@@ -9,9 +9,19 @@ use_threads=False, as the stacks of threads count.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 from pipeline.tarsounds import tar_seconds, tar_sounds
 
 PIECE_BYTES = 256 << 20  # more than that is never handed over at once
 Reader = Callable[..., Iterator[bytes]]
-READERS: dict[str, Reader] = {"tar_sounds": tar_sounds, "tar_seconds": tar_seconds}
+
+
+def _table(file: BinaryIO, **options: Any) -> Iterator[bytes]:
+    """manifest_rows.table, which brings Arrow."""
+    from pipeline.manifest_rows import table
+
+    yield from table(file, **options)
+
+
+READERS: dict[str, Reader] = {"tar_sounds": tar_sounds, "tar_seconds": tar_seconds, "table": _table}

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pydantic import AfterValidator
 
 from pipeline import notices, processors
+from pipeline.clip_ids import part_id, second_id
 from pipeline.corpus import Verdict, opened
 from pipeline.decode import Clip, Part
 from pipeline.errors import JobError, ObjectFault, Reject
@@ -195,7 +196,7 @@ def decoded_table(
         own_names.append(name)
         if seen[name] > 1:
             reject = Reject("duplicate", f"another clip of this object is named {name} too")
-            name = f"{name}~{seen[name]}"
+            name = second_id(name, seen[name])
         error = {"error": reject.reason, "stage": "decode", "message": reject.message} if reject else {}
         rows.append({
             "clip": name, "source": path, "label": found.label, **found.carried, **facts,
@@ -216,7 +217,7 @@ def decoded_table(
             with found.file or nullcontext():
                 for part in _judged(found, parts):
                     beat()
-                    part_name = name if part.whole else f"{name}#{round(part.start_s * 1000)}"
+                    part_name = name if part.whole else part_id(name, part.start_s)
                     facts = {**_facts(part, rate_hz), **_seen(found, part, clip, rate_hz)}
                     add(found, path, part_name, part.audio, facts, part.reject)
                     at_s = part.start_s + part.kept_samples / rate_hz
@@ -226,7 +227,7 @@ def decoded_table(
                 del rows[first:], waves[first:], own_names[first:]
                 at_s = 0.0
             stopped_at = at_s if at_s else float(found.lo)
-            failed = f"{name}#{round(stopped_at * 1000)}" if stopped_at else name
+            failed = part_id(name, stopped_at) if stopped_at else name
             add(found, path, failed, np.zeros(0, np.float32), {"start_s": stopped_at, "seconds": 0.0}, reject)
     schema = decoded(carry, clip.video)
     columns = [

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.clip_ids import without_suffixes
+
 NUMBERED = re.compile(r"([^/]*?)(\d+)\.(?:png|jpe?g|webp)", re.IGNORECASE)
-WITHOUT_SUFFIX = re.compile(r"\.\w+(?=#|$)")
 
 
 def frames_of(names: Iterable[str]) -> dict[int, str]:
@@ -53,8 +54,10 @@ class Pictures:
         return mask
 
     def folder(self, clip: str) -> Path:
-        stem = WITHOUT_SUFFIX.sub("", clip)
+        stem = without_suffixes(clip)
         own = self.root / stem
+        if "##" in stem and not own.is_dir():  # a # of the sound's name, which is doubled in an id
+            own = self.root / stem.replace("##", "#")
         return own.parent if own.name == "audio" and not own.is_dir() else own
 
     def _in_clip(self, clip: str) -> dict[int, Path]:

@@ -15,8 +15,10 @@ from pipeline.plan import cut, list_objects, plans_of, todo_of
 from pipeline.published import numbers
 from pipeline.rows import PRODUCTS, frame_bytes
 from pipeline.s3 import IS_MD5
+from pipeline.sources.manifest import BAD_ROW, Manifest
 from pipeline.store import open_store
 
+EXAMPLES = 3  # of rows without a sound
 GUESS_HZ = 50.0  # of a dataset's column, which is counted in rows and not in frames
 
 
@@ -28,6 +30,7 @@ class Preview:
     bytes: int
     seconds: float
     skipped: dict[str, int]
+    findings: list[tuple[str, str]]  # (word, sentence) on the columns of a manifest, and on rows without a sound
     unverified: str  # which inputs have no checksum, as a sentence; "" = none
     shards: int
     done: int
@@ -53,11 +56,12 @@ def preview(job: Job) -> Preview:
     there = numbers(job.address)
     return Preview(
         steps=steps_of(job),
-        unit={"webdataset": "tars", "dataset": "row groups"}.get(job.source.kind, "sound files"),
+        unit={"webdataset": "tars", "dataset": "row groups", "manifest": "rows"}.get(job.source.kind, "sound files"),
         objects=objects.num_rows,
         bytes=int(pc.sum(pc.max_element_wise(objects["size"], 0)).as_py()),
         seconds=float(seconds.sum()),
         skipped=dict(getattr(job.source, "skipped", {})),
+        findings=findings(job, objects),
         unverified=unverified(objects, job.source.kind),
         shards=planned + new,
         done=planned - left,
@@ -68,6 +72,25 @@ def preview(job: Job) -> Preview:
         fingerprint=fingerprint(job),
         codebook_missing=job.token.codebook if missing else "",
     )
+
+
+def findings(job: Job, objects: pa.Table) -> list[tuple[str, str]]:
+    """How a manifest's columns are taken, and which objects are not there or cannot be understood, the first few."""
+    found = [("columns", remark) for remark in job.source.remarks] if isinstance(job.source, Manifest) else []
+    absent = pc.less(objects["size"], 0)
+    if "reason" in objects.column_names:
+        bad = pc.fill_null(pc.equal(objects["reason"], BAD_ROW), False)
+        absent = pc.and_not(absent, bad)
+        malformed = objects.filter(bad)
+        if malformed.num_rows:
+            found.append(("malformed", f"{malformed.num_rows:,} of {objects.num_rows:,} rows, which will be rejects"))
+            found += [("", message) for message in malformed["message"].slice(0, EXAMPLES).to_pylist()]
+    gone = objects.filter(absent)
+    if gone.num_rows:
+        found.append(("not there", f"{gone.num_rows:,} of {objects.num_rows:,}, which will be rejects"))
+        for row in gone.slice(0, EXAMPLES).to_pylist():
+            found.append(("", f"{row['path']!r}: {row.get('message') or 'there is no such file'}"))
+    return found
 
 
 def unverified(objects: pa.Table, kind: str) -> str:

@@ -2,7 +2,7 @@
 
 | after   | column                          | type                          | meaning, unit                         |
 |---------|---------------------------------|-------------------------------|---------------------------------------|
-| source  | clip                            | string                        | stable id: path, #member, #start_ms   |
+| source  | clip                            | string                        | stable id: clip_ids.py                |
 |         | source, label, carried columns  | string                        | the object; what travels along        |
 | decode  | audio                           | large_list<float32>           | in flight: mono, [-1, 1], context too |
 |         | lead_samples, kept_samples      | int64                         | in flight: where the context ends     |

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from model.agreement import Tokens, compare_tokens, near_ties, relative
+from pipeline.clip_ids import escaped
 from pipeline.codebooks import load_codebook
 from pipeline.errors import JobError
 from pipeline.job import Job
@@ -85,7 +86,7 @@ def golden(job: Job, folder: Path) -> Verified:
     objects = pa.concat_tables(source.objects(job.clip))
     mine = objects.filter(pc.is_in(objects["path"], pa.array([known[name].name for name in names])))
     sound = _good(source.read(mine, job.clip.model_copy(update={"max_s": 3600}), job.feature.clock.rate_hz))
-    sound = sound.take([sound["clip"].to_pylist().index(known[name].name) for name in names])
+    sound = sound.take([sound["clip"].to_pylist().index(escaped(known[name].name)) for name in names])
     there: dict[str, list[Any]] = {}
     if features:
         there["feature"] = [np.load(features[name], allow_pickle=False) for name in names]

@@ -94,6 +94,23 @@ def test_plan_says_how_many_files_it_leaves_out(wavmill, job, sounds):
     assert "left out  3 files: 2 .txt, 1 hidden" in wavmill("plan", job).out
 
 
+def test_plan_says_which_files_of_a_manifest_are_not_there_and_why(wavmill, job, sounds):
+    (sounds / "m.csv").write_text("path, label\n0.WAV,x\n 1.wav,y\n2.wav,z\n")
+    answer = wavmill("plan", job, "--set", f"source={{kind: manifest, path: {sounds}/m.csv}}")
+    assert answer.code == 0 and "corpus    3 rows" in answer.out and "not there 2 of 3" in answer.out
+    for said in (
+        "'0.WAV': there is no such file; there is '0.wav'",
+        "' 1.wav': there is no such file; there is '1.wav'",
+    ):
+        assert said in answer.out
+
+
+def test_a_manifest_in_another_encoding_is_a_short_error_that_says_how_to_read_it(wavmill, job, sounds):
+    (sounds / "m.csv").write_bytes("path,label\n0.wav,é\n".encode("latin-1"))
+    said = "row 1 is not UTF-8; save it as UTF-8 or say encoding:"
+    assert is_short(wavmill("plan", job, "--set", f"source={{kind: manifest, path: {sounds}/m.csv}}"), 2, said)
+
+
 def test_plan_says_how_to_learn_a_codebook_that_is_not_there_yet(wavmill, job, tmp_path):
     answer = wavmill("plan", job, "--set", TOKEN)
     assert answer.code == 0

@@ -45,7 +45,13 @@ def alike(codec: str, head: bytes, first: bytes) -> bool:
 def _mpeg(head: bytes) -> int:
     if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
         return 0
-    version, layer, kbits, rate, pad = head[1] >> 3 & 3, head[1] >> 1 & 3, head[2] >> 4, head[2] >> 2 & 3, head[2] >> 1 & 1
+    version, layer, kbits, rate, pad = (
+        head[1] >> 3 & 3,
+        head[1] >> 1 & 3,
+        head[2] >> 4,
+        head[2] >> 2 & 3,
+        head[2] >> 1 & 1,
+    )
     if version == 1 or not layer or not 0 < kbits < 15 or rate == 3:
         return 0
     bits = (KBITS_V1 if version == 3 else KBITS_V2)[layer][kbits - 1] * 1000

@@ -11,13 +11,14 @@ import pyarrow as pa
 from pydantic import PrivateAttr
 
 from pipeline.choice import Choice
+from pipeline.clip_ids import escaped
 from pipeline.corpus import look, object_faults, opened, readable
 from pipeline.decode import Clip
 from pipeline.errors import JobError, NotAllowed, ObjectFault, Reject
 from pipeline.faults import stop_if_not_listed
 from pipeline.objects import Found, ahead, decoded_table, nothing_found, suffix_of, table_of
+from pipeline.places import located
 from pipeline.s3_corpus import pause
-from pipeline.sources.manifest import located
 from pipeline.store import Entry, Folder, Store, join, open_store, split
 from pipeline.walk import LeftOut, walk
 
@@ -116,19 +117,20 @@ class Faces(Choice):
                             found = self._found(path, json.loads(file.read()))
                     except BROKEN as error:
                         reject = Reject("corrupt", f"it is not a clip's JSON: {type(error).__name__}: {error}")
-                        found = Found(path, None, {}, None, reject=reject)
+                        found = Found(escaped(path), None, {}, None, reject=reject)
                     if verdict is not None and (changed := verdict(found.reject)) is not None:
                         if found.file is not None:
                             found.file.close()
-                        found = Found(path, None, {}, None, reject=changed)
+                        found = Found(escaped(path), None, {}, None, reject=changed)
                     return path, [found]
-            return path, [Found(path, None, {}, None, reject=reject)]
+            return path, [Found(escaped(path), None, {}, None, reject=reject)]
 
         rows = objects.to_pylist()
         fetched = map(fetch, rows) if isinstance(store, Folder) else ahead(fetch, rows)
         return decoded_table(fetched, (), clip, rate_hz)
 
-    def _found(self, name: str, said: dict[str, Any]) -> Found:
+    def _found(self, path: str, said: dict[str, Any]) -> Found:
+        name = escaped(path)
         frames = int(said["frames"])
         if not said.get("isvalid", True):
             return Found(name, None, {}, None, reject=Reject("no_face", "its preprocessing marked it as not valid"))

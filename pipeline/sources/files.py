@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic import PrivateAttr
 
 from pipeline.choice import Choice
+from pipeline.clip_ids import escaped
 from pipeline.corpus import Verdict, both, look, opened, readable
 from pipeline.decode import Clip
 from pipeline.errors import JobError, NotAllowed, ObjectFault, Reject, Stopped
@@ -107,7 +108,9 @@ class Files(Choice):
         def fetch(row: dict[str, Any]) -> tuple[str, list[Found]]:
             path = row["path"]
             file, reject, verdict = opened(store, path, row["size"], row["stamp"])
-            sound = Found(path, parent_of(path), {}, file, lo=row["lo"], hi=row["hi"], reject=reject, verdict=verdict)
+            sound = Found(
+                escaped(path), parent_of(path), {}, file, lo=row["lo"], hi=row["hi"], reject=reject, verdict=verdict
+            )
             return path, [with_frames(sound, store, path) if clip.video else sound]
 
         rows = objects.to_pylist()

@@ -1,36 +1,54 @@
 """A JSONL, CSV or Parquet table of sounds: path, and if present start_s, end_s, label and columns to carry."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from difflib import get_close_matches
-from functools import lru_cache
+import io
+from collections.abc import Iterator
 from math import inf
-from typing import Any, ClassVar, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import PrivateAttr
+from pydantic import PrivateAttr, field_validator
 
 from pipeline.choice import Choice
-from pipeline.corpus import TRIED, check_readable, look, opened, spread
+from pipeline.corpus import check_readable, opened
 from pipeline.decode import Clip
-from pipeline.errors import JobError, ObjectFault
-from pipeline.objects import SCHEMA, Carry, Found, ahead, decoded_table, parent_of, ranges_of, seconds_by_suffix
-from pipeline.s3_corpus import pause
+from pipeline.errors import JobError, ObjectFault, Reject
+from pipeline.fence import read_behind
+from pipeline.manifest_columns import Columns, choose, remarks_on
+from pipeline.manifest_ids import Ids
+from pipeline.manifest_meaning import Rows, meant, settled
+from pipeline.manifest_rows import kind_of
+from pipeline.objects import (
+    LONG_BYTES,
+    SCHEMA,
+    Carry,
+    Found,
+    ahead,
+    decoded_table,
+    ranges_of,
+    seconds_by_suffix,
+)
+from pipeline.places import Places, located
 from pipeline.sources.files import with_frames
-from pipeline.store import Entry, Folder, Store, open_store, split
+from pipeline.store import Entry, Store, open_store, split
 from pipeline.walk import LeftOut
 
-MANY = 200  # above this many objects one listing is cheaper than a question each
+BAD_ROW = "bad_row"
+EXTRA = [pa.field("clip", pa.string()), pa.field("start_s", pa.float64()), pa.field("end_s", pa.float64())]
+WHY = [pa.field("reason", pa.string()), pa.field("message", pa.string())]  # of a row that is a reject already
 
 
 class Manifest(Choice):
     """A row is a clip: ``path`` (relative to ``root``, by default the manifest's folder, or a whole address).
 
     With ``start_s`` and ``end_s`` it is that stretch of the sound. A column named clip is its id; without one it is
-    the path, and #start in ms for a stretch. ``carry`` names columns that travel with the clip, as text.
+    the path, and #start-end in ms for a stretch. ``carry`` names columns that travel with the clip, as text.
+
+    Where a column is missing, what other tools call it is taken: audio_filepath, audio_path, wav, file_name, filename,
+    audio or file for path, sentence or transcript for text, client_id for speaker, offset and duration (s) for the
+    stretch; two of those are an error. ``encoding`` is any that Python knows; a byte order mark overrules it.
+    ``quoting`` says whether " quotes a field: auto is csv for .csv and none for .tsv. A name may end with .gz.
+    A row that is malformed is rejected as ``bad_row`` under its number, the first being 1.
     """
 
     kind: Literal["manifest"] = "manifest"
@@ -38,62 +56,96 @@ class Manifest(Choice):
     root: str = "auto"
     label: str = "label"
     carry: Carry = ()
+    encoding: str = "utf-8"
+    quoting: Literal["auto", "none", "csv"] = "auto"
     gives: ClassVar[str] = "audio"
     _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
-    _unlooked: set[str] = PrivateAttr(default_factory=set)  # paths among the faults
+    _remarks: list[str] = PrivateAttr(default_factory=list)
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str) -> str:
+        try:
+            io.TextIOWrapper(io.BytesIO(), encoding).read()
+        except (LookupError, ValueError, AttributeError) as error:
+            raise ValueError(f"there is no text encoding {encoding!r}; say utf-8, latin-1, gbk, ...") from error
+        return encoding
+
+    def recipe(self) -> dict[str, Any]:
+        """What was true before there were encodings stays true."""
+        new = {"encoding": self.encoding, "quoting": self.quoting}
+        given = {name: value for name, value in new.items() if value != type(self).model_fields[name].default}
+        return {"kind": self.kind, "version": self.version, "label": self.label, "carry": list(self.carry), **given}
+
+    def carried(self) -> tuple[str, ...]:
+        return self.carry
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be told of the columns that ``objects`` read."""
+        return self._remarks
 
     @property
     def faults(self) -> list[str]:
         """Paths that ``objects`` could not look at for a fault of the disk: they are in no plan."""
         return self._left_out.faults
 
-    def recipe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "version": self.version, "label": self.label, "carry": list(self.carry)}
-
-    def carried(self) -> tuple[str, ...]:
-        return self.carry
-
     def _root(self) -> str:
         return split(self.path)[0] if self.root == "auto" else self.root
 
     def objects(self, clip: Clip) -> Iterator[pa.Table]:
-        table = self._table()
-        paths = [path or "" for path in _texts(table["path"])]
         self._left_out.clear()
-        self._unlooked.clear()
-        entries = self._entries(sorted(set(paths)))
-        check_readable((*self._at(path), entry) for path, entry in spread(sorted(entries.items()), TRIED))
-        starts, ends = self._floats(table, "start_s"), self._floats(table, "end_s")
-        own = _texts(table["clip"]) if "clip" in table.column_names else None
-        texts = {name: _texts(table[name]) for name in self.carry}
-        labels = _texts(table[self.label]) if self.label in table.column_names else [parent_of(p) for p in paths]
-        rows: list[dict[str, Any]] = []
-        for i, path in enumerate(paths):
-            if path not in entries:
-                continue  # it is among the faults
-            entry, start_s, end_s = entries[path], starts[i], ends[i]
-            if not 0 <= (start_s or 0.0) < (inf if end_s is None else end_s) or start_s == inf:
-                raise JobError(f"source.path: row {i + 1} of {self.path} runs from {start_s} to {end_s} s")
-            name = own[i] if own else path if start_s is None else f"{path}#{round(start_s * 1000)}"
-            whole = start_s is None and end_s is None and entry.size >= 0
-            for lo, hi in self._ranges(path, entry, clip) if whole else [(0, -1)]:
-                rows.append({
-                    "path": path, "size": entry.size, "stamp": entry.stamp, "lo": lo, "hi": hi, "clip": name,
-                    "start_s": start_s, "end_s": end_s, "label": labels[i],
-                    **{column: values[i] for column, values in texts.items()},
-                })  # fmt: skip
-        names = Counter(row["clip"] for row in rows if row["lo"] == 0)
-        if twice := [name for name, count in names.items() if count > 1]:
-            raise JobError(
-                f"source.path: {len(twice):,} clips of {self.path} are named twice, the first is {twice[0]!r}; "
-                "give each row a name of its own in a column 'clip'"
-            )
-        extra = [pa.field("clip", pa.string()), pa.field("start_s", pa.float64()), pa.field("end_s", pa.float64())]
-        extra += [pa.field(column, pa.string()) for column in ("label", *self.carry)]
-        yield pa.Table.from_pylist(rows, pa.schema([*SCHEMA, *extra]))
+        places, ids, first_faults, good = Places(self._root(), self._left_out), Ids(clip), list[str](), 0
+        for rows in self._rows():
+            ids.add(rows)
+            good += rows.faults.count(None)
+            first_faults += [fault for fault in rows.faults if fault][: 3 - len(first_faults)]
+            if rows.numbers:
+                yield self._planned(rows, places, clip)
+        if not good and first_faults:
+            raise JobError(f"source.path: no row of {self.path} can be used: {'; '.join(first_faults)}")
+        if not good:
+            raise JobError(f"source.path: {self.path} has no rows")
+        check_readable(places.sample)
+        if wrong := ids.problem(self._rows, self.path):
+            raise JobError(f"source.path: {wrong}; give each row a name of its own in a column 'clip'")
 
-    def _ranges(self, path: str, entry: Entry, clip: Clip) -> list[tuple[int, int]]:
-        store, key = self._at(path)
+    def _planned(self, rows: Rows, places: "Places", clip: Clip) -> pa.Table:
+        asked = places.of(rows.paths)
+        found = [one or (Entry(path, -1, ""), "") for one, path in zip(asked, rows.paths, strict=True)]
+        sizes, stamps = [entry.size for entry, _ in found], [entry.stamp for entry, _ in found]
+        whys, reasons = [why or None for _, why in found], ["missing" if why else None for _, why in found]
+        for at, fault in enumerate(rows.faults):
+            if fault:
+                sizes[at], reasons[at], whys[at] = -1, BAD_ROW, fault
+                if rows.paths[at] == split(self.path)[1]:  # it names none
+                    stamps[at] = ""
+        long = [at for at, size in enumerate(sizes) if size > LONG_BYTES]
+        whole = [at for at in long if rows.starts_s[at] is None and rows.ends_s[at] is None]
+        # rows that become several objects of the plan, or none
+        spans_of: dict[int, list[tuple[int, int]]] = {at: [] for at, one in enumerate(asked) if one is None}
+        for at in whole:
+            spans_of[at] = self._ranges(Entry(rows.paths[at], sizes[at], stamps[at]), clip)
+        spans = [(at, *span) for at in range(len(sizes)) for span in spans_of.get(at, [(0, -1)])]
+        takes, los, his = (list(column) for column in zip(*spans, strict=True)) if spans else ([], [], [])
+        nothing = pa.chunked_array([pa.nulls(len(sizes), pa.string())])  # where no row could be read
+        carried = {name: rows.carried.get(name, nothing) for name in self.carry}
+        own: dict[str, Any] = {
+            "path": rows.paths, "size": sizes, "stamp": stamps, "clip": rows.clips, "start_s": rows.starts_s,
+            "end_s": rows.ends_s, "label": rows.labels, **carried, "reason": reasons, "message": whys,
+        }  # fmt: skip
+        texts = [pa.field(column, pa.string()) for column in ("label", *self.carry)]
+        schema = pa.schema([*SCHEMA, *EXTRA, *texts, *WHY])
+        columns = []
+        for field in schema:
+            values = {**own, "lo": los, "hi": his}[field.name]
+            column = values if isinstance(values, pa.ChunkedArray) else pa.array(values, field.type)
+            columns.append(column.take(pa.array(takes, pa.int64())) if spans_of and field.name in own else column)
+        return pa.table(columns, schema=schema)
+
+    def _ranges(self, entry: Entry, clip: Clip) -> list[tuple[int, int]]:
+        """The stretches of a long sound; none when its disk cannot say how long it is: then it is among the faults."""
+        store, key = self._at(entry.key)
         try:
             return ranges_of(store, entry._replace(key=key), clip)
         except ObjectFault as fault:
@@ -108,7 +160,10 @@ class Manifest(Choice):
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
         def fetch(row: dict[str, Any]) -> tuple[str, list[Found]]:
             store, key = self._at(row["path"])
-            file, reject, verdict = opened(store, key, row["size"], row["stamp"])
+            if row.get("reason"):
+                file, reject, verdict = None, Reject(row["reason"], row["message"]), None  # known since the plan
+            else:
+                file, reject, verdict = opened(store, key, row["size"], row["stamp"])
             carried = {name: row[name] for name in self.carry}
             start_s, end_s = row["start_s"] or 0.0, inf if row["end_s"] is None else row["end_s"]
             stretch = start_s, end_s, row["lo"], row["hi"]
@@ -119,121 +174,29 @@ class Manifest(Choice):
         fetched = ahead(fetch, rows) if self._root().startswith("s3://") else map(fetch, rows)
         return decoded_table(fetched, self.carry, clip, rate_hz)
 
-    def _table(self) -> pa.Table:
-        folder, name = split(self.path)
-        try:
-            with open_store(folder).open(name) as file:
-                table = _read(name, file, ("path", "clip", self.label, *self.carry))
-        except FileNotFoundError as error:
-            raise JobError(f"source.path: {self.path} does not exist") from error
-        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-            raise JobError(f"source.path: {self.path}: {error}") from error
-        if twice := [name for name, count in Counter(table.column_names).items() if count > 1]:
-            raise JobError(f"source.path: {self.path} has the column {twice[0]!r} twice")
-        for wanted in ("path", *self.carry):
-            if wanted not in table.column_names:
-                close = get_close_matches(wanted, table.column_names, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(table.column_names)}"
-                raise JobError(f"source.path: {self.path} has no column {wanted!r}; {hint}")
-        if not table.num_rows:
-            raise JobError(f"source.path: {self.path} has no rows")
-        for name in {"path", "clip"} & {*table.column_names}:
-            if table[name].null_count:
-                raise JobError(f"source.path: {self.path} has {table[name].null_count} rows without a {name}")
-        return table
-
-    def _floats(self, table: pa.Table, name: str) -> list[float | None]:
-        if name not in table.column_names:
-            return [None] * table.num_rows
-        try:
-            return table[name].cast(pa.float64()).to_pylist()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise JobError(f"source.path: column {name} of {self.path} is not a number: {error}") from error
-
     def _at(self, path: str) -> tuple[Store, str]:
         return located(self._root(), path)
 
-    def _entries(self, paths: list[str]) -> dict[str, Entry]:
-        """Size and stamp of every path; a size of -1 where there is nothing. What cannot be told is a fault."""
-        root = open_store(self._root())
-        if len(paths) > MANY and not isinstance(root, Folder) and not any("://" in path for path in paths):
-            there: dict[str, Entry | None] = {}
-            for entry in root.list():
-                same = there.setdefault(entry.key, entry) == entry
-                if not same:  # a listing that contradicts itself
-                    there[entry.key] = look(root, entry.key)
-        else:
-            there = self._looked(paths)
-        remote = [path for path in paths if there.get(path) is None and not isinstance(self._at(path)[0], Folder)]
-        if remote:  # a store may be behind: it is asked again before that counts
-            pause()
-            there |= self._looked(remote, again=True)
-        found = {path: there.get(path) or Entry(path, -1, "") for path in paths if path not in self._unlooked}
-        return {path: entry._replace(key=path) for path, entry in found.items()}
+    def _rows(self) -> Iterator[Rows]:
+        """The rows, batch by batch. JobError when the manifest as a whole is not what it must be."""
+        folder, name = split(self.path)
+        kind_of(name)
+        try:
+            with open_store(folder).open(name) as file:
+                columns, tables = settled(self._pieces(file, name), self._columns)
+                for rows in tables:
+                    yield meant(rows, columns, name)
+        except FileNotFoundError as error:
+            raise JobError(f"source.path: {self.path} does not exist") from error
+        except Reject as reject:  # of the manifest itself
+            raise JobError(f"source.path: {self.path}: {reject.message}") from reject
 
-    def _looked(self, paths: list[str], again: bool = False) -> dict[str, Entry | None]:
-        def one(path: str) -> Entry | None:
-            try:
-                return look(*self._at(path), again)
-            except ObjectFault as fault:
-                self._left_out.fault(str(fault))
-                self._unlooked.add(path)
-                return None
+    def _pieces(self, file: BinaryIO, name: str) -> Iterator[bytes]:
+        options: dict[str, Any] = {"name": name, "where": self.path, "label": self.label, "carry": list(self.carry)}
+        options |= {"encoding": self.encoding, "quoting": self.quoting}
+        return read_behind(file, "table", options)
 
-        with ThreadPoolExecutor(16) as pool:
-            return dict(zip(paths, pool.map(one, paths), strict=True))
-
-
-def located(root: str, path: str) -> tuple[Store, str]:
-    """The store and key of a path: relative to the root, or an address of its own."""
-    if path.startswith("s3://"):
-        bucket, _, key = path.removeprefix("s3://").partition("/")
-        return _store(f"s3://{bucket}"), key
-    if path.startswith("/"):
-        return _store("/"), path.lstrip("/")
-    if "://" in path:  # it would be rejected as missing, and be written down with all that is in it
-        raise JobError(f"source.path: {path} in the manifest is neither a path nor an s3:// address")
-    return _store(root), path
-
-
-@lru_cache(maxsize=64)
-def _store(url: str) -> Store:
-    return open_store(url)
-
-
-def _read(name: str, file: Any, texts: Sequence[str]) -> pa.Table:
-    """The table; the columns in ``texts`` as they are written: speaker 007 is not 7, and NA is a name."""
-    if name.endswith(".parquet"):
-        import pyarrow.parquet as pq
-
-        return pq.read_table(file)
-    if name.endswith((".csv", ".tsv")):
-        from pyarrow import csv
-
-        delimiter = csv.ParseOptions(delimiter="\t" if name.endswith(".tsv") else ",")
-        as_text = csv.ConvertOptions(column_types=dict.fromkeys(texts, pa.string()))
-        return csv.read_csv(file, parse_options=delimiter, convert_options=as_text)
-    if name.endswith((".jsonl", ".json", ".ndjson")):
-        from pyarrow import json
-
-        table = json.read_json(file)
-        times = [field for field in table.schema if field.name in texts and pa.types.is_timestamp(field.type)]
-        if times:  # a text that looks like a time, which Arrow would write in another way
-            file.seek(0)
-            as_text = pa.schema([field.with_type(pa.string()) for field in times])
-            table = json.read_json(file, parse_options=json.ParseOptions(explicit_schema=as_text))
-        return table
-    raise JobError(f"source.path: {name} is not a manifest; give .jsonl, .csv, .tsv or .parquet")
-
-
-def _texts(column: pa.ChunkedArray) -> list[str | None]:
-    """Any column as text: numbers as they print, lists and structs as JSON."""
-    try:
-        return pc.cast(column, pa.string()).to_pylist()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        import json
-
-        return [
-            None if value is None else json.dumps(value, ensure_ascii=False, default=str)
-            for value in column.to_pylist()
-        ]
+    def _columns(self, names: list[str]) -> Columns:
+        columns = choose(names, self.label, self.carry, self.path)
+        self._remarks[:] = remarks_on(columns, names, self.label)
+        return columns

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, PrivateAttr
 
 from pipeline.choice import Choice
+from pipeline.clip_ids import escaped, member_id, place_id, second_id
 from pipeline.corpus import look, opened, readable
 from pipeline.decode import Clip
 from pipeline.errors import JobError, ObjectFault, Reject
@@ -144,12 +145,14 @@ class WebDataset(Choice):
         empty: dict[str, str | None] = dict.fromkeys(self.carry)
         count, end = 0, TarEnd(None, 0, "", 0, "")
 
-        def told(name: str, reject: Reject) -> Found:
-            return Found(f"{path}{name}", None, empty, None, reject=reject)
+        here = place_id(path, "byte", lo) if lo else escaped(path)
+
+        def told(clip: str, reject: Reject) -> Found:
+            return Found(clip, None, empty, None, reject=reject)
 
         file, wrong, verdict = opened(store, path, row["size"], row["stamp"], whole_bytes=WINDOW_BYTES)
         if file is None:
-            yield told(f"#byte{lo}" if lo else "", wrong or Reject("missing", "it is no longer there"))
+            yield told(here, wrong or Reject("missing", "it is no longer there"))
             return
         asked = {
             "key": f"{store.url} {path} {row['size']} {row['stamp']}",
@@ -167,7 +170,9 @@ class WebDataset(Choice):
                         end = sound
                         break
                     count += 1
-                    name = f"{path}#{sound.member}{f'~{sound.earlier + 1}' if sound.earlier else ''}"
+                    name = member_id(path, sound.member)
+                    if sound.earlier:  # members before it have its very name
+                        name = second_id(name, sound.earlier + 1)
                     carried = dict(zip(self.carry, sound.fields, strict=False)) or empty
                     yield Found(name, sound.label, carried, sound.file, reject=sound.reject)
             except (Reject, FileNotFoundError) as error:
@@ -178,21 +183,24 @@ class WebDataset(Choice):
             gone = Reject("missing", "it is no longer there")
             damage = (failed if isinstance(failed, Reject) else gone) if failed is not None else end.damage
         if damage is not None:
-            yield told(f"#byte{lo}" if lo else "", damage)
+            yield told(here, damage)
             if damage.reason in OF_ALL:
                 return
         elif not count and (lo, hi) == (0, -1):
             beside = f" and {end.alone:,} texts" if end.alone else ""
             hidden = f"; {end.hidden:,} hidden members are left out" if end.hidden else ""
-            yield told("", Reject("no_sound", f"the tar holds no sound{beside}{hidden}"))
+            yield told(here, Reject("no_sound", f"the tar holds no sound{beside}{hidden}"))
             return
         if end.alone:
             more = f", and so are {end.alone - 1:,} more" if end.alone > 1 else ""
             why = f"a text that belongs to no sound{more}: no sound of the tar has its name or key"
-            yield told(f"#{end.first_alone}", Reject("no_sound", why))
+            yield told(member_id(path, end.first_alone), Reject("no_sound", why))
         if end.hidden:
             more = f" and {end.hidden - 1:,} more are" if end.hidden > 1 else " is"
-            yield told(f"#{end.first_hidden}", Reject("hidden", f"it{more} left out, as hidden files of a folder are"))
+            yield told(
+                member_id(path, end.first_hidden),
+                Reject("hidden", f"it{more} left out, as hidden files of a folder are"),
+            )
 
 
 def _bytes_per_s(store: Store, entry: Entry) -> float:
