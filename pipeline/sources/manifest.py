@@ -161,7 +161,8 @@ class Manifest(Choice):
         def fetch(row: dict[str, Any]) -> tuple[str, list[Found]]:
             store, key = self._at(row["path"])
             if row.get("reason"):
-                file, reject, verdict = None, Reject(row["reason"], row["message"]), None  # known since the plan
+                file, verdict = None, None
+                reject: Reject | None = Reject(row["reason"], row["message"])  # known since the plan
             else:
                 file, reject, verdict = opened(store, key, row["size"], row["stamp"])
             carried = {name: row[name] for name in self.carry}
