@@ -21,7 +21,7 @@ from pipeline.codebooks import codebook_files
 from pipeline.columns import columns_of
 from pipeline.commit import GROUP_ROWS, attempts_done, read_records
 from pipeline.errors import Stopped
-from pipeline.growth import kept, superseded
+from pipeline.growth import Growth, kept
 from pipeline.job import Job, decisive, fingerprint, recipe_of
 from pipeline.objects import ahead
 from pipeline.parquet import parquet_writer
@@ -53,12 +53,15 @@ def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
     store = open_store(job.store)
     choice = choose(store, job, plans)
     records = read_records(store, fingerprint(job), [(s, a) for _, s, a in choice["shards"]])
-    gone = superseded(store, plans, choice, records)
     columns, top = columns_of(job), f"{job.name}/v{choice['version']}"
-    parts, totals = _write_parts(store, top, records, gone, columns)
-    rejected, reasons, reject_facts = _write_rejects(store, top, records, gone, job.source.carried())
-    objects = sum(plan.said["objects"]["rows"] for plan in plans if not plan.said.get("retry"))
-    if not gone and (totals["clips"], rejected) != (
+    growth = Growth(store, job, plans, records)
+    try:
+        parts, totals = _write_parts(store, top, records, growth, columns)
+        rejected, reasons, reject_facts = _write_rejects(store, top, records, growth, job.source.carried())
+        objects = growth.listed()
+    finally:
+        growth.close()
+    if len(plans) == 1 and (totals["clips"], rejected) != (
         sum(r["done"] for r in records),
         sum(r["rejected"] for r in records),
     ):
@@ -131,7 +134,7 @@ def _read(store: Store, record: dict[str, Any], what: str) -> pa.Table:
 
 
 def _write_parts(
-    store: Store, top: str, records: list[dict[str, Any]], gone: dict[str, Any], columns: pa.Schema
+    store: Store, top: str, records: list[dict[str, Any]], growth: Growth, columns: pa.Schema
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Shards in plan order -> parts of about 256 MB; a shard that is large enough becomes a part as it is."""
     full = [record for record in records if record["data"]]
@@ -147,13 +150,13 @@ def _write_parts(
     parts = []
     for number, group in enumerate(groups or [[]]):
         path = f"data/part-{number:05d}-of-{max(1, len(groups)):05d}.parquet"
-        if len(group) == 1 and group[0]["data"]["bytes"] > PART_BYTES // 2 and group[0]["shard"] not in gone:
+        if len(group) == 1 and group[0]["data"]["bytes"] > PART_BYTES // 2 and growth.gone(group[0]["shard"]) is None:
             [record] = group
             store.copy(record["data"]["key"], f"{top}/{path}")
             rows, seconds, facts = record["done"], record["seconds"], record["data"]
             row_groups = -(-rows // GROUP_ROWS)
         else:
-            rows, seconds, row_groups, facts = _write_part(store, f"{top}/{path}", group, gone, columns)
+            rows, seconds, row_groups, facts = _write_part(store, f"{top}/{path}", group, growth, columns)
         totals["clips"] += rows
         totals["seconds"] += seconds
         totals["superseded"] += sum(record["done"] for record in group) - rows
@@ -164,9 +167,9 @@ def _write_parts(
 
 
 def _write_part(
-    store: Store, key: str, group: list[dict[str, Any]], gone: dict[str, Any], columns: pa.Schema
+    store: Store, key: str, group: list[dict[str, Any]], growth: Growth, columns: pa.Schema
 ) -> tuple[int, float, int, dict[str, Any]]:
-    seconds, shards = 0.0, ahead(lambda record: kept(_read(store, record, "data"), gone.get(record["shard"])), group)
+    seconds, shards = 0.0, ahead(lambda record: kept(_read(store, record, "data"), growth.gone(record["shard"])), group)
     with tempfile.TemporaryDirectory() as folder, faults_of(folder):
         path = Path(folder) / "part.parquet"
         with parquet_writer(str(path), columns) as writer:
@@ -187,10 +190,10 @@ def _write_part(
 
 
 def _write_rejects(
-    store: Store, top: str, records: list[dict[str, Any]], gone: dict[str, Any], carry: tuple[str, ...]
+    store: Store, top: str, records: list[dict[str, Any]], growth: Growth, carry: tuple[str, ...]
 ) -> tuple[int, Counter[str], dict[str, Any]]:
     some = [record for record in records if record["rejects"]]
-    read = ahead(lambda record: kept(_read(store, record, "rejects"), gone.get(record["shard"])), some)
+    read = ahead(lambda record: kept(_read(store, record, "rejects"), growth.gone(record["shard"])), some)
     table = pa.concat_tables([rejects(carry).empty_table(), *read])
     with tempfile.TemporaryDirectory() as folder, faults_of(folder):
         path = Path(folder) / "rejects.parquet"
