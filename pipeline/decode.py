@@ -8,7 +8,7 @@ from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.choice import Choice
+from pipeline.choice import Choice, LeftOutAtDefault
 from pipeline.decoders import EXPANSION, Ffmpeg, Libsndfile, most_frames
 from pipeline.errors import Reject
 from pipeline.video import Fps, frames_between, video_of
@@ -33,8 +33,8 @@ class Clip(Choice):
     min_s: float = Field(0.1, ge=0, allow_inf_nan=False)
     max_s: int = Field(30, ge=1, le=3600)
     channel: Literal["mean"] | Annotated[int, Field(ge=0)] = "mean"
-    video: bool = False
-    fps: Fps | None = None
+    video: Annotated[bool, LeftOutAtDefault] = False
+    fps: Annotated[Fps | None, LeftOutAtDefault] = None
 
     @field_validator("max_s")
     @classmethod
@@ -42,10 +42,6 @@ class Clip(Choice):
         if max_s < info.data.get("min_s", 0):
             raise ValueError(f"a clip of at most {max_s} s cannot be at least {info.data['min_s']:g} s long")
         return max_s
-
-    def recipe(self) -> dict[str, Any]:
-        """What was true before there was video stays true."""
-        return {name: value for name, value in super().recipe().items() if name not in ("video", "fps") or value}
 
 
 class Part(NamedTuple):

@@ -39,7 +39,7 @@ class Gone(NamedTuple):
 
 
 class Growth:
-    """The plans of a job, the records of their shards, and what of each shard stands. Safe to use from several threads."""
+    """The plans of a job and the records of their shards: what of each shard stands. Safe to use from threads."""
 
     def __init__(self, store: Store, job: Job, plans: list[Plan], records: list[dict[str, Any]]) -> None:
         self.store, self.plans = store, plans
@@ -82,7 +82,9 @@ class Growth:
         listings = [at for at in range(len(self.plans)) if not self.retries[at]]
         counts = [plan.said["objects"]["rows"] for plan in self.plans]
         whole, grown = listings[-1], listings[:-1]  # nothing replaces the newest
-        return counts[whole] + sum(self.current(at, piece).num_rows for at in grown for piece in self.objects[at].pieces())
+        return counts[whole] + sum(
+            self.current(at, piece).num_rows for at in grown for piece in self.objects[at].pieces()
+        )
 
     def _gone_clips(self, at: int, shard: str, own: pa.Table, replaced: set[str]) -> set[str]:
         """The ids of a shard's rows that do not stand because of retries."""
@@ -94,7 +96,9 @@ class Growth:
         if not paths:
             return set()
         mine = own.filter(pc.is_in(own["path"], pa.array(sorted(paths), pa.string())))
-        stand = {clip for clips in self._standing(mine, paths).values() for clip, one in clips.items() if one.plan == at}
+        stand = {
+            clip for clips in self._standing(mine, paths).values() for clip, one in clips.items() if one.plan == at
+        }
         ids, sources, _ = self._outcomes(shard)
         return {clip for clip, source in zip(ids, sources, strict=True) if self._is_of(paths, source)} - stand
 
@@ -125,7 +129,7 @@ class Growth:
     def _forget(
         self, stand: dict[str, dict[str, Outcome]], stamps: dict[str, str], known: set[str], at: int, rows: pa.Table
     ) -> None:
-        """Drop what a listing replaces, as ``replaced_by`` does; keep the stamps of its objects, the names of its rows."""
+        """Drop what a listing replaces, as ``replaced_by`` does; keep the stamps of its objects, the names of rows."""
         named = self.objects[at].has_names
         names = set(rows["clip"].to_pylist()) if named else set()
         known |= names

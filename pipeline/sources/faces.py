@@ -5,13 +5,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import PrivateAttr
 
-from pipeline.choice import Choice
+from pipeline.choice import Choice, NotDecisive
 from pipeline.decode import Clip
 from pipeline.errors import JobError, Reject
 from pipeline.objects import Found, ahead, decoded_table, is_hidden, nothing_found, suffix_of, table_of
@@ -36,14 +36,11 @@ class Faces(Choice):
     """
 
     kind: Literal["faces"] = "faces"
-    path: str
-    only: str | None = None
-    root: str = "auto"
+    path: Annotated[str, NotDecisive]
+    only: Annotated[str | None, NotDecisive] = None
+    root: Annotated[str, NotDecisive] = "auto"
     gives: ClassVar[str] = "audio"
     _skipped: Counter[str] = PrivateAttr(default_factory=Counter)
-
-    def recipe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "version": self.version}
 
     def carried(self) -> tuple[str, ...]:
         return ()

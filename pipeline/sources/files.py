@@ -5,13 +5,13 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Annotated, Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import PrivateAttr
 
-from pipeline.choice import Choice
+from pipeline.choice import Choice, NotDecisive
 from pipeline.decode import Clip
 from pipeline.errors import JobError, Reject
 from pipeline.objects import (
@@ -42,13 +42,10 @@ class Files(Choice):
     """
 
     kind: Literal["files"] = "files"
-    path: str
-    suffixes: tuple[str, ...] = ()
+    path: Annotated[str, NotDecisive]
+    suffixes: Annotated[tuple[str, ...], NotDecisive] = ()  # which files, is for the plan; what a row is, for a recipe
     gives: ClassVar[str] = "audio"
     _skipped: Counter[str] = PrivateAttr(default_factory=Counter)
-
-    def recipe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "version": self.version}  # which files, is for the plan; what a row is, for this
 
     def carried(self) -> tuple[str, ...]:
         return ()

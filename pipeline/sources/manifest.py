@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from functools import lru_cache
 from math import inf
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.choice import Choice
+from pipeline.choice import Choice, NotDecisive
 from pipeline.decode import Clip
 from pipeline.errors import JobError
 from pipeline.objects import SCHEMA, Carry, Found, ahead, decoded_table, parent_of, ranges_of, seconds_by_suffix
@@ -30,14 +30,11 @@ class Manifest(Choice):
     """
 
     kind: Literal["manifest"] = "manifest"
-    path: str
-    root: str = "auto"
+    path: Annotated[str, NotDecisive]
+    root: Annotated[str, NotDecisive] = "auto"
     label: str = "label"
     carry: Carry = ()
     gives: ClassVar[str] = "audio"
-
-    def recipe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "version": self.version, "label": self.label, "carry": list(self.carry)}
 
     def carried(self) -> tuple[str, ...]:
         return self.carry

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from glob import escape
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Annotated, Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import PrivateAttr
 
-from pipeline.choice import Choice
+from pipeline.choice import Choice, NotDecisive
 from pipeline.decode import Clip
 from pipeline.errors import JobError, Reject
 from pipeline.fence import length_s
@@ -51,7 +51,7 @@ class WebDataset(Choice):
     """
 
     kind: Literal["webdataset"] = "webdataset"
-    path: str
+    path: Annotated[str, NotDecisive]
     label: str = "label"
     carry: Carry = ()
     gives: ClassVar[str] = "audio"
@@ -61,9 +61,6 @@ class WebDataset(Choice):
     def skipped(self) -> Counter[str]:
         """What ``objects`` passed by, by suffix."""
         return self._skipped
-
-    def recipe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "version": self.version, "label": self.label, "carry": list(self.carry)}
 
     def carried(self) -> tuple[str, ...]:
         return self.carry
