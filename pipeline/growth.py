@@ -110,6 +110,7 @@ class Growth:
         stand: dict[str, dict[str, Outcome]] = {}
         stamps: dict[str, str] = {}
         known: set[str] = set()
+        missing: dict[str, set[str]] = {}
         for at, retry in enumerate(self.retries):
             rows = self.objects[at].beside(objects)
             if not rows.num_rows:
@@ -120,27 +121,40 @@ class Growth:
                     if self._is_of(paths, source):
                         found[clip if self.by_clip else source][clip] = Outcome(at, reason)
             if not retry:
-                self._forget(stand, stamps, known, at, rows)
+                self._forget(stand, stamps, known, missing, at, rows)
             for key, clips in found.items():
                 before = stand.get(key, {})
                 stand[key] = after_retry(key, before, clips, retry) if retry else before | clips
         return stand
 
     def _forget(
-        self, stand: dict[str, dict[str, Outcome]], stamps: dict[str, str], known: set[str], at: int, rows: pa.Table
+        self,
+        stand: dict[str, dict[str, Outcome]],
+        stamps: dict[str, str],
+        known: set[str],
+        missing: dict[str, set[str]],
+        at: int,
+        rows: pa.Table,
     ) -> None:
-        """Drop what a listing replaces, as ``replaced_by`` does; keep the stamps of its objects, the names of rows."""
-        named = self.objects[at].has_names
-        names = set(rows["clip"].to_pylist()) if named else set()
-        known |= names
+        """Drop what a listing replaces, as ``replaced_by`` does, and note what it says.
+
+        ``stamps``: of each path that was there, as listed last; ``known``: the names of all rows of a manifest;
+        ``missing``: by path, the names of those whose sound was not there.
+        """
+        gone: set[str] = set()
         for row in rows.to_pylist():
-            path, stamp = row["path"], row["stamp"]
-            if not named or (row["size"] >= 0 and stamps.get(path, stamp) != stamp):
+            path, stamp, name = row["path"], row["stamp"], row.get("clip")
+            if name is None or (row["size"] >= 0 and stamps.get(path, stamp) != stamp):
                 stand.pop(path, None)
             if row["size"] >= 0:
                 stamps[path] = stamp
+                gone |= missing.pop(path, set())
+            elif name is not None:
+                missing.setdefault(path, set()).add(name)
+            gone |= {name} - {None}
+        known |= gone
         for path, clips in stand.items():
-            stand[path] = {clip: one for clip, one in clips.items() if _row_of(clip, known) not in names}
+            stand[path] = {clip: one for clip, one in clips.items() if _row_of(clip, known) not in gone}
 
     def _shards(self, at: int, rows: pa.Table) -> list[str]:
         """The shards that hold some objects of a plan."""

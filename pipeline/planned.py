@@ -147,6 +147,9 @@ def replaced_by(later: Sequence[PlannedObjects], objects: pa.Table) -> Replaced:
         if found.num_rows:
             present = found.filter(pc.greater_equal(found["size"], 0))
             now = dict(zip(present["path"].to_pylist(), present["stamp"].to_pylist(), strict=True))
-            before = zip(objects["path"].to_pylist(), objects["stamp"].to_pylist(), strict=True)
-            paths |= {path for path, stamp in before if now.get(path, stamp) != stamp}
+            for row in objects.select(["path", "stamp", "size", "clip"]).to_pylist():
+                if row["size"] < 0 and row["path"] in now:
+                    names.add(row["clip"])  # it came
+                elif row["size"] >= 0 and now.get(row["path"], row["stamp"]) != row["stamp"]:
+                    paths.add(row["path"])
     return Replaced(paths, names)

@@ -167,13 +167,9 @@ class Model:
         """The rows that are new or changed; what is known of them is forgotten."""
         rows = world.listed()
         now = {n: Planned(row, file.stamp if (file := world.files.get(row.path)) else None) for n, row in rows.items()}
-        moved = {
-            one.row.path
-            for one in self.planned.values()
-            for path, stamp in ((new.row.path, new.stamp) for new in now.values())
-            if path == one.row.path and stamp is not None and stamp != one.stamp
-        }
-        for name in [name for name, one in self.planned.items() if one.row.path in moved]:
+        stamps = {one.row.path: one.stamp for one in now.values() if one.stamp is not None}
+        moved = [n for n, one in self.planned.items() if stamps.get(one.row.path, one.stamp) != one.stamp]
+        for name in moved:
             self.stand.pop(name, None)  # listed again, or gone from the manifest while its sound changed
             if name not in now:
                 del self.planned[name]
