@@ -1,8 +1,30 @@
-"""Choice: what every part of a job has in common. It is data that a laptop can check; ``open()`` makes it work."""
+"""Choice: what every part of a job has in common. It is data that a laptop can check; ``open()`` makes it work.
 
-from typing import Any, ClassVar
+Each field of a choice decides a clip's numbers, unless its annotation says otherwise:
+
+    path: Annotated[str, NotDecisive]                     where something lies: never in a fingerprint
+    fps: Annotated[Fps | None, LeftOutAtDefault] = None   an option that came later: in it only when it is set, so that
+                                                          what was made before keeps its fingerprint
+    fingerprint: Annotated[str, InRecipeAs("parent")]     in the fingerprint under another name
+"""
+
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
+
+
+class NotDecisive:
+    """Marks a field that decides no number."""
+
+
+class LeftOutAtDefault:
+    """Marks a field that is part of a recipe only where it is not at its default."""
+
+
+class InRecipeAs(NamedTuple):
+    """Marks a field that has another name in the recipe."""
+
+    name: str
 
 
 class Choice(BaseModel):
@@ -13,4 +35,20 @@ class Choice(BaseModel):
 
     def recipe(self) -> dict[str, Any]:
         """Everything that decides a clip's numbers: it goes into fingerprints and codebooks."""
-        return {**self.model_dump(mode="json"), "version": self.version}
+        return {**self.deciding(), "version": self.version}
+
+    def deciding(self) -> dict[str, Any]:
+        """The fields that decide, by name, as JSON has them."""
+        values, found = self.model_dump(mode="json"), {}
+        for name in deciding_fields(type(self)):
+            field = type(self).model_fields[name]
+            if LeftOutAtDefault in field.metadata and getattr(self, name) == field.default:
+                continue
+            [renamed] = [mark.name for mark in field.metadata if isinstance(mark, InRecipeAs)] or [name]
+            found[renamed] = values[name]
+        return found
+
+
+def deciding_fields(kind: type[BaseModel]) -> list[str]:
+    """The names of the fields that decide numbers, in the order they are declared."""
+    return [name for name, field in kind.model_fields.items() if NotDecisive not in field.metadata]

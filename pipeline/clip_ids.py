@@ -17,6 +17,10 @@ WHOLE_MS_BELOW_S = 1e12  # above it a float has no room for ms
 # a dot and what follows it, at the end of an id or of one of its pieces; a stretch may have dots of its own
 _SUFFIX = re.compile(r"(?<=#)\d+(?:\.\d+)?-(?:\d+(?:\.\d+)?)?(?=#|$)|\.\w+(?=#(?!#)|$)")
 _PART = re.compile(r"#(\d+)$")
+_ENDS_A_PIECE = r"(?<!#)((?:##)*)#"  # an odd number of #, of which the last one ends a piece
+_LAST_PART = re.compile(_ENDS_A_PIECE + r"\d+$")
+_LAST_SECOND = re.compile(_ENDS_A_PIECE + r"~\d+$")
+_LAST_PLACE = re.compile(_ENDS_A_PIECE + r"~[a-z]+\d+$")
 
 
 def escaped(name: str) -> str:
@@ -59,6 +63,16 @@ def part_of(clip: str) -> tuple[str, int] | None:
     """(id, start in ms) when this id has the form of a part of another clip."""
     found = _PART.search(clip)
     return (clip[: found.start()], int(found[1])) if found else None
+
+
+def sound_of(clip: str) -> str:
+    """The id of the sound, or stretch, that a clip is all of, or a part of."""
+    return _LAST_PART.sub(r"\1", _LAST_SECOND.sub(r"\1", clip))
+
+
+def object_of(clip: str) -> str:
+    """The id of an object at a place of which something could not be read (``place_id``); of another clip its own."""
+    return _LAST_PLACE.sub(r"\1", clip)
 
 
 def without_suffixes(clip: str) -> str:

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
+from typing import Annotated, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline import notices
 from pipeline.channels import Cancelling
-from pipeline.choice import Choice
+from pipeline.choice import Choice, LeftOutAtDefault
 from pipeline.containers import extent_of
 from pipeline.containers.base import Reader
 from pipeline.decoders import EXPANSION, Libsndfile, most_frames
@@ -41,10 +41,10 @@ class Clip(Choice):
     min_s: float = Field(0.1, ge=0, allow_inf_nan=False)
     max_s: int = Field(30, ge=1, le=3600)
     channel: Literal["mean"] | Annotated[int, Field(ge=0)] = "mean"
-    video: bool = False
-    fps: Fps | None = None
-    track: Annotated[int, Field(ge=0)] | None = None
-    max_gap_s: float = Field(MAX_GAP_S, ge=0, allow_inf_nan=False)
+    video: Annotated[bool, LeftOutAtDefault] = False
+    fps: Annotated[Fps | None, LeftOutAtDefault] = None
+    track: Annotated[Annotated[int, Field(ge=0)] | None, LeftOutAtDefault] = None
+    max_gap_s: Annotated[float, LeftOutAtDefault] = Field(MAX_GAP_S, ge=0, allow_inf_nan=False)
 
     @field_validator("max_s")
     @classmethod
@@ -52,12 +52,6 @@ class Clip(Choice):
         if max_s < info.data.get("min_s", 0):
             raise ValueError(f"a clip of at most {max_s} s cannot be at least {info.data['min_s']:g} s long")
         return max_s
-
-    def recipe(self) -> dict[str, Any]:
-        """What was true before there was an option stays true where it has its default."""
-        later = {"video": False, "fps": None, "track": None, "max_gap_s": MAX_GAP_S}
-        recipe = super().recipe()
-        return {name: value for name, value in recipe.items() if name not in later or value != later[name]}
 
 
 class Part(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.check import Check
-from pipeline.choice import Choice
+from pipeline.choice import Choice, NotDecisive, deciding_fields
 from pipeline.codebooks import describe_codebook
 from pipeline.decode import Clip
 from pipeline.errors import JobError
@@ -75,7 +75,7 @@ class Job(BaseModel):
     """A checked job. The choices are of the classes in FAMILIES, or from outside as package.module:Class."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    name: Annotated[str, NotDecisive] = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     source: Any
     clip: Clip = Clip()
     check: Check = Check()
@@ -83,9 +83,9 @@ class Job(BaseModel):
     token: Any = None
     window: Any = None
     keep: tuple[Literal["feature", "token", "window"], ...] = ()
-    store: str
-    fit: Fit = Fit()
-    scale: Scale = Scale()
+    store: Annotated[str, NotDecisive]
+    fit: Annotated[Fit, NotDecisive] = Fit()
+    scale: Annotated[Scale, NotDecisive] = Scale()
     FAMILIES: ClassVar[dict[str, dict[str, type[Any]]]] = FAMILIES
     SECTIONS: ClassVar[dict[str, type[Any]]] = {"clip": Clip, "check": Check, "fit": Fit, "scale": Scale}
     LISTS: ClassVar[dict[str, type[Any]]] = {}
@@ -204,22 +204,22 @@ def recipe_of(job: Job) -> dict[str, Any]:
 def described(choice: Any, family: str) -> dict[str, Any]:
     """A choice's recipe; a class from outside is named in full."""
     recipe, kind = choice.recipe(), type(choice)
-    return (
-        recipe if kind in FAMILIES[family].values() else {**recipe, "class": f"{kind.__module__}:{kind.__qualname__}"}
-    )
+    own = {*FAMILIES.get(family, {}).values(), Job.SECTIONS.get(family)}
+    return recipe if kind in own else {**recipe, "class": f"{kind.__module__}:{kind.__qualname__}"}
 
 
 def decisive(job: Job) -> dict[str, Any]:
     """All that decides the rows of a resolved job: not its name, its store, where the corpus lies, or its scale."""
-    steps = {name: described(step, name) for name in PRODUCTS if (step := getattr(job, name)) is not None}
-    return {
-        "rows": ROWS_VERSION,
-        "source": described(job.source, "source"),
-        "clip": job.clip.recipe() if job.source.gives == "audio" else None,
-        **({"check": job.check.recipe()} if job.check else {}),
-        **steps,
-        "keep": sorted({*job.keep}),
-    }
+    said: dict[str, Any] = {"rows": ROWS_VERSION}
+    for name in deciding_fields(type(job)):
+        value = getattr(job, name)
+        if name == "keep":
+            said[name] = sorted({*value})
+        elif name == "clip" and job.source.gives != "audio":
+            said[name] = None  # nothing is cut
+        elif value:  # a section that is not there, or checks nothing, decides nothing
+            said[name] = described(value, name)
+    return said
 
 
 def fingerprint(job: Job) -> str:

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import ObjectFault
-from pipeline.parquet import damage_of, parquet_of
+from pipeline.planned import ROW, PlannedObjects
 from pipeline.store import Entry, Store
 
 PIECE_ROWS = 1 << 16  # what is made of a listing and dropped again is made of so many rows at once
@@ -98,24 +97,21 @@ class Listing:
 
 
 def unplanned(store: Store, plans: list[str], listing: Iterable[pa.Table], look: Look = no_look) -> pa.Table:
-    """The objects of a listing that none of the plans holds as they are now, in plan order, each once.
+    """The objects of a listing that the newest plan which holds them has not as they are now, in plan order, each once.
 
     The plans are read beside the listing: of neither is more in memory than a piece, where the listing has an order.
     One that turns out to have none is gone through a second time, and sorted.
     """
     if not plans:
         return in_order(pa.concat_tables(listing), look)
-    fresh = []
+    fresh: list[pa.Table] = []
     with ExitStack() as opened:
-        held = [_held(f"{store.url}/{key}", opened.enter_context(store.open(key))) for key in plans]
+        held = [opened.enter_context(PlannedObjects(store, key)) for key in plans]
         for anew, run in _runs(listing, look):
             if anew:
                 fresh.clear()
             for at in range(0, max(1, run.num_rows), PIECE_ROWS):
-                piece = run.slice(at, PIECE_ROWS)
-                for plan in held:
-                    piece = _without(piece, *plan)
-                fresh.append(piece)
+                fresh.append(_without(run.slice(at, PIECE_ROWS), held))
     return in_order(pa.concat_tables(fresh), look)
 
 
@@ -136,27 +132,48 @@ def _runs(listing: Iterable[pa.Table], look: Look) -> Iterator[tuple[bool, pa.Ta
         last = table.slice(max(0, table.num_rows - 1))
 
 
-def _held(where: str, file: Any) -> tuple[str, pq.ParquetFile, np.ndarray, np.ndarray]:
-    """A plan's objects, not read yet; the first and last path in each row group."""
-    with damage_of(where):
-        held = parquet_of(file)
-        at = held.schema_arrow.get_field_index("path")
-        found = [held.metadata.row_group(group).column(at).statistics for group in range(held.num_row_groups)]
-    spans = [(one.min, one.max) if one and one.has_min_max else ("", "\U0010ffff") for one in found]
-    first, last = np.array(spans, object).reshape(-1, 2).T
-    return where, held, first, last
+def _without(piece: pa.Table, held: list[PlannedObjects]) -> pa.Table:
+    """The objects of an ordered piece that are not as the newest plan that holds them has them.
+
+    The newest, not any: what is put back as it was, with its old time or etag, is another change. What is not there
+    now, and was when it was planned, stays planned.
+    """
+    undecided, fresh = np.arange(piece.num_rows), []
+    for plan in reversed(held):
+        rest = piece.take(pa.array(undecided))
+        found = plan.beside(rest)
+        known = pc.is_in(identities(rest), identities(found.drop_columns(ROW))).to_numpy()
+        changed, kept = _decided(rest, ~known, plan, found)
+        fresh.append(undecided[changed])
+        undecided = undecided[~(known | changed | kept)]
+    new = piece.take(pa.array(np.sort(np.concatenate([*fresh, undecided]))))
+    if held[0].has_names:
+        return new
+    return piece.filter(pc.is_in(piece["path"], pc.unique(new["path"])))  # an object is planned with all its stretches
 
 
-def _without(piece: pa.Table, where: str, held: pq.ParquetFile, first: np.ndarray, last: np.ndarray) -> pa.Table:
-    """The objects of an ordered piece that a plan does not hold; of the plan only the row groups beside it are read."""
-    if not piece.num_rows:
-        return piece
-    groups = np.flatnonzero((first <= piece["path"][-1].as_py()) & (last >= piece["path"][0].as_py()))
-    if not len(groups):
-        return piece
-    with damage_of(where):
-        known = identities(held.read_row_groups(groups.tolist()))
-    return piece.filter(pc.invert(pc.is_in(identities(piece), known)))
+def _decided(
+    objects: pa.Table, unknown: np.ndarray, plan: PlannedObjects, found: pa.Table
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the objects that a plan does not hold as they are, (N,) bool: those it holds otherwise, and those it holds
+    but that are not there any more. ``found`` are its objects with the same paths."""
+    changed, kept = np.zeros((2, len(unknown)), bool)
+    named = set(plan.names().among(objects["clip"].to_pylist())) if plan.has_names else set()
+    if not found.num_rows and not named:
+        return changed, kept
+    there = found.filter(pc.greater_equal(found["size"], 0))
+    stamps = dict(zip(there["path"].to_pylist(), there["stamp"].to_pylist(), strict=True))
+    clips = set(zip(there["path"].to_pylist(), there["clip"].to_pylist(), strict=True)) if plan.has_names else set()
+    rows = np.flatnonzero(unknown)
+    for at, row in zip(rows, objects.take(pa.array(rows)).to_pylist(), strict=True):
+        path = row["path"]
+        if row["size"] < 0:
+            kept[at] = (path, row["clip"]) in clips if plan.has_names else path in stamps
+            changed[at] = not kept[at] and row.get("clip") in named
+        else:
+            changed[at] = row.get("clip") in named or stamps.get(path, row["stamp"]) != row["stamp"]
+            changed[at] |= not plan.has_names and path in stamps
+    return changed, kept
 
 
 def identities(objects: pa.Table) -> pa.ChunkedArray:

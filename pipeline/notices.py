@@ -5,7 +5,7 @@ flight and is not published. A shard's record holds, per code, how many of its d
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 
 COLUMN = "notice_codes"
 MOST_NAMED = 20  # clips that a shard's record names for each code
-NOBODY = (pa.array([], pa.string()), pa.array([], pa.string()))
 INT_SCALED_PEAK = 8.0  # 18 dB above full scale: an overdriven mix stays below it, integers written as floats do not
 MEANS = {  # code -> what is the matter, and the way out
     "int_scaled": f"the peak is above {INT_SCALED_PEAK:g}, where full scale is 1: integers stored as floats without "
@@ -45,17 +44,19 @@ def counted(done: pa.Table) -> dict[str, dict[str, Any]]:
     return found
 
 
-def summed(records: Iterable[dict[str, Any]], gone: dict[str, tuple[pa.Array, pa.Array]]) -> dict[str, dict[str, Any]]:
-    """Records -> code: {"clips": count, "example": a clip}. ``gone``: shard -> (sources, clips) that were replaced.
+def summed(
+    records: Iterable[dict[str, Any]], standing: Callable[[dict[str, Any], list[list[str]]], list[str]]
+) -> dict[str, dict[str, Any]]:
+    """Records -> code: {"clips": count, "example": a clip}.
 
-    Clips that a later plan replaced are not counted as far as the record names them.
+    ``standing`` says which of some [clip, source] of a record no later plan replaced: those that were replaced are not
+    counted, as far as the record names them.
     """
     clips: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for record in records:
-        sources, replaced = (set(array.to_pylist()) for array in gone.get(record["shard"], NOBODY))
         for code, notice in record.get("notices", {}).items():  # records of before there were notices have none
-            still = [clip for clip, source in notice["named"] if clip not in replaced and source not in sources]
+            still = standing(record, notice["named"])
             if count := notice["clips"] - len(notice["named"]) + len(still):
                 clips[code] += count
                 if still:

@@ -76,8 +76,12 @@ def make_plans(job: Job, refresh: bool = False) -> list[Plan]:
 
 
 def next_plan(job: Job, plans: list[Plan], objects: pa.Table, retry: str = "") -> list[Plan]:
-    """The plans and one more, of these objects. ``retry``: they were planned before, and this reason is to be tried."""
-    store, generation = open_store(job.store), len(plans) + 1 if retry else 0
+    """The plans and one more, of these objects. ``retry``: they were planned before, and this reason is to be tried.
+
+    The shards of a later plan never have the key of an earlier one: an object that is as it was before it changed
+    twice is milled again, for what was found of it may be why it was put back.
+    """
+    store, generation = open_store(job.store), len(plans) + 1 if plans else 0
     shards = cut(job, objects, generation)
     said = {
         "format": "wavmill-plan-1",

@@ -22,7 +22,7 @@ from pipeline.codebooks import codebook_files
 from pipeline.columns import columns_of
 from pipeline.commit import GROUP_ROWS, attempts_done, read_records
 from pipeline.errors import Stopped
-from pipeline.growth import kept, superseded
+from pipeline.growth import Growth
 from pipeline.job import Job, decisive, fingerprint, recipe_of
 from pipeline.objects import ahead
 from pipeline.parquet import parquet_writer
@@ -31,6 +31,7 @@ from pipeline.published import DATASET, find_dataset
 from pipeline.report import dataset_page
 from pipeline.rows import rejects
 from pipeline.spent import time_of
+from pipeline.standing import Standing
 from pipeline.store import Store, faults_of, join, open_store, sha256
 from pipeline.versions import claim, claimed
 
@@ -54,15 +55,22 @@ def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
     store = open_store(job.store)
     choice = choose(store, job, plans)
     records = read_records(store, fingerprint(job), [(s, a) for _, s, a in choice["shards"]])
-    gone = superseded(store, plans, choice, records)
     columns, top = columns_of(job), f"{job.name}/v{choice['version']}"
-    parts, totals = _write_parts(store, top, records, gone, columns)
-    rejected, reasons, reject_facts = _write_rejects(store, top, records, gone, job.source.carried())
-    objects = sum(plan.said["objects"]["rows"] for plan in plans if not plan.said.get("retry"))
-    if not gone and (totals["clips"], rejected) != (
-        sum(r["done"] for r in records),
-        sum(r["rejected"] for r in records),
-    ):
+    growth = Growth(store, job, plans, records)
+    standing = Standing(store, records, growth, job.source.carried())
+    try:
+        parts, totals = _write_parts(store, top, standing, columns)
+        rejected, reasons, reject_facts = _write_rejects(store, top, standing)
+        if standing.find_duplicates(job.address):  # rare: a tar with a member twice
+            parts, totals = _write_parts(store, top, standing, columns)
+            rejected, reasons, reject_facts = _write_rejects(store, top, standing)
+            standing.find_duplicates(job.address)
+        objects = growth.listed()
+        told = notices.summed(records, standing.among)
+    finally:
+        growth.close()
+    recorded = sum(record["done"] for record in records), sum(record["rejected"] for record in records)
+    if len(plans) == 1 and not standing.renamed and (totals["clips"], rejected) != recorded:
         raise Stopped(
             f"{job.address}: the parts hold {totals['clips']} clips and {rejected} rejects, the records others"
         )
@@ -84,7 +92,7 @@ def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
             "superseded": totals["superseded"],
             "skipped": plans[-1].said.get("skipped", {}),
         },
-        "notices": notices.summed(records, gone),
+        "notices": told,
         "seconds": totals["seconds"],
         "carry": list(job.source.carried()),
         "columns": {
@@ -123,22 +131,11 @@ def choose(store: Store, job: Job, plans: list[Plan]) -> dict[str, Any]:
     return claim(store, job.name, fingerprint(job), len(plans), attempts)
 
 
-def _read(store: Store, record: dict[str, Any], what: str) -> pa.Table:
-    """The data or rejects of a record, checked against its hash."""
-    try:
-        data = store.read(record[what]["key"])
-    except FileNotFoundError as error:
-        raise Stopped(f"{store.url}/{record[what]['key']} is gone, and its record says it was written") from error
-    if sha256(data) != record[what]["sha256"]:
-        raise Stopped(f"{store.url}/{record[what]['key']} is damaged: its hash is not the one in its record")
-    return pq.read_table(pa.BufferReader(data))
-
-
 def _write_parts(
-    store: Store, top: str, records: list[dict[str, Any]], gone: dict[str, Any], columns: pa.Schema
+    store: Store, top: str, standing: Standing, columns: pa.Schema
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Shards in plan order -> parts of about 256 MB; a shard that is large enough becomes a part as it is."""
-    full = [record for record in records if record["data"]]
+    full = [record for record in standing.records if record["data"]]
     groups: list[list[dict[str, Any]]] = []
     room = 0
     for record in full:
@@ -151,13 +148,14 @@ def _write_parts(
     parts = []
     for number, group in enumerate(groups or [[]]):
         path = f"data/part-{number:05d}-of-{max(1, len(groups)):05d}.parquet"
-        if len(group) == 1 and group[0]["data"]["bytes"] > PART_BYTES // 2 and group[0]["shard"] not in gone:
+        if len(group) == 1 and group[0]["data"]["bytes"] > PART_BYTES // 2 and standing.is_whole(group[0]):
             [record] = group
+            standing.ids.add(standing.columns(record, "data", ["clip"])["clip"])
             store.copy(record["data"]["key"], f"{top}/{path}")
             rows, seconds, facts = record["done"], record["seconds"], record["data"]
             row_groups = -(-rows // GROUP_ROWS)
         else:
-            rows, seconds, row_groups, facts = _write_part(store, f"{top}/{path}", group, gone, columns)
+            rows, seconds, row_groups, facts = _write_part(store, f"{top}/{path}", group, standing, columns)
         totals["clips"] += rows
         totals["seconds"] += seconds
         totals["superseded"] += sum(record["done"] for record in group) - rows
@@ -168,14 +166,15 @@ def _write_parts(
 
 
 def _write_part(
-    store: Store, key: str, group: list[dict[str, Any]], gone: dict[str, Any], columns: pa.Schema
+    store: Store, key: str, group: list[dict[str, Any]], standing: Standing, columns: pa.Schema
 ) -> tuple[int, float, int, dict[str, Any]]:
-    seconds, shards = 0.0, ahead(lambda record: kept(_read(store, record, "data"), gone.get(record["shard"])), group)
+    seconds, shards = 0.0, ahead(standing.data, group)
     with tempfile.TemporaryDirectory() as folder, faults_of(folder):
         path = Path(folder) / "part.parquet"
         with parquet_writer(str(path), columns) as writer:
             waiting = columns.empty_table()
             for table in shards:
+                standing.ids.add(table["clip"])
                 seconds += pc.sum(table["seconds"]).as_py() or 0.0
                 waiting = pa.concat_tables([waiting, table.cast(columns)])
                 while waiting.num_rows >= GROUP_ROWS:
@@ -190,12 +189,10 @@ def _write_part(
         return facts.num_rows, seconds, facts.num_row_groups, {"bytes": path.stat().st_size, "sha256": digest}
 
 
-def _write_rejects(
-    store: Store, top: str, records: list[dict[str, Any]], gone: dict[str, Any], carry: tuple[str, ...]
-) -> tuple[int, Counter[str], dict[str, Any]]:
-    some = [record for record in records if record["rejects"]]
-    read = ahead(lambda record: kept(_read(store, record, "rejects"), gone.get(record["shard"])), some)
-    table = pa.concat_tables([rejects(carry).empty_table(), *read])
+def _write_rejects(store: Store, top: str, standing: Standing) -> tuple[int, Counter[str], dict[str, Any]]:
+    some = [record for record in standing.records if record["rejects"] or record["shard"] in standing.renamed]
+    table = pa.concat_tables([rejects(standing.carry).empty_table(), *ahead(standing.rejects, some)])
+    standing.ids.add(table["clip"])
     with tempfile.TemporaryDirectory() as folder, faults_of(folder):
         path = Path(folder) / "rejects.parquet"
         with parquet_writer(str(path), table.schema) as writer:

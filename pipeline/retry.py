@@ -1,15 +1,19 @@
-"""run --retry: what was rejected for a reason is planned once more; its newest outcome counts."""
+"""run --retry: what was rejected for a reason is planned once more; what it finds replaces those rejects alone."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.commit import attempts_done
+from pipeline.commit import attempts_done, read_records
 from pipeline.errors import JobError
+from pipeline.growth import Growth
 from pipeline.job import Job, fingerprint
-from pipeline.plan import Plan, next_plan, read_objects, todo_of
+from pipeline.listing import in_order
+from pipeline.plan import Plan, next_plan, todo_of
+from pipeline.planned import ROW
 from pipeline.publish import published
 from pipeline.store import open_store
+from pipeline.versions import claimed
 
 
 def retried(job: Job, plans: list[Plan], reason: str) -> list[Plan]:
@@ -31,12 +35,29 @@ def retried(job: Job, plans: list[Plan], reason: str) -> list[Plan]:
     if not len(sources):
         there = ", ".join(dataset["counts"]["reasons"]) or "nothing was rejected"
         raise JobError(f"--retry {reason}: no clip of {job.address} was rejected for that; there are: {there}")
-    objects = []
-    for plan in reversed(plans):  # an object as it was found last
-        table = read_objects(store, plan)
-        mine = pc.is_in(table["path"], sources)
-        objects.append(table.filter(mine))
-        sources = sources.filter(pc.invert(pc.is_in(sources, table["path"].combine_chunks())))
-    again = pa.concat_tables(objects)
-    order = pc.sort_indices(again, [("path", "ascending"), ("lo", "ascending")])
-    return next_plan(job, plans, again.take(order).combine_chunks(), reason)
+    choice = claimed(store, job.name, fingerprint(job), len(plans))
+    assert choice is not None, "a published version without its choice"
+    records = read_records(store, fingerprint(job), [(shard, attempt) for _, shard, attempt in choice["shards"]])
+    growth = Growth(store, job, plans, records)
+    try:
+        again = [_tried_again(growth, at, reason, None if growth.by_clip else sources) for at in range(len(plans))]
+    finally:
+        growth.close()
+    return next_plan(job, plans, in_order(pa.concat_tables(again)).combine_chunks(), reason)
+
+
+def _tried_again(growth: Growth, at: int, reason: str, sources: pa.Array | None) -> pa.Table:
+    """The objects of a plan, as they were listed last, with these paths.
+
+    Without paths, as the sources of a dataset's rows are not its objects: all of each shard that rejected for the
+    reason.
+    """
+    objects = growth.objects[at]
+    if growth.retries[at]:  # the plans before it hold the same objects
+        return objects.empty().drop_columns(ROW)
+    if sources is not None:
+        found = [piece.filter(pc.is_in(piece["path"], sources)) for piece in objects.pieces()]
+    else:
+        mine = [row for row in growth.plans[at].shards.to_pylist() if reason in growth.records[row["shard"]]["reasons"]]
+        found = [objects.between(row["row_lo"], row["row_hi"]) for row in mine]
+    return pa.concat_tables([objects.empty(), *(growth.current(at, piece) for piece in found)]).drop_columns(ROW)

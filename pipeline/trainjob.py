@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.choice import Choice
+from pipeline.choice import Choice, NotDecisive
 from pipeline.models import MODELS
 from pipeline.pack import Data, Packing
 from pipeline.published import VERSION, find_dataset
@@ -32,8 +32,8 @@ class Train(Choice):
     clip_norm: float = Field(1.0, gt=0)
     validate_every: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     patience: int = Field(3, ge=0)
-    checkpoint_every: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    log_every: int = Field(10, ge=1)
+    checkpoint_every: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], NotDecisive] = "auto"
+    log_every: Annotated[int, NotDecisive] = Field(10, ge=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = Field(0, ge=0, lt=1 << 32)
 
@@ -87,15 +87,14 @@ def parents_of(job: TrainJob) -> list[dict[str, Any]]:
 def decisive(job: TrainJob, parents: list[dict[str, Any]]) -> dict[str, Any]:
     """All that decides the weights, but for the order of sums on another number of workers."""
     data = [
-        {"fingerprint": parent["fingerprint"], **one.model_dump(mode="json", exclude={"origin"})}
-        for one, parent in zip(job.data, parents, strict=True)
+        {"fingerprint": parent["fingerprint"], **one.deciding()} for one, parent in zip(job.data, parents, strict=True)
     ]
     return {
         "training": TRAINING_VERSION,
         "data": data,
-        "pack": job.pack.model_dump(mode="json"),
+        "pack": job.pack.deciding(),
         "model": job.model.recipe(),
-        "train": job.train.model_dump(mode="json", exclude={"log_every", "checkpoint_every"}),
+        "train": job.train.deciding(),
     }
 
 

@@ -15,6 +15,7 @@ from pipeline.jobfile import parse_job
 from pipeline.plan import Plan, make_plans, todo_of
 from pipeline.publish import publish
 from pipeline.read import Read
+from pipeline.retry import retried
 from pipeline.rows import CONTEXT
 from pipeline.step import Apply
 from pipeline.store import open_store
@@ -54,8 +55,11 @@ def without_fence(sounds: Any, clip: Any, rate_hz: int) -> Any:
     return ((name, decode.parts_of(file, clip, rate_hz, *part) if file else iter(())) for name, file, part in sounds)
 
 
-def run_inline(job: Job) -> dict[str, Any]:
-    plans = make_plans(job)
+def run_inline(job: Job, refresh: bool = False, retry: str = "") -> dict[str, Any]:
+    """What ``wavmill run [--refresh] [--retry REASON]`` does, from listing to dataset.json."""
+    plans = make_plans(job, refresh)
+    if retry:
+        plans = retried(job, plans, retry)
     mill(job, plans)
     stop_if_not_listed(job.source)
     return publish(job, plans)

@@ -2,33 +2,32 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from model.configs import check_prepared
-from pipeline.choice import Choice
+from pipeline.choice import Choice, NotDecisive
 from pipeline.errors import JobError
 from pipeline.weights import Weights, fetched
 
 
 class Checkpoint(Choice):
-    """An extractor that loads a checkpoint. What is ``auto`` has to be resolved, with a look at it, before it opens."""
+    """An extractor that loads a checkpoint, which counts by its content, wherever it lies.
+
+    What is ``auto`` has to be resolved, with a look at it, before it opens.
+    """
 
     kind: str
-    model: str  # a folder made by save_pretrained, s3://folder, or a name on the Hugging Face hub
+    model: Annotated[str, NotDecisive]  # a folder made by save_pretrained, s3://folder, or a name on the hub
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the arithmetic; auto is float32
     at_rest: Literal["float32", "float16"] = "float32"
-    revision: str = "main"  # of a model on the hub: a branch, a tag or a commit
+    revision: Annotated[str, NotDecisive] = "main"  # of a model on the hub: a branch, a tag or a commit
     sha256: str = Field("auto", pattern="^(auto|[0-9a-f]{64})$")
     dim: Literal["auto"] | int = "auto"
     reads: ClassVar[str] = "audio"
     writes: ClassVar[str] = "feature"
     gpu: ClassVar[bool] = True
-
-    def recipe(self) -> dict[str, Any]:
-        """The checkpoint counts by its content, wherever it lies."""
-        return {name: value for name, value in super().recipe().items() if name not in ("model", "revision")}
 
     def described(self, weights: Weights, **known: Any) -> Self:
         """With what is known of the checkpoint in place of each auto. JobError where something else was said."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from model.blockwise import blockwise
 from model.clock import Clock
 from model.melbank import hann, mel_filters
 from model.products import product_with
-from pipeline.choice import Choice
+from pipeline.choice import Choice, LeftOutAtDefault
 from pipeline.errors import Reject
 from pipeline.rows import ragged
 
@@ -37,7 +37,7 @@ class Mel(Choice):
     """
 
     kind: Literal["mel"] = "mel"
-    flavour: Literal["log", "wav2lip"] = "log"
+    flavour: Annotated[Literal["log", "wav2lip"], LeftOutAtDefault] = "log"
     bands: int = Field(80, ge=8, le=256)
     reads: ClassVar[str] = "audio"
     writes: ClassVar[str] = "feature"
@@ -53,10 +53,6 @@ class Mel(Choice):
     def clock(self) -> Clock:
         hop_samples = 320 if self.flavour == "log" else 200
         return Clock(rate_hz=16_000, hop_samples=hop_samples, window_samples=WINDOW_SAMPLES, centred=True)
-
-    def recipe(self) -> dict[str, Any]:
-        """What was true when there was one flavour stays true."""
-        return {name: value for name, value in super().recipe().items() if (name, value) != ("flavour", "log")}
 
     @property
     def type(self) -> pa.DataType:

@@ -1,14 +1,14 @@
 """Tokens: for each frame, the number of the nearest centroid."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from model.kmeans import assign
-from pipeline.choice import Choice
+from pipeline.choice import Choice, NotDecisive
 from pipeline.codebooks import load_codebook
 from pipeline.errors import Reject
 from pipeline.rows import ragged
@@ -23,7 +23,7 @@ class KMeans(Choice):
     """
 
     kind: Literal["kmeans"] = "kmeans"
-    codebook: str  # a folder or s3:// address
+    codebook: Annotated[str, NotDecisive]  # a folder or s3:// address; it counts by its content, wherever it lies
     codes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     sha256: str = Field("auto", pattern="^(auto|[0-9a-f]{64})$")
     reads: ClassVar[str] = "feature"
@@ -33,10 +33,6 @@ class KMeans(Choice):
     @property
     def type(self) -> pa.DataType:
         return ragged(np.uint16 if self.codes == "auto" or self.codes <= 1 << 16 else np.uint32)
-
-    def recipe(self) -> dict[str, Any]:
-        """The codebook counts by its content, wherever it lies."""
-        return {name: value for name, value in super().recipe().items() if name != "codebook"}
 
     def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:
         centroids = load_codebook(self.codebook, self.sha256).centroids

@@ -1,13 +1,13 @@
 """A published dataset: any column of it as the start of a job, so that nothing before it runs again."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import ConfigDict, Field
 
-from pipeline.choice import Choice
+from pipeline.choice import Choice, InRecipeAs, NotDecisive
 from pipeline.decode import Clip
 from pipeline.objects import SCHEMA
 from pipeline.parquet import parquet_in
@@ -24,16 +24,13 @@ class Dataset(Choice):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
     kind: Literal["dataset"] = "dataset"
-    origin: str = Field(alias="from")
+    origin: Annotated[str, NotDecisive] = Field(alias="from")
     column: Literal["feature", "token"]
-    fingerprint: str = "auto"
+    fingerprint: Annotated[str, InRecipeAs("parent")] = "auto"
 
     @property
     def gives(self) -> str:
         return self.column
-
-    def recipe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "version": self.version, "column": self.column, "parent": self.fingerprint}
 
     def carried(self) -> tuple[str, ...]:
         return tuple(find_dataset(self.origin)["carry"])

@@ -4,13 +4,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import PrivateAttr
 
-from pipeline.choice import Choice
+from pipeline.choice import Choice, NotDecisive
 from pipeline.clip_ids import escaped
 from pipeline.corpus import look, object_faults, opened, readable
 from pipeline.decode import Clip
@@ -40,14 +40,11 @@ class Faces(Choice):
     """
 
     kind: Literal["faces"] = "faces"
-    path: str
-    only: str | None = None
-    root: str = "auto"
+    path: Annotated[str, NotDecisive]
+    only: Annotated[str | None, NotDecisive] = None
+    root: Annotated[str, NotDecisive] = "auto"
     gives: ClassVar[str] = "audio"
     _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
-
-    def recipe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "version": self.version}
 
     def carried(self) -> tuple[str, ...]:
         return ()

@@ -4,13 +4,13 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import PrivateAttr
 
-from pipeline.choice import Choice
+from pipeline.choice import Choice, NotDecisive
 from pipeline.clip_ids import escaped
 from pipeline.corpus import Verdict, both, look, opened, readable
 from pipeline.decode import Clip
@@ -44,13 +44,10 @@ class Files(Choice):
     """
 
     kind: Literal["files"] = "files"
-    path: str
-    suffixes: tuple[str, ...] = ()
+    path: Annotated[str, NotDecisive]
+    suffixes: Annotated[tuple[str, ...], NotDecisive] = ()  # which files, is for the plan; what a row is, for a recipe
     gives: ClassVar[str] = "audio"
     _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
-
-    def recipe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "version": self.version}  # which files, is for the plan; what a row is, for this
 
     def carried(self) -> tuple[str, ...]:
         return ()

@@ -3,13 +3,13 @@
 import io
 from collections.abc import Iterator
 from math import inf
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Annotated, Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import PrivateAttr, field_validator
 
-from pipeline.choice import Choice
+from pipeline.choice import Choice, LeftOutAtDefault, NotDecisive
 from pipeline.corpus import check_readable, opened
 from pipeline.decode import Clip
 from pipeline.errors import JobError, ObjectFault, Reject
@@ -52,12 +52,12 @@ class Manifest(Choice):
     """
 
     kind: Literal["manifest"] = "manifest"
-    path: str
-    root: str = "auto"
+    path: Annotated[str, NotDecisive]
+    root: Annotated[str, NotDecisive] = "auto"
     label: str = "label"
     carry: Carry = ()
-    encoding: str = "utf-8"
-    quoting: Literal["auto", "none", "csv"] = "auto"
+    encoding: Annotated[str, LeftOutAtDefault] = "utf-8"
+    quoting: Annotated[Literal["auto", "none", "csv"], LeftOutAtDefault] = "auto"
     gives: ClassVar[str] = "audio"
     _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
     _remarks: list[str] = PrivateAttr(default_factory=list)
@@ -70,12 +70,6 @@ class Manifest(Choice):
         except (LookupError, ValueError, AttributeError) as error:
             raise ValueError(f"there is no text encoding {encoding!r}; say utf-8, latin-1, gbk, ...") from error
         return encoding
-
-    def recipe(self) -> dict[str, Any]:
-        """What was true before there were encodings stays true."""
-        new = {"encoding": self.encoding, "quoting": self.quoting}
-        given = {name: value for name, value in new.items() if value != type(self).model_fields[name].default}
-        return {"kind": self.kind, "version": self.version, "label": self.label, "carry": list(self.carry), **given}
 
     def carried(self) -> tuple[str, ...]:
         return self.carry

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator, PrivateAttr
 
-from pipeline.choice import Choice
+from pipeline.choice import Choice, LeftOutAtDefault, NotDecisive
 from pipeline.clip_ids import escaped, member_id, place_id, second_id
 from pipeline.corpus import look, opened, readable
 from pipeline.decode import Clip
@@ -51,10 +51,10 @@ class WebDataset(Choice):
     """
 
     kind: Literal["webdataset"] = "webdataset"
-    path: str
+    path: Annotated[str, NotDecisive]
     label: str = "label"
     carry: Carry = ()
-    encoding: Annotated[str, AfterValidator(encoding_named)] = UTF_8
+    encoding: Annotated[str, AfterValidator(encoding_named), LeftOutAtDefault] = UTF_8
     gives: ClassVar[str] = "audio"
     _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
 
@@ -70,10 +70,6 @@ class WebDataset(Choice):
 
     def entry_of(self, path: str) -> Entry | None:
         return look(self._at()[0], path)
-
-    def recipe(self) -> dict[str, Any]:
-        recipe = {"kind": self.kind, "version": self.version, "label": self.label, "carry": list(self.carry)}
-        return recipe if self.encoding == UTF_8 else {**recipe, "encoding": self.encoding}
 
     def carried(self) -> tuple[str, ...]:
         return self.carry
