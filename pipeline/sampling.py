@@ -25,9 +25,9 @@ class Strategy:
 
     uniform   every usable clip as often as any other
     length    in proportion to its frames
-    upstream  as the project's own loader does, which picks a clip, then a start anywhere in it, and on a start that does
-              not do picks another clip: in proportion to ``accepted``, the share of a clip's draws that are kept. Long
-              clips come more often, as less of them lies near an end.
+    upstream  as the project's own loader does, which picks a clip, then a start anywhere in it, and picks another clip
+              when that start does not do: in proportion to ``accepted``, the share of a clip's draws that are kept.
+              Long clips come more often, as less of them lies near an end.
 
     frames (clips,) int64 of video; ``there``, of each clip (frames,) bool: which of them have a picture, all if it is
     not said. An epoch has ``per_epoch`` samples, as many as there are clips to draw from unless it is said.

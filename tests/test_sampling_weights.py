@@ -17,7 +17,7 @@ def shares_of(clips: list[int], count: int) -> np.ndarray:
 
 
 def upstream_single(pictures: list[list[int]], lengths: list[int], lots: random.Random) -> int:
-    """MuseTalk v1: a clip, one of its pictures; the two outermost frames have no window, and then all is drawn again."""
+    """MuseTalk v1: a clip, one of its pictures; the two frames at each end have no window: all is drawn again."""
     while True:
         clip = lots.randrange(len(lengths))
         if lengths[clip] < 12:
