@@ -84,15 +84,15 @@ def recheck(
     seen = [field.name for field in VIDEO if field.name in dataset["columns"] and job.clip.video]
     buckets = min(MOST_BUCKETS, 1 + dataset["counts"]["clips"] // BUCKET_CLIPS)
     schema = _schema(["label", *carry, *seen])
-    with tempfile.TemporaryDirectory() as folder, faults_of(folder):
+    with tempfile.TemporaryDirectory() as folder:
         for side, tables in (
             ("published", _published(dataset, schema)),
             ("now", _now(job, plans, schema, watch)),
         ):
             _spread(tables, Path(folder), side, buckets, schema)
         for bucket in range(buckets):
-            sides = [_rows(Path(folder, f"{side}-{bucket}.arrow")) for side in ("published", "now")]
-            yield from _compared(*sides, [name for name in schema.names if name not in FACTS])
+            published, now = (_rows(Path(folder, f"{side}-{bucket}.arrow")) for side in ("published", "now"))
+            yield from _compared(published, now, [name for name in schema.names if name not in FACTS])
 
 
 FACTS = ("clip", "source", "start_s", "seconds", "reason", "message")
@@ -169,15 +169,19 @@ def _names(objects: pa.Table, *columns: str) -> pa.ChunkedArray:
 
 def _spread(tables: Iterator[pa.Table], folder: Path, side: str, buckets: int, schema: pa.Schema) -> None:
     """Write rows to a file for each bucket; a source is in one bucket."""
-    writers = [pa.ipc.new_stream(str(folder / f"{side}-{bucket}.arrow"), schema) for bucket in range(buckets)]
+    where = str(folder)
+    with faults_of(where):
+        writers = [pa.ipc.new_stream(str(folder / f"{side}-{bucket}.arrow"), schema) for bucket in range(buckets)]
     for table in tables:
         coded = table["source"].combine_chunks().dictionary_encode()
         of_source = np.array([zlib.crc32(name.encode()) % buckets for name in coded.dictionary.to_pylist()], int)
         of_row = of_source[coded.indices.to_numpy()]
-        for bucket in np.unique(of_row).tolist():
-            writers[bucket].write_table(table.filter(pa.array(of_row == bucket)))
-    for writer in writers:
-        writer.close()
+        with faults_of(where):
+            for bucket in np.unique(of_row).tolist():
+                writers[bucket].write_table(table.filter(pa.array(of_row == bucket)))
+    with faults_of(where):
+        for writer in writers:
+            writer.close()
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
