@@ -1,8 +1,6 @@
 """The card of a published dataset: the folder opens as people open it, and nothing in it names this machine."""
 
-import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +16,17 @@ from pipeline.jobfile import parse_job
 JOB = """
 name: cards
 source: {{kind: files, path: "{root}/in"}}
-feature: {{kind: mel}}
+feature: {{kind: mfcc}}
 token: {{kind: kmeans, codebook: "{root}/codebook"}}
 keep: [feature, token]
 store: "{root}/out"
 """
 
 
-@pytest.fixture(params=["with rejects", "without rejects"])
-def published(request, tmp_path, tone, wav) -> Path:
+@pytest.fixture(scope="module", params=["with rejects", "without rejects"])
+def published(request, tmp_path_factory, tone, wav) -> Path:
     """The folder of a version, of a job with everything whose address might be written down."""
+    tmp_path = tmp_path_factory.mktemp("cards")
     (tmp_path / "in" / "who").mkdir(parents=True)
     for number in range(3):
         (tmp_path / "in" / "who" / f"{number}.wav").write_bytes(wav(tone(0.5 + number, seed=number)))
@@ -35,7 +34,7 @@ def published(request, tmp_path, tone, wav) -> Path:
         (tmp_path / "in" / "bad.wav").write_bytes(b"no sound")
     text = JOB.format(root=tmp_path)
     half = resolve(parse_job(text), how_to_fit=None)
-    centroids = np.random.default_rng(0).normal(size=(20, 80)).astype(np.float32)
+    centroids = np.random.default_rng(0).normal(size=(20, 39)).astype(np.float32)
     save_codebook(half.token.codebook, Codebook(centroids, recipe_of(half), {}))
     job = resolve(parse_job(text))
     dataset = run_inline(job)
@@ -63,10 +62,10 @@ def test_nothing_in_a_published_folder_names_where_it_was_made(published):
     assert not [path.name for path in files if root in path.read_bytes()]
 
 
-def test_the_card_s_python_reads_a_folder_that_was_moved(published):
-    moved = published.rename(published.parent / "elsewhere")
-    text = (moved / "README.md").read_text()
-    code = text.partition("```python\n")[2].partition("```")[0] + "print(table.num_rows)"
-    env = {**os.environ, "PYTHONPATH": ""}
-    said = subprocess.run([sys.executable, "-c", code], cwd=moved, env=env, capture_output=True, text=True, check=True)
-    assert said.stdout == "3\n"
+def test_the_card_s_python_reads_a_folder_that_was_moved(published, tmp_path, monkeypatch):
+    moved = shutil.copytree(published, tmp_path / "elsewhere")
+    code = (moved / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(moved)
+    names: dict = {}
+    exec(code, names)
+    assert names["table"].num_rows == 3
