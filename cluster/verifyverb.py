@@ -21,12 +21,20 @@ def verify(
         Path | None, Option(metavar="FOLDER", help="sounds with NAME.npy, features, or NAME.km, codes, beside them")
     ] = None,
     bytes_: Annotated[bool, Option("--bytes", help="read every part, and compare its hash")] = False,
+    rules: Annotated[
+        bool, Option("--rules", help="read the corpus again, and list clips that this version would have otherwise")
+    ] = False,
+    every: Annotated[
+        Path | None, Option("--list", metavar="FILE", help="with --rules: a line of JSON for each of those clips")
+    ] = None,
 ) -> None:
     """Make a sample again, alone and in float32: how far features are apart, which tokens differ. Exit 1: too far."""
     from pipeline.trained import find
 
     good = True
     is_job = what.endswith((".yaml", ".yml"))
+    if every is not None and not rules:
+        raise JobError("verify --list FILE goes with --rules")
     if bytes_:
         from pipeline.jobfile import load_job
         from pipeline.verify import rehash
@@ -39,7 +47,11 @@ def verify(
         out.print(f"{sum(same for _, same in checked):,} of {len(checked):,} files have their bytes")
     elif not is_job:
         raise JobError(f"verify needs the job file that made {what}, to make clips again; --bytes does without")
-    if is_job and not bytes_:
+    if is_job and rules:
+        from cluster.recheckverb import recheck_by_rules
+
+        good = recheck_by_rules(what, set, every) and good
+    elif is_job and not bytes_:
         from cluster.load import load_making
         from pipeline.job import resolve
         from pipeline.plan import plans_of

@@ -175,8 +175,8 @@ class SamOut(nn.Module):
 class Positions(nn.Module):
     """Which row of the table: p, and from 1024 on row p // 1024 plus row p % 1024.
 
-    The original does this by the length of the whole sequence, so that a prefix's numbers change once it is longer
-    than 1024; here by the position alone.
+    The original (SamOutV1) does this by the length of the whole sequence, so that a prefix's numbers change once it is
+    longer than 1024; here by the position alone. So beyond 1,023 tokens the logits are not the original's.
     """
 
     def __init__(self, d: int) -> None:

@@ -2,11 +2,22 @@
 
 from typing import Any
 
+# what tells `datasets` that the parts are the data: by itself it takes "part" for a split, and rejects.parquet for data
+FRONT_MATTER = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/*.parquet
+---
+"""
 
-def card(dataset: dict[str, Any], address: str) -> str:
-    """dataset.json -> Markdown."""
+
+def card(dataset: dict[str, Any]) -> str:
+    """dataset.json -> Markdown, with front matter as the Hugging Face hub and ``datasets`` read it."""
     counts = dataset["counts"]
     lines = [
+        FRONT_MATTER,
         f"# {dataset['name']}, version {dataset['version']}",
         "",
         f"{counts['done']:,} clips, {hours(dataset['seconds'])} of audio, "
@@ -27,7 +38,7 @@ def card(dataset: dict[str, Any], address: str) -> str:
         + (" The codebook is in `codebook/`." if dataset["codebook"] else ""),
         "",
         "```python",
-        *how_to_read(dataset, address),
+        *how_to_read(dataset),
         "```",
         "",
         f"Made by: `{dataset['job']['does']}`",
@@ -36,13 +47,19 @@ def card(dataset: dict[str, Any], address: str) -> str:
     return "\n".join(lines)
 
 
-def how_to_read(dataset: dict[str, Any], address: str) -> list[str]:
-    """Lines of Python that read the dataset with pyarrow alone."""
+def how_to_read(dataset: dict[str, Any], address: str = "") -> list[str]:
+    """Lines of Python that read the dataset with pyarrow alone; without an address, from the dataset's own folder.
+
+    What is published names no address: the folder may be copied anywhere.
+    """
     product = next((name for name in ("token", "feature", "window") if name in dataset["columns"]), "clip")
-    return [
-        "import pyarrow.dataset",
-        f'table = pyarrow.dataset.dataset("{address}/data").to_table(columns=["clip", "label", "{product}"])',
-    ]
+    if not address:
+        return ["import pyarrow.dataset  # in the folder of this file", _read("data", product)]
+    return ["import pyarrow.dataset", _read(f"{address}/data", product)]
+
+
+def _read(parts: str, product: str) -> str:
+    return f'table = pyarrow.dataset.dataset("{parts}").to_table(columns=["clip", "label", "{product}"])'
 
 
 def hours(seconds: float) -> str:

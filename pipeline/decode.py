@@ -133,7 +133,11 @@ def parts_of(
 
 
 def resampled(audio: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
-    """(N,) -> (ceil(N * to / from),) float32 by soxr's high quality; untouched when the rates agree."""
+    """(N,) -> (ceil(N * to / from),) float32 by soxr's high quality; untouched when the rates agree.
+
+    librosa resamples the same way; FFmpeg's swresample does not: its samples are relatively 0.003 to 0.007 apart from
+    these at 44.1 and 48 kHz, and up to 0.06 at 8 kHz, as its filter is wider around half the lower rate.
+    """
     if from_hz == to_hz:
         return audio
     import soxr

@@ -3,7 +3,9 @@
 import fcntl
 import os
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import JobError, Stopped
+from pipeline.parquet import parquet_in
 from pipeline.published import find_dataset
 from pipeline.rows import arrays_of
 from pipeline.store import faults_of, open_store, sha256
@@ -77,6 +80,19 @@ class Clips:
             good = np.flatnonzero((window >= 0).any(axis=1))
             found.append((good[0], len(window) - 1 - good[-1]) if len(good) else (len(window), 0))
         return np.array(found, np.int64).reshape(-1, 2)
+
+    def rates(self) -> Iterator[tuple[Fraction, float]]:
+        """For each clip, in order, the frames of video a second that its windows were made for, and its start in s."""
+        said = self.dataset["job"]["does"]["window"]["fps"]
+        if said != "from_video":
+            yield from repeat((Fraction(said), 0.0), len(self))
+            return
+        store = open_store(self.dataset["address"])
+        for part in self.dataset["parts"]:
+            with parquet_in(store, part["path"]) as file:
+                for batch in file.iter_batches(columns=["fps", "start_s"]):
+                    fps, start_s = (batch[name].to_pylist() for name in ("fps", "start_s"))
+                    yield from zip(map(Fraction, fps), start_s, strict=True)
 
     @cached_property
     def steps(self) -> np.ndarray:

@@ -54,9 +54,12 @@ def folder_of(job: Job) -> str:
     return f"_mill/plan/{job.name}/{fingerprint(job)}"
 
 
-def plans_of(job: Job) -> list[Plan]:
-    """The plans made so far, in order; none of them is ever changed."""
-    store, folder = open_store(job.store), folder_of(job)
+def plans_of(job: Job, made_as: str | None = None) -> list[Plan]:
+    """The plans made so far, in order; none of them is ever changed.
+
+    ``made_as``: those of the job as an earlier version knew it, by the fingerprint that dataset.json has recorded.
+    """
+    store, folder = open_store(job.store), folder_of(job) if made_as is None else f"_mill/plan/{job.name}/{made_as}"
     numbers = sorted({entry.key for entry in store.list(folder + "/") if entry.key.endswith(".json")})
     return [_load(store, key) for key in numbers]
 

@@ -109,7 +109,7 @@ def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
         "processors": processors.summed(records),
     }
     store.put(f"{top}/report.html", dataset_page(job, plans, dataset).encode())
-    store.put(f"{top}/README.md", card(dataset, f"{store.url}/{top}").encode())
+    store.put(f"{top}/README.md", card(dataset).encode())
     store.put(f"{top}/{DATASET}", json.dumps(dataset, indent=1).encode())
     return dataset
 

@@ -63,7 +63,7 @@ def dataset_page(job: Job, plans: list[Plan], dataset: dict[str, Any]) -> str:
         section("What was rejected", _rejects(dataset, some_rejects(store, top))),
         _notices(dataset),
         section("Columns", table(("column", "type", "unit", "meaning"), _columns(dataset))),
-        section("How to read it", code(how_to_read(dataset, join(store.url, top)))),
+        section("How to read it", code(how_to_read(dataset))),
         tag("footer", f"fingerprint {dataset['fingerprint']}"),
     )
 

@@ -16,7 +16,8 @@ from pipeline.errors import JobError
 from pipeline.mapped import Clips
 from pipeline.sampling import Contiguous, Drawn, Strategy
 from pipeline.windows.gather import gather
-from pipeline.windows.wav2lip import mels_of
+from pipeline.windows.per_frame import late_of
+from pipeline.windows.wav2lip import Wav2Lip, mels_of
 
 Images = Callable[[str, int], np.ndarray]
 Item = dict[str, Any]
@@ -72,10 +73,15 @@ class Wav2LipSamples(Samples):
         """Samples of ``length`` frames (syncnet_T). JobError when the windows were cut for another length."""
         if (width := clips[0].window.shape[1]) != mels_of(length):
             raise JobError(f"the windows have {width} mel frames; {length} frames of video take {mels_of(length)}")
-        # a window that would end beyond the mel begins at the last start there is
-        starts = zip(clips.windows(), clips.steps - width, strict=True)
-        fitting = np.array([int((window[:, 0] < last).sum()) for window, last in starts], np.int64)
-        return cls(clips, Contiguous(clips.frames, fitting, length, **options), images)
+        rule = clips.dataset["job"]["does"]["window"]
+        if rule["kind"] != "wav2lip":
+            raise JobError(
+                f"{clips.dataset['address']} has windows of kind {rule['kind']}; make them with kind: wav2lip"
+            )
+        windows = Wav2Lip(fps=rule["fps"], compat_float=rule["compat_float"], frames=length)
+        each = zip(clips.steps.tolist(), clips.frames.tolist(), clips.rates(), strict=True)
+        fitting = [windows.fitting(steps, frames, fps, late_of(start_s, fps)) for steps, frames, (fps, start_s) in each]
+        return cls(clips, Contiguous(clips.frames, np.array(fitting, np.int64), length, **options), images)
 
     def sound(self, drawn: Drawn) -> Item:
         clip = self.clips[drawn.clip]

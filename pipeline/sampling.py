@@ -5,11 +5,11 @@ drawn here from what fits; a clip in which nothing fits is listed in ``too_short
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-By = Literal["clip", "length"]
+Weights = Literal["uniform", "length", "upstream"]
 
 
 class Drawn(NamedTuple):
@@ -21,7 +21,13 @@ class Drawn(NamedTuple):
 
 
 class Strategy:
-    """What the strategies have in common: clips that are drawn uniformly, or as often as they are long.
+    """What the strategies have in common. ``weights`` says how often a clip is drawn:
+
+    uniform   every usable clip as often as any other
+    length    in proportion to its frames
+    upstream  as the project's own loader does, which picks a clip, then a start anywhere in it, and picks another clip
+              when that start does not do: in proportion to ``accepted``, the share of a clip's draws that are kept.
+              Long clips come more often, as less of them lies near an end.
 
     frames (clips,) int64 of video; ``there``, of each clip (frames,) bool: which of them have a picture, all if it is
     not said. An epoch has ``per_epoch`` samples, as many as there are clips to draw from unless it is said.
@@ -30,8 +36,10 @@ class Strategy:
     takes: str  # what a clip must have, for the error that none has it
 
     def __init__(
-        self, frames: np.ndarray, there: Sequence[np.ndarray] | None, seed: int, by: By, per_epoch: int | None
+        self, frames: np.ndarray, there: Sequence[np.ndarray] | None, seed: int, weights: Weights, per_epoch: int | None
     ) -> None:
+        if weights not in get_args(Weights):
+            raise ValueError(f"weights is {weights!r}; it should be one of {', '.join(get_args(Weights))}")
         self.frames, self.there, self.seed = frames, there, seed
         if wrong := [clip for clip, mask in enumerate(there or ()) if len(mask) != frames[clip]]:
             raise ValueError(f"clip {wrong[0]} has {frames[wrong[0]]} frames, and there is said of {len(there or ())}")
@@ -39,9 +47,22 @@ class Strategy:
         self.usable, self.too_short = np.flatnonzero(good), np.flatnonzero(~good)
         if not len(self.usable):
             raise ValueError(f"no clip has {self.takes}; the longest has {max(frames, default=0)} frames")
-        weights = frames[self.usable] if by == "length" else np.ones(len(self.usable), np.int64)
-        self.ends = np.cumsum(weights)
+        self.ends = np.cumsum(self._counts(weights))
         self.per_epoch = len(self.usable) if per_epoch is None else per_epoch
+
+    def _counts(self, weights: Weights) -> np.ndarray:
+        """The usable clips' weights as whole numbers, (usable,) int64."""
+        if weights == "uniform":
+            return np.ones(len(self.usable), np.int64)
+        if weights == "length":
+            return self.frames[self.usable]
+        shares = np.array([self.accepted(clip) for clip in self.usable.tolist()])
+        most = (1 << 62) // len(shares)  # so that their sum is an int64
+        return np.maximum(1, (shares * most).astype(np.int64))
+
+    def accepted(self, clip: int) -> float:
+        """The share of upstream's draws within a usable clip that it keeps, in (0, 1]: here, a start of any picture."""
+        return len(self.targets(clip)) / len(self.present(clip))
 
     def targets(self, clip: int) -> np.ndarray:
         """The frames of a clip that may begin a sample, rising; none when it is too short."""
@@ -78,7 +99,7 @@ class Single(Strategy):
         self,
         frames: np.ndarray,
         seed: int = 0,
-        by: By = "clip",
+        weights: Weights = "uniform",
         per_epoch: int | None = None,
         there: Sequence[np.ndarray] | None = None,
         edges: np.ndarray | None = None,
@@ -88,7 +109,7 @@ class Single(Strategy):
         self.apart, self.edges = apart, np.maximum(edge, np.zeros((len(frames), 2), int) if edges is None else edges)
         self.least = 2 * max(apart, edge) + 2  # so that every target has a reference, as upstream wants it
         self.takes = f"{self.least} frames"
-        super().__init__(frames, there, seed, by, per_epoch)
+        super().__init__(frames, there, seed, weights, per_epoch)
 
     def targets(self, clip: int) -> np.ndarray:
         if self.frames[clip] < self.least:
@@ -117,7 +138,7 @@ class Contiguous(Strategy):
         fitting: np.ndarray,
         length: int = 5,
         seed: int = 0,
-        by: By = "clip",
+        weights: Weights = "uniform",
         per_epoch: int | None = None,
         there: Sequence[np.ndarray] | None = None,
         overlap: bool = False,
@@ -125,7 +146,7 @@ class Contiguous(Strategy):
         self.length, self.near = length, 0 if overlap else length - 1
         self.last = np.minimum(fitting - length + 1, fitting - 1)
         self.takes = f"more than {3 * length} frames with a mel for each"
-        super().__init__(frames, there, seed, by, per_epoch)
+        super().__init__(frames, there, seed, weights, per_epoch)
 
     def targets(self, clip: int) -> np.ndarray:
         if self.frames[clip] <= 3 * self.length:
@@ -133,6 +154,13 @@ class Contiguous(Strategy):
         rows = self.rows(clip, self.length)
         inside = rows[(rows >= 1) & (rows <= self.last[clip])]
         return inside[far_from(inside, rows, self.near)]
+
+    def accepted(self, clip: int) -> float:
+        """Upstream draws a start and another picture for the wrong frames; both must do."""
+        pictures, rows, targets = len(self.present(clip)), self.rows(clip, self.length), self.targets(clip)
+        before = np.searchsorted(rows, targets - self.near, side="left")
+        behind = len(rows) - np.searchsorted(rows, targets + self.near, side="right")
+        return float((before + behind).sum()) / (pictures * (pictures - 1))
 
     def __call__(self, epoch: int, number: int) -> Drawn:
         lots, clip, start = self.drawn(epoch, number)
@@ -144,8 +172,9 @@ class Contiguous(Strategy):
 class PoseSimilar(Strategy):
     """MuseTalk v1.5: ``length`` frames in a row, for each a reference of like pose with another mouth.
 
-    landmarks (n, 68, 2) of each clip, of a face in a square of 256. Upstream's fallback, where no frame is both, may
-    draw the frame itself; here it draws one at least ``apart`` and at most 5 * length or ``apart`` frames away.
+    landmarks (n, 68, 2) of each clip, within the face of their own frame, scaled to a square of 256 (``landmarks_of``);
+    NaN where a frame has no face. Upstream's fallback, where no frame is both, may draw the frame itself; here it
+    draws one at least ``apart`` and at most 5 * length or ``apart`` frames away.
     """
 
     def __init__(
@@ -154,14 +183,14 @@ class PoseSimilar(Strategy):
         landmarks: Sequence[np.ndarray],
         length: int = 16,
         seed: int = 0,
-        by: By = "clip",
+        weights: Weights = "uniform",
         per_epoch: int | None = None,
         there: Sequence[np.ndarray] | None = None,
         apart: int = 5,
     ) -> None:
         self.landmarks, self.length, self.apart = landmarks, length, apart
         self.takes = f"{10 * length} frames"
-        super().__init__(frames, there, seed, by, per_epoch)
+        super().__init__(frames, there, seed, weights, per_epoch)
         if wrong := [i for i in self.usable.tolist() if landmarks[i].shape != (frames[i], 68, 2)]:
             raise ValueError(f"clip {wrong[0]} has landmarks {landmarks[wrong[0]].shape} and {frames[wrong[0]]} frames")
 
@@ -171,6 +200,10 @@ class PoseSimilar(Strategy):
         present, rows = self.present(clip), self.rows(clip, self.length)
         alone = np.setdiff1d(present, present[far_from(present, present, self.apart - 1)])
         return rows[[not np.isin(row + np.arange(self.length), alone).any() for row in rows]]
+
+    def accepted(self, clip: int) -> float:
+        """Upstream draws among the starts that leave room for the sample, so without gaps it keeps every one."""
+        return len(self.targets(clip)) / (int(self.frames[clip]) - self.length + 1)
 
     def __call__(self, epoch: int, number: int) -> Drawn:
         lots, clip, start = self.drawn(epoch, number)
@@ -198,12 +231,17 @@ SHARE = 0.51
 
 
 def similar_pose_other_mouth(landmarks: np.ndarray, frame: int) -> np.ndarray:
-    """The frames whose jaw is among the nearest 51 % and whose inner lips are among the farthest 51 %, rising."""
+    """The other frames whose jaw is among the nearest 51 % and whose inner lips are among the farthest 51 %, rising.
+
+    landmarks (n, 68, 2), as ``landmarks_of`` gives them. Both shares are of all n frames, int(0.51 * n); the nearest
+    are counted without the frame itself. Frames that are NaN are neither near nor far.
+    """
     take = int(SHARE * len(landmarks))
     jaw, mouth = (
         np.linalg.norm(landmarks[:, some] - landmarks[frame, some].astype(float), axis=2).mean(1)
         for some in (JAW, MOUTH)
     )
     near = np.argsort(jaw, kind="stable")
-    near = near[near != frame][: take - 1]
-    return np.intersect1d(near, np.argsort(-mouth, kind="stable")[:take])
+    near = near[(near != frame) & np.isfinite(jaw[near])][:take]
+    far = np.argsort(-mouth, kind="stable")
+    return np.intersect1d(near, far[np.isfinite(mouth[far])][:take])

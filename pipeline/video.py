@@ -12,9 +12,11 @@ from pipeline.errors import Reject
 
 SAMPLES_HZ = 16_000  # lengths are counted in samples of this rate
 HIGHEST_HZ = 768_000  # of any sound
-STANDARD_FPS = [Fraction(n) for n in (24, 25, 30, 48, 50, 60, 100, 120)]
-STANDARD_FPS += [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)]
-STEADY = 0.5  # no frame of a steady video is as far as this from its place, in frames
+STANDARD_FPS = [Fraction(n) for n in (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120)]
+STANDARD_FPS += [Fraction(25, 2), *(Fraction(n * 1000, 1001) for n in (15, 24, 30, 48, 60, 120))]
+MILLISECOND = Fraction(1, 1000)  # to which times are rounded in WebM, Matroska, FLV, and in what is copied out of them
+CLOCK = Fraction(1, 10)  # of a frame: how far cameras' clocks let frames of a standard rate be out of step
+COARSE = Fraction(1, 2)  # of a frame: times that are rounded more coarsely do not show a rate
 ALIKE = 1e-5  # 29.97 is meant as 30000/1001
 APART_S = Fraction(1, 5)  # the most that a video may begin before or after its sound: MuseTalk's ten steps
 
@@ -68,9 +70,9 @@ def exact(seconds: float | Fraction) -> Fraction:
 def video_of(file: BinaryIO, alive: Callable[[], None] = lambda: None) -> Video | None:
     """The video of a file, None when there is none. Counted by the packets, whose times are looked at: headers guess.
 
-    Reject ``variable_frame_rate`` when its frames are not evenly apart, ``video_offset`` when it begins more than 0.2 s
-    before or after the sound; what is less is taken as nothing, as the upstream projects do. ``alive`` is called as
-    reading goes on.
+    Its rate is one that all times fit (``rate_of``). Reject ``variable_frame_rate`` when its frames are not evenly
+    apart, ``video_offset`` when it begins more than 0.2 s before or after the sound; what is less is taken as nothing,
+    as the upstream projects do. ``alive`` is called as reading goes on.
     """
     import av
     from av.stream import Disposition
@@ -91,22 +93,50 @@ def video_of(file: BinaryIO, alive: Callable[[], None] = lambda: None) -> Video 
             for packet in container.demux(stream):
                 alive()
                 if packet.pts is not None and packet.size and not packet.is_discard:
-                    times.append(packet.pts * packet.time_base)
+                    times.append(packet.pts)
             times.sort()
         except (av.FFmpegError, ValueError) as error:
             raise Reject("corrupt", f"FFmpeg: {error} (in the video)") from error
         guesses = [Fraction(guess) for guess in (stream.average_rate, stream.guessed_rate) if guess]
+        tick_s = Fraction(stream.time_base or MILLISECOND)
         heard = [one.start_time * one.time_base for one in container.streams.audio if one.start_time is not None]
     if len(times) < 2:
         return Video(len(times), guesses[0]) if times and guesses else None
-    if heard and abs(times[0] - heard[0]) > APART_S:
-        raise Reject("video_offset", f"its video begins {float(times[0] - heard[0]):+.2f} s from its sound")
-    span = times[-1] - times[0]
-    measured = (len(times) - 1) / span if span else Fraction(0)
-    nearest = min(STANDARD_FPS, key=lambda fps: abs(fps - measured))
-    for fps in [*(guess for guess in guesses if guess in STANDARD_FPS), nearest, *guesses, measured]:
-        if fps and all(abs((time - times[0]) * fps - i) < STEADY for i, time in enumerate(times)):
-            return Video(len(times), fps)
-    gaps = [float(later - sooner) * 1000 for sooner, later in pairwise(times)]
+    if heard and abs(times[0] * tick_s - heard[0]) > APART_S:
+        raise Reject("video_offset", f"its video begins {float(times[0] * tick_s - heard[0]):+.2f} s from its sound")
+    if (fps := rate_of(times, tick_s, guesses)) is not None:
+        return Video(len(times), fps)
+    gaps = [float((later - sooner) * tick_s) * 1000 for sooner, later in pairwise(times)]
     said = f"frames are {min(gaps):.0f} to {max(gaps):.0f} ms apart; make it constant, say with ffmpeg -r 25"
     raise Reject("variable_frame_rate", said)
+
+
+def rate_of(times: list[int], tick_s: Fraction, guesses: list[Fraction]) -> Fraction | None:
+    """The constant rate, in frames a second, of frames shown at these times, or None when they have none.
+
+    times: rising, two at least, in ticks of ``tick_s``; guesses: what the container says its rate is.
+
+    First a rate is looked for that explains every time but for its rounding, to ticks, or to milliseconds before that:
+    a standard one, then a guess, then the measured one. Then a standard one that no two frames are further out of step
+    with than a tenth of a frame.
+    """
+    span_s = (times[-1] - times[0]) * tick_s
+    if not span_s:
+        return None
+    measured = (len(times) - 1) / span_s
+    nearest = min(STANDARD_FPS, key=lambda fps: abs(fps - measured))
+    standard = [*(guess for guess in guesses if guess in STANDARD_FPS), nearest]
+    # AVI counts frames, so that the rate its header says fits exactly
+    exact = [fps for fps in guesses if tick_s > MILLISECOND and not out_of_step(times, tick_s, fps)]
+    for rounded_s in (tick_s, tick_s + MILLISECOND):
+        for fps in (*exact, *standard, *guesses, measured):
+            if out_of_step(times, tick_s, fps) < min(rounded_s * fps, COARSE):
+                return fps
+    return next((fps for fps in standard if out_of_step(times, tick_s, fps) < CLOCK), None)
+
+
+def out_of_step(times: list[int], tick_s: Fraction, fps: Fraction) -> Fraction:
+    """How far two frames are from being a whole number of frames apart at that rate, in frames, at most."""
+    per_tick = tick_s * fps
+    steps = [time * per_tick.numerator - i * per_tick.denominator for i, time in enumerate(times)]
+    return Fraction(max(steps) - min(steps), per_tick.denominator)

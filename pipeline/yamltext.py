@@ -7,6 +7,8 @@ import yaml
 
 from pipeline.errors import JobError
 
+MOST_VALUES = 10_000  # that aliases may stand for beyond what is written out; some 600 bytes can stand for 2^30
+
 
 class _Loader(yaml.SafeLoader):
     """YAML, but 1e-3 is a number, and 2024-13-45 or !!int x is a mistake at a line."""
@@ -33,7 +35,10 @@ _Loader.add_implicit_resolver(
 def read_yaml(text: str, where: str) -> tuple[Any, dict[tuple[Any, ...], int]]:
     """What a YAML text holds, and the line of each option. A SafeLoader: no tag constructs a Python object."""
     try:
-        lines = _lines(yaml.compose(text, Loader=_Loader))
+        node = yaml.compose(text, Loader=_Loader)
+        if _values(node) > MOST_VALUES + len(text):
+            raise JobError(f"{where}: its aliases (*name) stand for more than {MOST_VALUES:,} values; write them out")
+        lines = _lines(node)
         return yaml.load(text, Loader=_Loader), lines
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -41,6 +46,26 @@ def read_yaml(text: str, where: str) -> tuple[Any, dict[tuple[Any, ...], int]]:
         raise JobError(f"{where}{at}: {getattr(error, 'problem', None) or error}") from error
     except RecursionError as error:
         raise JobError(f"{where}: it is nested too deeply, or holds itself") from error
+
+
+def _values(node: Any) -> int:
+    """How many values a YAML node holds when every alias is written out. RecursionError when it holds itself."""
+    counted: dict[int, int] = {}
+    inside: set[int] = set()  # the nodes that hold the one being counted
+
+    def count(one: Any) -> int:
+        if one is None or isinstance(one, yaml.ScalarNode):
+            return 1
+        if id(one) in inside:
+            raise RecursionError
+        if id(one) not in counted:
+            inside.add(id(one))
+            held = [part for pair in one.value for part in pair] if isinstance(one, yaml.MappingNode) else one.value
+            counted[id(one)] = 1 + sum(map(count, held))
+            inside.discard(id(one))
+        return counted[id(one)]
+
+    return count(node)
 
 
 def _lines(node: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], int]:

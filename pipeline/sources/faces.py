@@ -199,7 +199,21 @@ def _frames(store: Store, name: str) -> int:
 
 
 def landmarks_of(said: dict[str, Any]) -> np.ndarray:
-    """The landmarks of a clip's JSON, (n, 68, 2) float64 in a square of 256, as ``PoseSimilar`` takes them."""
-    height, width = said["face_size"]
-    points: np.ndarray = np.asarray(said["landmark_list"], float) * (SQUARE / np.array([width, height], float))
-    return points
+    """The landmarks of a clip's JSON within each frame's own face, (n, 68, 2) float64, as ``PoseSimilar`` takes them.
+
+    As MuseTalk v1.5's loader prepares them: a frame's face is the smallest box around its entry of ``face_list`` and
+    its landmarks, in whole pixels, and not beyond the picture's left and upper edges. Landmarks are counted from the
+    corner of that box and scaled so that the box is a square of 256: neither where a head is in the picture nor how
+    large it is counts as its pose. A frame whose box is empty, as its face has left the picture, is NaN.
+
+    ValueError when the two lists differ in length, or landmarks are not (n, 68, 2).
+    """
+    points, faces = np.asarray(said["landmark_list"], float), np.asarray(said["face_list"], float)
+    if points.shape[1:] != (68, 2) or faces.shape != (len(points), 4):
+        raise ValueError(f"landmarks {points.shape} and faces {faces.shape}; they should be (n, 68, 2) and (n, 4)")
+    pixels, corners = np.trunc(points), np.trunc(faces).reshape(-1, 2, 2)  # (n, 68, 2), (n, 2, 2)
+    first = np.maximum(np.minimum(corners[:, 0], pixels.min(axis=1)), 0)  # (n, 2): x, y
+    size = np.maximum(corners[:, 1], pixels.max(axis=1)) - first
+    size[(size <= 0).any(axis=1)] = np.nan
+    scaled: np.ndarray = (points - first[:, None]) / size[:, None] * SQUARE
+    return scaled

@@ -3,7 +3,7 @@
 from fractions import Fraction
 from functools import partial
 from math import ceil, floor
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,8 @@ class MuseTalk(PerFrame):
 
     ``compat_float`` has the numbers of upstream's float arithmetic, flaws included: with ``edge: clamp`` the centres
     and the count of v1's ``feature2chunks`` (two windows more than there are frames), with ``edge: zero`` those of
-    v1.5's ``get_whisper_chunk`` (29.97 fps taken as 29, windows too early below 25 fps, a frame lost at some lengths).
+    v1.5's ``get_whisper_chunk`` (29.97 fps taken as 29, windows too early below 25 fps, a frame lost at some lengths),
+    which counts frames by the sound alone: as many windows as its seconds have frames at int(fps), whatever the video.
     """
 
     kind: Literal["musetalk"] = "musetalk"
@@ -47,6 +48,11 @@ class MuseTalk(PerFrame):
             raise ValueError("compat_float with edge zero is v1.5, which has no sparse windows")
         return self
 
+    def recipe(self) -> dict[str, Any]:
+        """Of version 2 are the windows of v1.5's count that were made by the frames of the video before."""
+        by_sound = self.compat_float and self.edge == "zero" and self.fps == "from_video"
+        return {**super().recipe(), **({"version": 2} if by_sound else {})}
+
     @property
     def steps(self) -> int:
         """Of one window."""
@@ -62,7 +68,7 @@ class MuseTalk(PerFrame):
         """The windows of a clip of so many steps and seconds, (frames, self.steps) int32."""
         steps = there
         if self.compat_float and self.edge == "zero":
-            return self._of_v1_5(steps, seconds, int(fps), frames)
+            return self._of_v1_5(steps, seconds, int(fps))
         begins = partial(_upstream, fps=float(fps)) if self.compat_float else partial(_exactly, fps=fps, late_s=late_s)
         if frames is None:
             frames = chunks(steps, float(fps)) if self.compat_float else frames_in(seconds, fps)
@@ -85,10 +91,9 @@ class MuseTalk(PerFrame):
             made[beyond.any(axis=1)] = -1
         return made.astype(np.int32)
 
-    def _of_v1_5(self, steps: int, seconds: float, fps: int, frames: int | None) -> np.ndarray | Reject:
+    def _of_v1_5(self, steps: int, seconds: float, fps: int) -> np.ndarray | Reject:
         per_frame = STEPS_HZ / fps
-        steps = min(steps, floor(seconds * STEPS_HZ))
-        frames = floor(seconds * fps) if frames is None else frames
+        steps, frames = min(steps, floor(seconds * STEPS_HZ)), floor(seconds * fps)
         early = ceil(per_frame) * self.left  # zeros that upstream puts in front; at most as many as there are steps
         zeros, behind = min(early, steps), min(ceil(per_frame) * 3 * self.right, steps)
         starts = np.array([floor(i * per_frame) for i in range(frames)], np.int64)

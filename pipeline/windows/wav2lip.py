@@ -1,7 +1,7 @@
 """Wav2Lip's windows: the mel frames that belong to a few frames of video."""
 
 from fractions import Fraction
-from math import floor
+from math import ceil, floor
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -52,6 +52,20 @@ class Wav2Lip(PerFrame):
         else:
             starts = np.array([floor((i / fps + late_s) * MELS_HZ) for i in range(frames)], np.int64)
         return (np.minimum(starts, there - self.mels)[:, None] + np.arange(self.mels)).astype(np.int32)
+
+    def fitting(self, there: int, frames: int, fps: Fraction, late_s: Fraction = ON_TIME) -> int:
+        """How many of the first windows of a clip of so many mel frames end within it, and so begin at their frame.
+
+        They cannot be told by the positions: where the last of them ends exactly with the mel, those behind it, which
+        are moved back to end there, too, are the same.
+        """
+        last = there - self.mels
+        if last < 0:
+            return 0
+        if self.compat_float:
+            starts = (np.arange(frames) * (MELS_HZ / float(fps))).astype(np.int64)
+            return int((starts <= last).sum())
+        return min(frames, ceil((Fraction(last + 1, MELS_HZ) - late_s) * fps))  # floor((i / fps + late_s) * 80) <= last
 
 
 def mels_of(frames: int) -> int:
