@@ -49,13 +49,11 @@ def test_a_code_depends_on_its_frame_alone(seed, picked, codes):
 @given(seeds, st.integers(1, 600))
 def test_a_product_depends_on_its_frame_alone_to_the_last_bit(seed, frames):
     from model.blockwise import blockwise
+    from model.products import product_with
 
-    x, centroids = normal(seed, 600, 39), normal(seed + 1, 100, 39)
+    x, product = normal(seed, 600, 39), product_with(normal(seed + 1, 100, 39))
     start = seed % (601 - frames)
-    some = x[start : start + frames]
-    assert (
-        blockwise(some, lambda b: b @ centroids.T) == blockwise(x, lambda b: b @ centroids.T)[start:][:frames]
-    ).all()
+    assert (blockwise(x[start : start + frames], product) == blockwise(x, product)[start:][:frames]).all()
 
 
 def test_what_a_block_became_is_not_overwritten_by_the_next():
