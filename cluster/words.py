@@ -58,6 +58,8 @@ def print_preview(console: Console, seen: Any, job: str, sets: list[str]) -> Non
     if skipped:
         there = ", ".join(f"{count:,} {name}" for name, count in skipped.most_common(6))
         console.print(f"left out  {sum(skipped.values()):,} files: {escape(there)}")
+    for message in seen.faults:
+        console.print(f"[red]fault[/]     cannot be listed: {escape(message)}")
     if seen.unverified:
         console.print(f"unchecked {escape(seen.unverified)}")
     console.print(f"shards    {seen.shards:,}, {seen.done:,} of them done; about {seen.requests:,} writes to the store")

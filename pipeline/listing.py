@@ -105,7 +105,7 @@ def unplanned(store: Store, plans: list[str], listing: Iterable[pa.Table], look:
     """
     if not plans:
         return in_order(pa.concat_tables(listing), look)
-    fresh = []
+    fresh: list[pa.Table] = []
     with ExitStack() as opened:
         held = [_held(f"{store.url}/{key}", opened.enter_context(store.open(key))) for key in plans]
         for anew, run in _runs(listing, look):

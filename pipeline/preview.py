@@ -28,6 +28,7 @@ class Preview:
     bytes: int
     seconds: float
     skipped: dict[str, int]
+    faults: list[str]  # what could not be listed
     unverified: str  # which inputs have no checksum, as a sentence; "" = none
     shards: int
     done: int
@@ -58,6 +59,7 @@ def preview(job: Job) -> Preview:
         bytes=int(pc.sum(pc.max_element_wise(objects["size"], 0)).as_py()),
         seconds=float(seconds.sum()),
         skipped=dict(getattr(job.source, "skipped", {})),
+        faults=list(getattr(job.source, "faults", ())),
         unverified=unverified(objects, job.source.kind),
         shards=planned + new,
         done=planned - left,

@@ -160,13 +160,14 @@ class WebDataset(Choice):
                         yield Found(f"{row['path']}#{member}", label, carried, sound, reject=reject)
                 if not some and (row["lo"], row["hi"]) == (0, -1):
                     wrong = Reject("no_sound", "the tar holds no sound")
-            except (Reject, FileNotFoundError) as error:
-                wrong = error
+                error: Exception | None = wrong
+            except (Reject, FileNotFoundError) as stopped:
+                error = stopped
+                wrong = stopped if isinstance(stopped, Reject) else Reject("missing", "it is no longer there")
             # a Reject of the verdict takes the place of all that the tar gave
-            if verdict is not None and (reject := verdict(wrong)) is not None:
+            if verdict is not None and (reject := verdict(error)) is not None:
                 wrong = reject
             if wrong is not None:
-                wrong = wrong if isinstance(wrong, Reject) else Reject("missing", "it is no longer there")
                 yield Found(at, None, empty, None, reject=wrong)
 
     def _beside(self, name: str, files: Sample) -> tuple[str | None, dict[str, str | None]]:
