@@ -62,6 +62,8 @@ def print_preview(console: Console, seen: Any, job: str, sets: list[str]) -> Non
         console.print(f"left out  {sum(skipped.values()):,} files: {escape(there)}")
     for word, sentence in seen.findings:
         console.print(f"{word:<9} {escape(sentence)}")
+    for message in seen.faults:
+        console.print(f"[red]fault[/]     cannot be listed: {escape(message)}")
     if seen.unverified:
         console.print(f"unchecked {escape(seen.unverified)}")
     console.print(f"shards    {seen.shards:,}, {seen.done:,} of them done; about {seen.requests:,} writes to the store")

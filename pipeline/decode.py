@@ -85,7 +85,7 @@ def parts_of(
     ``clip.max_s``; ``alive`` is called as decoding goes on. Raises Reject when it cannot go on; what was yielded
     before stays good.
     """
-    video = video_of(file, alive) if clip.video else None
+    video = video_of(file, alive, clip.track) if clip.video else None
     with Sound(file, clip.channel, alive, track=clip.track) as sound:
         hz = sound.rate_hz
         first, limit = round(start_s * hz), end_s * hz

@@ -13,6 +13,7 @@ from model.codebook import Codebook
 from model.kmeans import fit as fit_kmeans
 from pipeline.codebooks import describe_codebook, save_codebook
 from pipeline.errors import JobError, ObjectFault
+from pipeline.faults import stop_if_not_listed
 from pipeline.job import Job, recipe_of
 from pipeline.plan import cut, list_objects, put_table
 from pipeline.rows import FAULT, arrays_of
@@ -63,6 +64,7 @@ def sample(job: Job, connect: Callable[[], Any]) -> tuple[np.ndarray, dict[str, 
     from pipeline.run import extracted, results, stage
 
     objects = list_objects(job)
+    stop_if_not_listed(job.source)
     seconds = np.asarray(job.source.seconds(objects), float)
     order = np.array(
         sorted(

@@ -31,6 +31,7 @@ class Preview:
     seconds: float
     skipped: dict[str, int]
     findings: list[tuple[str, str]]  # (word, sentence) on the columns of a manifest, and on rows without a sound
+    faults: list[str]  # what could not be listed
     unverified: str  # which inputs have no checksum, as a sentence; "" = none
     shards: int
     done: int
@@ -62,6 +63,7 @@ def preview(job: Job) -> Preview:
         seconds=float(seconds.sum()),
         skipped=dict(getattr(job.source, "skipped", {})),
         findings=findings(job, objects),
+        faults=list(getattr(job.source, "faults", ())),
         unverified=unverified(objects, job.source.kind),
         shards=planned + new,
         done=planned - left,

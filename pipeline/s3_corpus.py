@@ -14,6 +14,7 @@ more. An etag of several parts says nothing about the bytes: there the length de
 import io
 from hashlib import md5
 from time import sleep
+from typing import Any
 
 from pipeline.corpus import Opened
 from pipeline.errors import ObjectFault, Reject
@@ -23,7 +24,7 @@ from pipeline.store import join
 PAUSE_S = 3.0  # until a store is asked again
 
 
-def opened_object(bucket: Bucket, key: str, size: int, stamp: str, whole_bytes: int) -> Opened:
+def opened_object(bucket: Any, key: str, size: int, stamp: str, whole_bytes: int) -> Opened:
     """The object of this size and etag, whole in memory or as a file of windows; or the Reject that stands."""
     if size > whole_bytes:
         verdict = _Verdict(bucket, key, size, stamp)
@@ -36,8 +37,8 @@ def opened_object(bucket: Bucket, key: str, size: int, stamp: str, whole_bytes: 
             told = f"it sends {len(data):,} bytes"
         except FileNotFoundError:
             told = "it says that there is none"
-        except Reject as reject:
-            told = f"it says {reject.reason}"
+        except Reject as error:
+            told = f"it says {error.reason}"
         if left and (reject := unless_listed(bucket, key, size, stamp)) is not None:
             return Opened(None, reject)
     raise contradiction(bucket, key, size, told)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, BinaryIO, NamedTuple
 from pydantic import BeforeValidator
 
 from pipeline.errors import Reject
+from pipeline.ffmpeg import track_of
 
 SAMPLES_HZ = 16_000  # lengths are counted in samples of this rate
 HIGHEST_HZ = 768_000  # of any sound
@@ -67,7 +68,7 @@ def exact(seconds: float | Fraction) -> Fraction:
     return Fraction(seconds).limit_denominator(HIGHEST_HZ)
 
 
-def video_of(file: BinaryIO, alive: Callable[[], None] = lambda: None) -> Video | None:
+def video_of(file: BinaryIO, alive: Callable[[], None] = lambda: None, track: int | None = None) -> Video | None:
     """The video of a file, None when there is none. Counted by the packets, whose times are looked at: headers guess.
 
     Its rate is one that all times fit (``rate_of``). Reject ``variable_frame_rate`` when its frames are not evenly
@@ -99,7 +100,8 @@ def video_of(file: BinaryIO, alive: Callable[[], None] = lambda: None) -> Video 
             raise Reject("corrupt", f"FFmpeg: {error} (in the video)") from error
         guesses = [Fraction(guess) for guess in (stream.average_rate, stream.guessed_rate) if guess]
         tick_s = Fraction(stream.time_base or MILLISECOND)
-        heard = [one.start_time * one.time_base for one in container.streams.audio if one.start_time is not None]
+        sounds = [track_of(container, track)] if container.streams.audio else []
+        heard = [one.start_time * one.time_base for one in sounds if one.start_time is not None]
     if len(times) < 2:
         return Video(len(times), guesses[0]) if times and guesses else None
     if heard and abs(times[0] * tick_s - heard[0]) > APART_S:

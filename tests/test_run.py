@@ -13,12 +13,15 @@ from inline import WORDS, digest, rows_of, run_inline, words
 
 from model.codebook import Codebook
 from pipeline.codebooks import save_codebook
-from pipeline.errors import JobError, Stopped
+from pipeline.commit import attempts_done
+from pipeline.errors import JobError, ObjectFault, Stopped
 from pipeline.fit import fit
-from pipeline.job import recipe_of, resolve
+from pipeline.job import fingerprint, recipe_of, resolve
 from pipeline.jobfile import parse_job
 from pipeline.plan import make_plans
 from pipeline.run import run
+from pipeline.sources.files import Files
+from pipeline.store import open_store
 
 
 def never() -> Any:
@@ -53,6 +56,24 @@ def test_a_lost_record_and_ten_new_files_cost_one_shard_and_ten(corpus, tmp_path
     second = run(job, make_plans(job), ray_local, seen.append)
     assert len(seen) == 1 + 10
     assert (second["version"], second["counts"]["objects"]) == (2, 27 + 10)
+
+
+class Failing(Files):
+    """A source in whose worker one object has a fault."""
+
+    def read(self, objects: Any, clip: Any, rate_hz: int) -> Any:
+        if "word1/take04.flac" in objects["path"].to_pylist():
+            raise ObjectFault("word1/take04.flac: Input/output error")
+        return super().read(objects, clip, rate_hz)
+
+
+def test_a_fault_of_one_object_stops_the_run_when_all_other_shards_are_done(corpus, tmp_path, ray_local):
+    job = words(corpus, tmp_path / "store").model_copy(update={"source": Failing(path=str(corpus))})
+    plans, seen = make_plans(job), []
+    with pytest.raises(Stopped, match=r"all is done but 1 shard with a fault: word1/take04\.flac: Input/output error"):
+        run(job, plans, ray_local, seen.append)
+    done = attempts_done(open_store(job.store), fingerprint(job))
+    assert len(seen) == len(done) == plans[0].shards.num_rows - 1
 
 
 def test_any_name_and_container_in_any_folder_is_milled(tmp_path, ray_local, tone):
