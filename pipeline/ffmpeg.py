@@ -130,7 +130,10 @@ class Ffmpeg:
                         yield from self._zeros(self._hole_before(frame))
                     try:
                         plains = to_float.resample(frame)
-                    except (AttributeError, ValueError):  # none yet; or it takes frames with the channels of the first one
+                    except (
+                        AttributeError,
+                        ValueError,
+                    ):  # none yet; or it takes frames with the channels of the first one
                         # packed, for PyAV reads past the table of its planes when there are eight channels or more
                         to_float = av.AudioResampler(format="flt")
                         plains = to_float.resample(frame)

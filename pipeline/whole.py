@@ -6,7 +6,7 @@ several sounds in one file, or read the second one's header as sound. It is foun
 """
 
 import re
-from typing import Any, BinaryIO
+from typing import Any
 
 from pipeline.containers import extent_of, first_of, second_at
 from pipeline.containers.base import Extent, Reader, handle_of, id3_bytes, size_of

@@ -34,7 +34,9 @@ def form(reader: Reader) -> Extent | None:
             if end > reader.size:
                 return cut(name, end, reader.size)
             riff_end = 8 + claimed
-            return Extent(name, max(end, riff_end) if riff_end <= reader.size else end, "", end if name == "8SVX" else None)
+            return Extent(
+                name, max(end, riff_end) if riff_end <= reader.size else end, "", end if name == "8SVX" else None
+            )
         at += 8 + size + size % 2
     return Extent(name) if is_piped(claimed) else cut(name, 8 + claimed, reader.size)
 

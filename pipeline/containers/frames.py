@@ -1,4 +1,4 @@
-"""Sounds that are nothing but frames, one behind another: MP3, AAC, AC-3, DTS, AMR. How long is a frame, by its header?"""
+"""MP3, AAC, AC-3, DTS, AMR: sounds that are nothing but frames. How long is a frame, by its header?"""
 
 KBITS_V1 = {
     3: (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),  # layer I
@@ -45,7 +45,13 @@ def alike(codec: str, head: bytes, first: bytes) -> bool:
 def _mpeg(head: bytes) -> int:
     if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
         return 0
-    version, layer, kbits, rate, pad = head[1] >> 3 & 3, head[1] >> 1 & 3, head[2] >> 4, head[2] >> 2 & 3, head[2] >> 1 & 1
+    version, layer, kbits, rate, pad = (
+        head[1] >> 3 & 3,
+        head[1] >> 1 & 3,
+        head[2] >> 4,
+        head[2] >> 2 & 3,
+        head[2] >> 1 & 1,
+    )
     if version == 1 or not layer or not 0 < kbits < 15 or rate == 3:
         return 0
     bits = (KBITS_V1 if version == 3 else KBITS_V2)[layer][kbits - 1] * 1000

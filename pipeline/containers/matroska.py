@@ -60,7 +60,7 @@ class _Elements:
     def element(self, at: int) -> tuple[int, int, int | None] | None:
         """(its number, where its content begins, how long that is) of the element at a byte; None where none is."""
         place = at - self.start
-        if not (0 <= place and place + 12 <= len(self.window)):
+        if not (place >= 0 and place + 12 <= len(self.window)):
             self.start, self.window, place = at, self.reader.at(at, WINDOW_BYTES), 0
         window = self.window
         if place >= len(window) or not 0 < (id_bytes := 9 - window[place].bit_length()) <= 4:

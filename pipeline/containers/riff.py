@@ -105,13 +105,20 @@ def avi(reader: Reader) -> Extent:
     at, name = 0, "AVI"
     for _ in range(MANY):
         chunk = reader.at(at, 12)
-        if len(chunk) < 12 or chunk[:4] != b"RIFF" or chunk[8:] not in (b"AVI ", b"AVIX") or (at and chunk[8:] == b"AVI "):
+        if (
+            len(chunk) < 12
+            or chunk[:4] != b"RIFF"
+            or chunk[8:] not in (b"AVI ", b"AVIX")
+            or (at and chunk[8:] == b"AVI ")
+        ):
             break
         size = struct.unpack_from("<I", chunk, 4)[0]
         if is_piped(size):
             return Extent(name, marks=(b"AVI LIST",))
         inner, end = at + 12, at + 8 + size
-        while inner < min(end, reader.size):  # what comes behind the list of frames is an index, which can be done without
+        while inner < min(
+            end, reader.size
+        ):  # what comes behind the list of frames is an index, which can be done without
             inside = reader.at(inner, 12)
             length = struct.unpack_from("<I", inside, 4)[0] if len(inside) == 12 else 0
             if inside[:4] == b"LIST" and inside[8:] == b"movi" and not is_piped(length):
