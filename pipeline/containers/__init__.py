@@ -23,8 +23,8 @@ BEGINNINGS: tuple[tuple[bytes, Callable[[Reader], Extent | None]], ...] = (
 )  # fmt: skip
 SECOND = re.compile(  # what a sound begins with, of any kind, where it cannot be mistaken
     rb"|".join([
-        rb"RIFF....(?:WAVE|AVI )", rb"(?:RF64|BW64)....WAVEds64", re.escape(W64_RIFF), AIFF_MARK, rb"FORM....(?:8SVX|16SV)",
-        AU_MARK, rb"caff\0[\x01\x02]\0\0desc", rb"Creative Voice File\x1a", rb"NIST_1A\n",
+        rb"RIFF....(?:WAVE|AVI )", rb"(?:RF64|BW64)....WAVEds64", re.escape(W64_RIFF), AIFF_MARK,
+        rb"FORM....(?:8SVX|16SV)", AU_MARK, rb"caff\0[\x01\x02]\0\0desc", rb"Creative Voice File\x1a", rb"NIST_1A\n",
         rb"2BIT.{8}(?:\0\0|\xff\xff)\0[\x08\x10]", rb"fLaC[\0\x80]\0\0\x22", rb"OggS\0\x02", re.escape(HEADER),
         rb"\x1a\x45\xdf\xa3[\x80-\xff\x01\x40]", rb"\0\0\0[\x10-\x40]ftyp", rb"FLV\x01[\x01\x04\x05]\0\0\0\x09",
         rb"TTA1[\x01\x02]\0", rb"\.SoX[\x1c-\xff]\0\0\0", rb"wvpk....[\x02-\x10]\x04......\0\0\0\0",
