@@ -26,7 +26,9 @@ from pipeline.watchdog import beat
 
 SOUNDS = frozenset(
     "wav wave flac mp3 ogg oga opus aif aiff aifc au snd caf w64 rf64 wma amr ac3"
-    " m4a m4b aac mp4 m4v mov webm mkv mka 3gp".split()
+    " m4a m4b aac mp4 m4v mov webm mkv mka 3gp"
+    " avi voc sph nist ogv ogx spx asf wmv mp2 mpa mpg mpeg vob m2ts mts adts loas eac3 ec3 dts thd flv f4v f4a 3g2"
+    " qt m4p wv tta ape bwf 8svx iff svx avr mxf wtv rm ra rmvb sox awb mpc tak".split()
 )
 WINDOW_BYTES = 4 << 20  # more than that of an object is not fetched to read a header
 LONG_BYTES = 64 << 20  # above this the header is read when the job is planned

@@ -13,6 +13,7 @@ from container_files import FORMATS, sound, streamed, whole, written
 from pipeline import fence
 from pipeline.decode import Clip, length_s, parts_of
 from pipeline.errors import Reject
+from pipeline.objects import SOUNDS
 
 DOCS = Path(__file__).parents[1] / "docs" / "containers.md"
 UNKNOWN = "cannot know"
@@ -23,7 +24,8 @@ WITHOUT_RULE = {  # containers that no rule is known for, or none that finds eve
     "MPC 2000", "SDS", "WVE", "XI", "WTV", "MXF",
 }  # fmt: skip
 TELLS_NOTHING_STREAMED = WITHOUT_RULE | {
-    "WAV", "WAV, ADPCM", "WAV, MP3 in it", "RF64", "W64", "AVI", "AVI, MP3 in it", "AIFF", "AU", "CAF", "SoX", "WMA", "WMV",
+    "WAV", "WAV, ADPCM", "WAV, MP3 in it", "RF64", "W64", "AVI", "AVI, MP3 in it", "AIFF", "AU", "CAF", "SoX",
+    "WMA", "WMV",
 }  # fmt: skip
 every_format = pytest.mark.parametrize("name", FORMATS)
 
@@ -111,6 +113,13 @@ def test_of_two_sounds_in_a_file_both_are_read_or_the_file_is_rejected(name, cha
 def test_what_follows_a_sound_and_is_none_costs_no_sound(name):
     came = row(name)["trailing bytes"]
     assert came == "known" or name in {"NUT", "HTK"}
+
+
+def test_a_folder_is_searched_for_every_container_that_holds_sound():
+    """.ts is left out: more of those files hold TypeScript."""
+    wanted = "wav rf64 w64 avi aiff aifc 8svx au caf voc sph avr flac ogg opus oga ogv spx m4a mp4 mov 3gp mka mkv webm"
+    wanted += " wma wmv asf mp3 mp2 aac ac3 eac3 dts amr mts m2ts mpg mpeg vob flv wv tta sox mxf wtv rm"
+    assert {*wanted.split()} <= SOUNDS
 
 
 def table() -> str:
@@ -227,4 +236,4 @@ def test_no_damage_is_called_a_crash(name, tmp_path):
             try:
                 list(parts_of(file, CLIP, 16_000))
             except Reject as reject:
-                assert reject.reason
+                assert reject.reason  # anything else is no Reject

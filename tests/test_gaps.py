@@ -65,7 +65,9 @@ def test_a_sound_that_begins_late_is_as_long_as_one_that_does_not(name, late_s, 
     [part] = decoded(late, rate_hz)
     punctual_s = seconds(file_of(name, samples, "", f"-c:a {codec}", rate_hz), rate_hz)
     assert part.reject is None and part.notice == ""
-    assert part.kept_samples / rate_hz == pytest.approx(punctual_s, abs=1.1 * FRAME_S)  # with what the encoder puts before
+    assert part.kept_samples / rate_hz == pytest.approx(
+        punctual_s, abs=1.1 * FRAME_S
+    )  # with what the encoder puts before
 
 
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.95])

@@ -180,7 +180,7 @@ def test_every_film_is_done_or_says_why_not(films):
         "ntsc.webm": "wrong_fps",
         "uneven.mp4": "variable_frame_rate",
         "too long.mp4": "length_mismatch",
-        "silent.mp4": "not_audio",
+        "silent.mp4": "no_sound",
         "bare/sound.wav": "no_video",
     }
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator
-from os.path import commonprefix
 
 from pipeline.containers.asf import HEADER, asf
 from pipeline.containers.base import Extent, Reader
@@ -23,9 +22,13 @@ BEGINNINGS: tuple[tuple[bytes, Callable[[Reader], Extent | None]], ...] = (
     (b"wvpk", wavpack), (b".SoX", sox), (b"XoS.", sox), (b"G", mpegts),
 )  # fmt: skip
 SECOND = re.compile(  # what a sound begins with, of any kind, where it cannot be mistaken
-    rb"RIFF....(?:WAVE|AVI )|(?:RF64|BW64)....WAVEds64|" + AIFF_MARK + rb"|FORM....(?:8SVX|16SV)|" + AU_MARK +
-    rb"|caff\0[\x01\x02]\0\0desc|Creative Voice File\x1a|fLaC[\0\x80]\0\0\x22|OggS\0\x02|NIST_1A\n|\x1a\x45\xdf\xa3[\x80-\xff\x01\x40]"
-    rb"|\0\0\0[\x10-\x40]ftyp|FLV\x01[\x01\x04\x05]\0\0\0\x09|TTA1[\x01\x02]\0|\.SoX[\x1c-\xff]\0\0\0|wvpk....[\x02-\x10]\x04......\0\0\0\0|2BIT.{8}(?:\0\0|\xff\xff)\0[\x08\x10]|" + re.escape(HEADER) + rb"|" + re.escape(W64_RIFF),
+    rb"|".join([
+        rb"RIFF....(?:WAVE|AVI )", rb"(?:RF64|BW64)....WAVEds64", re.escape(W64_RIFF), AIFF_MARK,
+        rb"FORM....(?:8SVX|16SV)", AU_MARK, rb"caff\0[\x01\x02]\0\0desc", rb"Creative Voice File\x1a", rb"NIST_1A\n",
+        rb"2BIT.{8}(?:\0\0|\xff\xff)\0[\x08\x10]", rb"fLaC[\0\x80]\0\0\x22", rb"OggS\0\x02", re.escape(HEADER),
+        rb"\x1a\x45\xdf\xa3[\x80-\xff\x01\x40]", rb"\0\0\0[\x10-\x40]ftyp", rb"FLV\x01[\x01\x04\x05]\0\0\0\x09",
+        rb"TTA1[\x01\x02]\0", rb"\.SoX[\x1c-\xff]\0\0\0", rb"wvpk....[\x02-\x10]\x04......\0\0\0\0",
+    ]),
     re.DOTALL,
 )  # fmt: skip
 SELVES = (  # what containers without sizes begin with: WTV, NUT, RealMedia, AMR
@@ -70,9 +73,9 @@ def second_at(reader: Reader, extent: Extent) -> int | None:
 
 def first_of(marks: tuple[bytes, ...], reader: Reader, start: int) -> int | None:
     """About where one of several marks stands first, from a byte on."""
-    shared = commonprefix(marks)
+    shared = marks[0][:4] if all(mark[:4] == marks[0][:4] for mark in marks) else b""
     for at, piece in _pieces(reader, start):
-        if shared and shared not in piece:
+        if shared not in piece:  # one search in place of several
             continue
         found = [place for mark in marks if (place := piece.find(mark)) >= 0]
         if found:

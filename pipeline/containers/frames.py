@@ -1,4 +1,4 @@
-"""Sounds that are nothing but frames, one behind another: MP3, AAC, AC-3, DTS, AMR. How long is a frame, by its header?"""
+"""MP3, AAC, AC-3, DTS, AMR: sounds that are nothing but frames. How long is a frame, by its header?"""
 
 KBITS_V1 = {
     3: (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),  # layer I
