@@ -38,6 +38,7 @@ def sounds_fed(file: BinaryIO, pieces: Iterator[bytes], where: str) -> Iterator[
         end = 4 + int.from_bytes(piece[:4], "little")
         facts: dict[str, Any] = json.loads(piece[4:end])
         if "end" in facts:
+            next(pieces, None)  # nothing more, and so the process that reads is free for the next tar
             damage = Reject(*facts["end"]) if facts["end"] else None
             yield TarEnd(damage, *_counted(facts, "hidden"), *_counted(facts, "alone"))
             return

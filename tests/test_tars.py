@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import tarwalk
+from pipeline import fence, tarwalk
 from pipeline.decode import Clip
 from pipeline.sources.webdataset import WebDataset
 from pipeline.tarfeed import TarEnd, sounds_fed
@@ -151,7 +151,7 @@ ENDS = st.sampled_from(["", ".0", ".5", ".10", ".2024", ".take", ".v1.2"])
 FOLDERS = st.sampled_from(["", "s/", "s.1/", "s/deep/", "./"])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(
     stems=st.lists(
         st.tuples(FOLDERS, WORDS, ENDS).map("".join), min_size=1, max_size=8, unique_by=lambda s: s.removeprefix("./")
@@ -197,6 +197,17 @@ def test_what_belongs_to_no_sound_is_a_row_with_its_count_and_so_are_hidden_memb
         "x.tar#a.wav": (None, ""), "x.tar#b.txt": (None, "no_sound"), "x.tar#._a.wav": (None, "hidden"),
     }  # fmt: skip
     assert "1 more" in rows["x.tar#b.txt"]["message"]
+
+
+def test_two_processes_read_and_decode_any_number_of_tars(tmp_path, sound, monkeypatch):
+    started = []
+    child = fence.Child
+    monkeypatch.setattr(fence, "_idle", [])
+    monkeypatch.setattr(fence, "Child", lambda: started.append(child()) or started[-1])
+    rows = rows_of(tmp_path, {f"{n}.tar": tar_of(("a.wav", sound), ("b.wav", sound)) for n in range(4)})
+    assert len(rows) == 8 and len(started) == len(fence._idle) <= 2
+    for one in started:
+        one.end()
 
 
 def test_the_second_of_a_name_is_rejected_in_another_stretch_too(tmp_path, sound):
@@ -449,7 +460,7 @@ def test_headers_with_flipped_bits_end_a_walk_and_nothing_else(sound, seed):
         ("a.wav", b"1" * 700), ("d" * 120 + "/b.wav", b"2"), ("ü" * 80 + ".json", b"{}"), format=tarfile.PAX_FORMAT
     )
     tar = tar[: -len(END)] + old_sparse(b"s.wav", 4096) + pax_sparse(b"p.wav", 4096) + END
-    for _ in range(300):
+    for _ in range(100):
         spoilt = bytearray(tar)
         for _ in range(rng.randrange(1, 4)):
             spoilt[rng.randrange(len(tar))] ^= 1 << rng.randrange(8)
