@@ -135,7 +135,7 @@ def run(
         words.print_ran(out, watch, resumed)
     words.print_dataset(out, dataset, checked.address)
     counts = dataset["counts"]
-    if too_many(counts["rejected"], counts["clips"], max_rejects):
+    if too_many(counts, max_rejects):
         raise TooManyRejects(
             f"done, but {counts['rejected']:,} of {counts['clips']:,} clips were rejected; "
             f"the limit is {max_rejects:.0%}: wavmill show {checked.address} --rejects"

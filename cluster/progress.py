@@ -15,6 +15,7 @@ from pipeline.errors import TooManyRejects
 GUARD_CLIPS = 1000  # a run that goes on is not stopped before: the first clips may be the bad ones
 MOST_NAN = 0.001  # of the clips: more comes from a bad GPU, not from bad clips
 LINE_S = 60.0
+ON_PURPOSE = ("hidden",)  # reasons of rejects that only say what was passed by
 
 
 def bar(console: Console, left: str, right: str) -> Progress:
@@ -100,6 +101,7 @@ class Watch:
             self.console.print(f"[yellow]{share:.1%} of the clips so far were rejected[/]: {self.why()}")
 
 
-def too_many(rejected: int, clips: int, max_rejects: float) -> bool:
-    """Whether a finished run is above the limit, whatever its size."""
-    return rejected > max_rejects * clips
+def too_many(counts: dict[str, Any], max_rejects: float) -> bool:
+    """Whether a finished run is above the limit, whatever its size. What is left out on purpose does not count."""
+    left_out = sum(counts["reasons"].get(reason, 0) for reason in ON_PURPOSE)
+    return bool(counts["rejected"] - left_out > max_rejects * (counts["clips"] - left_out))

@@ -19,8 +19,8 @@ MEANS = {  # code -> what is the matter, and the way out
     "scaling; divide by 32768 (16 bit) or 2147483648 (32 bit) and write the file again",
     "channels_cancel": "the channels cancel, so their mean is nearly silent while each of them is not; take one of "
     "them with clip.channel: 0",
-    "gap": "a short stretch is not in the file or could not be decoded, and zeros stand for it; clip.max_gap_s says how "
-    "much of that is let pass",
+    "gap": "some packets of the sound are lost or cannot be decoded, and silence stands in their place, at most "
+    "clip.max_gap_s of it; clip.max_gap_s: 0 rejects such clips",
 }
 
 

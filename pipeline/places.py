@@ -35,7 +35,7 @@ def _store(url: str) -> Store:
 
 
 class Places:
-    """Size and stamp of the files that rows name. What cannot be told, for a fault of the disk, goes to ``left_out``."""
+    """Size and stamp of the files that rows name. What a fault of the disk keeps from being told is in ``left_out``."""
 
     def __init__(self, root: str, left_out: LeftOut) -> None:
         self.root, self.left_out, self.hints = root, left_out, 0

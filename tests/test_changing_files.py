@@ -117,9 +117,7 @@ def test_a_tar_that_changes_between_two_of_its_sounds_is_one_reject(change, tmp_
 
 
 @every_moment
-def test_no_part_of_a_manifest_s_stretches_stands_when_their_sound_changes(
-    change, tmp_path, tone, wav, during
-):
+def test_no_part_of_a_manifest_s_stretches_stands_when_their_sound_changes(change, tmp_path, tone, wav, during):
     path = tmp_path / "a.wav"
     path.write_bytes(wav(tone(20.0)))
     (tmp_path / "m.csv").write_text("path,clip,start_s,end_s\na.wav,one,0,9\na.wav,two,9,18\n")

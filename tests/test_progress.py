@@ -56,4 +56,9 @@ def test_the_sums_of_a_run_are_those_of_its_shards():
     ],
 )
 def test_a_finished_run_is_above_its_limit_at_any_size(rejected, clips, most, above):
-    assert too_many(rejected, clips, most) == above
+    assert too_many({"rejected": rejected, "clips": clips, "reasons": {"corrupt": rejected}}, most) == above
+
+
+def test_hidden_members_of_a_tar_are_no_failures():
+    counts = {"rejected": 3, "clips": 4, "reasons": {"hidden": 3}}
+    assert not too_many(counts, 0.0) and too_many({**counts, "reasons": {"hidden": 2, "corrupt": 1}}, 0.4)

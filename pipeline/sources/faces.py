@@ -43,6 +43,7 @@ class Faces(Choice):
     path: Annotated[str, NotDecisive]
     only: Annotated[str | None, NotDecisive] = None
     root: Annotated[str, NotDecisive] = "auto"
+    version: ClassVar[int] = 2
     gives: ClassVar[str] = "audio"
     _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
 

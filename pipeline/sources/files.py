@@ -46,6 +46,7 @@ class Files(Choice):
     kind: Literal["files"] = "files"
     path: Annotated[str, NotDecisive]
     suffixes: Annotated[tuple[str, ...], NotDecisive] = ()  # which files, is for the plan; what a row is, for a recipe
+    version: ClassVar[int] = 2
     gives: ClassVar[str] = "audio"
     _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
 

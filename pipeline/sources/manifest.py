@@ -58,6 +58,7 @@ class Manifest(Choice):
     carry: Carry = ()
     encoding: Annotated[str, LeftOutAtDefault] = "utf-8"
     quoting: Annotated[Literal["auto", "none", "csv"], LeftOutAtDefault] = "auto"
+    version: ClassVar[int] = 2
     gives: ClassVar[str] = "audio"
     _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
     _remarks: list[str] = PrivateAttr(default_factory=list)

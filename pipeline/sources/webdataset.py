@@ -55,6 +55,7 @@ class WebDataset(Choice):
     label: str = "label"
     carry: Carry = ()
     encoding: Annotated[str, AfterValidator(encoding_named), LeftOutAtDefault] = UTF_8
+    version: ClassVar[int] = 2
     gives: ClassVar[str] = "audio"
     _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
 
