@@ -117,7 +117,7 @@ def _delimited(
 def _json(texts: Iterator[str], where: str, label: str, carry: Sequence[str], number: list[int]) -> Iterator[bytes]:
     begin = ""
     for text in texts:
-        begin += text
+        begin = (begin + text).lstrip()
         if len("".join(begin.split())) > 1:
             break
     texts = chain([begin], texts)
