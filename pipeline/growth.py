@@ -75,7 +75,7 @@ class Growth:
     def current(self, at: int, objects: pa.Table) -> pa.Table:
         """Those of some objects of a plan that no later listing holds anew."""
         replaced = self.replaced(at, objects)
-        return objects.filter(pa.array([row not in replaced for row in objects.to_pylist()], pa.bool_()))
+        return objects.filter(pa.array([not replaced.has(row) for row in objects.to_pylist()], pa.bool_()))
 
     def listed(self) -> int:
         """The number of objects that were listed, each counted once however often it changed."""

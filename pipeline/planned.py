@@ -110,7 +110,7 @@ class ClipNames:
         wanted = _hashes(names)
         at = np.searchsorted(self.hashes[:, 0], wanted[:, 0]).clip(max=len(self.hashes) - 1)
         there = (self.hashes[at] == wanted).all(axis=1)
-        return [names[i] for i in np.flatnonzero(there)]
+        return [names[int(i)] for i in np.flatnonzero(there)]
 
 
 def _hashes(names: Sequence[str]) -> np.ndarray:
@@ -125,7 +125,7 @@ class Replaced(NamedTuple):
     paths: set[str]
     names: set[str]
 
-    def __contains__(self, row: dict[str, Any]) -> bool:
+    def has(self, row: dict[str, Any]) -> bool:
         return row["path"] in self.paths or row.get("clip") in self.names
 
 
