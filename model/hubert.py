@@ -54,7 +54,9 @@ class Hubert(Net):
         self.projected_norm = self._norm(getattr(projection, "layer_norm", None))
         self.projection = self._linear(projection.projection)
         place = encoder.pos_conv_embed.conv
-        self.place = self._put(place.weight), self._put(place.bias), place.groups
+        # oneDNN's grouped convolution in bfloat16 is wrong on processors with AMX (relative error 1.17, PyTorch 2.13)
+        exact = torch.float32 if self.device.type == "cpu" else None
+        self.place = self._put(place.weight, exact), self._put(place.bias, exact), place.groups
         self.norm = self._norm(encoder.layer_norm)
         self.blocks = [self._block(layer) for layer in encoder.layers[: max(layers)]]
 
@@ -139,8 +141,8 @@ class Hubert(Net):
         """(T, D) -> (T, D): where in the clip a frame is, by a convolution over 128 of them."""
         weight, bias, groups = self.place
         wide = weight.shape[2]
-        made = F.conv1d(h.T[None], weight, bias, padding=wide // 2, groups=groups)[0, :, : len(h)]
-        return F.gelu(made).T
+        made = F.conv1d(h.T[None].to(weight.dtype), weight, bias, padding=wide // 2, groups=groups)[0, :, : len(h)]
+        return F.gelu(made).T.to(h.dtype)
 
     def _layer(self, h: Tensor, block: dict[str, Any], at: list[tuple[int, int]]) -> Tensor:
         qkv = by_block(h, lambda x: F.linear(self._normed(x, block["norm"] if self.pre_norm else None), *block["qkv"]))

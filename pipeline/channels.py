@@ -15,7 +15,7 @@ class Cancelling:
         self.energies = np.zeros((0, 2))  # (pieces, 2): of the sum, and of the loudest channel
 
     def add(self, end: int, block: np.ndarray, mean: np.ndarray) -> None:
-        """A block (N, channels) that ends before sample ``end``, and its mean (N,). Channels may become more or fewer."""
+        """A block (N, channels) that ends before sample ``end``, its mean (N,). Blocks may differ in channels."""
         starts = np.arange(0, len(block), PIECE_SAMPLES)
         with np.errstate(over="ignore", invalid="ignore"):  # a sound with NaN in it is rejected anyway
             total = np.add.reduceat(mean * mean, starts) * block.shape[1] ** 2
