@@ -11,6 +11,7 @@ use_threads=False, as the stacks of threads count.
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
+from pipeline.face_json import clip_facts
 from pipeline.tarsounds import tar_seconds, tar_sounds
 
 PIECE_BYTES = 256 << 20  # more than that is never handed over at once
@@ -24,4 +25,9 @@ def _table(file: BinaryIO, **options: Any) -> Iterator[bytes]:
     yield from table(file, **options)
 
 
-READERS: dict[str, Reader] = {"tar_sounds": tar_sounds, "tar_seconds": tar_seconds, "table": _table}
+READERS: dict[str, Reader] = {
+    "tar_sounds": tar_sounds,
+    "tar_seconds": tar_seconds,
+    "table": _table,
+    "clip_facts": clip_facts,
+}

@@ -80,6 +80,17 @@ def test_whatever_a_json_holds_costs_itself_only(preprocessed, data, reason):
     assert next(row["reason"] for row in bad if row["clip"] == "0.json") == reason
 
 
+def test_a_json_that_takes_all_memory_when_it_is_parsed_costs_itself_only(preprocessed):
+    """It is parsed in the decoding process: 60 MB of empty lists are 1.3 GB of Python objects."""
+    path = preprocessed / "dataset" / "HDTF" / "meta" / "bomb.json"
+    path.write_bytes(b'{"face_list": [' + b"[]," * 20_000_000 + b"[]]}")
+    job = job_over(preprocessed)
+    dataset = run_inline(job)
+    rejected = read_parquet((Path(job.address) / f"v{dataset['version']}" / "rejects.parquet").read_bytes())
+    reasons = dict(zip(rejected["clip"].to_pylist(), rejected["reason"].to_pylist(), strict=True))
+    assert reasons["bomb.json"] == "too_large" and dataset["counts"]["done"] == 2
+
+
 def test_a_list_names_what_is_taken_and_its_first_line_counts(preprocessed):
     job = job_over(preprocessed, f", only: {preprocessed}/dataset/HDTF/train.txt")
     dataset = run_inline(job)

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from pipeline.corpus import look, object_faults, opened, readable
 from pipeline.decode import Clip
 from pipeline.errors import JobError, NotAllowed, ObjectFault, Reject
 from pipeline.faults import stop_if_not_listed
+from pipeline.fence import read_behind
 from pipeline.objects import Found, ahead, decoded_table, nothing_found, suffix_of, table_of
 from pipeline.places import located
 from pipeline.s3_corpus import pause
@@ -24,8 +25,6 @@ from pipeline.walk import LeftOut, walk
 
 FPS = 25  # to which the preprocessing converts every video
 SAMPLED = 8  # files looked into, to estimate hours
-# what a JSON of anything ends in
-BROKEN = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 UNREAD = (FileNotFoundError, Reject, NotAllowed, ObjectFault)  # the worker will find the same, and say it
 SQUARE = 256  # pixels of a face, to which landmarks are scaled
 
@@ -111,11 +110,9 @@ class Faces(Choice):
             if reject is None and file is not None:
                 with file:
                     try:
-                        with object_faults(join(store.url, path)):
-                            found = self._found(path, json.loads(file.read()))
-                    except BROKEN as error:
-                        reject = Reject("corrupt", f"it is not a clip's JSON: {type(error).__name__}: {error}")
-                        found = Found(escaped(path), None, {}, None, reject=reject)
+                        found = self._found(path, _facts(file))
+                    except Reject as error:
+                        found = Found(escaped(path), None, {}, None, reject=error)
                     if verdict is not None and (changed := verdict(found.reject)) is not None:
                         if found.file is not None:
                             found.file.close()
@@ -127,14 +124,13 @@ class Faces(Choice):
         fetched = map(fetch, rows) if isinstance(store, Folder) else ahead(fetch, rows)
         return decoded_table(fetched, (), clip, rate_hz)
 
-    def _found(self, path: str, said: dict[str, Any]) -> Found:
-        name = escaped(path)
-        frames = int(said["frames"])
-        if not said.get("isvalid", True):
+    def _found(self, path: str, facts: dict[str, Any]) -> Found:
+        name, frames, sound = escaped(path), facts["frames"], facts["sound"]
+        if not facts["valid"]:
             return Found(name, None, {}, None, reject=Reject("no_face", "its preprocessing marked it as not valid"))
-        if (seen := len(said["face_list"])) < frames:
-            return Found(name, None, {}, None, reject=Reject("faces_stop", f"{seen:,} of {frames:,} frames have one"))
-        sound = str(said.get("wav_path") or said["mp4_path"])
+        if facts["faces"] < frames:
+            few = f"{facts['faces']:,} of {frames:,} frames have one"
+            return Found(name, None, {}, None, reject=Reject("faces_stop", few))
         if (there := self._there(sound) or self._there(sound, again=True)) is None:
             return Found(name, None, {}, None, reject=Reject("missing", f"there is no {sound}"))
         place, entry = there
@@ -159,9 +155,9 @@ class Faces(Choice):
         """JobError when of several files none has its sound: it is not looked for in the right place."""
         sounds = []
         for name in names:
-            with suppress(*BROKEN, *UNREAD):
-                said = _said(store, name)
-                sounds.append(str(said.get("wav_path") or said["mp4_path"]))
+            with suppress(*UNREAD):
+                sounds.append(_facts_at(store, name)["sound"])
+        sounds = [sound for sound in sounds if sound]
         if sounds and not any(map(self._there, sounds)):
             where = self.root if self.root != "auto" else f"any folder above {self.path}"
             raise JobError(f"source.root: {sounds[0]} is not in {where}; say the folder that the preprocessing ran in")
@@ -185,17 +181,22 @@ def above(path: str) -> list[str]:
     return found
 
 
-def _said(store: Store, name: str) -> Any:
-    if not isinstance(store, Folder):
-        return json.loads(store.read(name))
-    with object_faults(join(store.url, name)), store.open_plainly(name) as file:
-        return json.loads(file.read())
+def _facts(file: BinaryIO) -> dict[str, Any]:
+    """What clip_facts finds in a clip's JSON, read in the decoding process. Raises Reject."""
+    facts: dict[str, Any] = json.loads(b"".join(read_behind(file, "clip_facts", {})))
+    return facts
+
+
+def _facts_at(store: Store, name: str) -> dict[str, Any]:
+    opening = store.open_plainly if isinstance(store, Folder) else store.open
+    with object_faults(join(store.url, name)), opening(name) as file:
+        return _facts(file)
 
 
 def _frames(store: Store, name: str) -> int:
     try:
-        return int(_said(store, name)["frames"])
-    except (*BROKEN, *UNREAD):
+        return int(_facts_at(store, name)["frames"])
+    except UNREAD:
         return 0
 
 

@@ -1,0 +1,25 @@
+"""What is read of the JSON file that MuseTalk v1.5's preprocessing leaves for a clip, in the decoding process."""
+
+import json
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from pipeline.errors import Reject
+
+# what a JSON of anything ends in
+BROKEN = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
+def clip_facts(file: BinaryIO) -> Iterator[bytes]:
+    """One piece, a JSON object: frames, valid, faces (how many frames have one), sound (its path, "" where not asked).
+
+    Raises Reject for what is no clip's JSON.
+    """
+    try:
+        said = json.loads(file.read())
+        frames, valid = int(said["frames"]), bool(said.get("isvalid", True))
+        faces = len(said["face_list"]) if valid else 0
+        sound = str(said.get("wav_path") or said["mp4_path"]) if valid and faces >= frames else ""
+    except BROKEN as error:
+        raise Reject("corrupt", f"it is not a clip's JSON: {type(error).__name__}: {error}") from error
+    yield json.dumps({"frames": frames, "valid": valid, "faces": faces, "sound": sound}).encode()
