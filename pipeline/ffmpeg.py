@@ -130,10 +130,7 @@ class Ffmpeg:
                         yield from self._zeros(self._hole_before(frame))
                     try:
                         plains = to_float.resample(frame)
-                    except (
-                        AttributeError,
-                        ValueError,
-                    ):  # none yet; or it takes frames with the channels of the first one
+                    except (AttributeError, ValueError):  # none yet; or the number of channels is another now
                         # packed, for PyAV reads past the table of its planes when there are eight channels or more
                         to_float = av.AudioResampler(format="flt")
                         plains = to_float.resample(frame)

@@ -8,6 +8,8 @@ from typing import Annotated, Any, BinaryIO, NamedTuple
 
 from pydantic import BeforeValidator
 
+from pipeline.containers.base import Reader
+from pipeline.containers.mp4 import is_fragmented
 from pipeline.errors import Reject
 from pipeline.ffmpeg import track_of
 
@@ -99,7 +101,7 @@ def video_of(file: BinaryIO, alive: Callable[[], None] = lambda: None, track: in
         except (av.FFmpegError, ValueError) as error:
             raise Reject("corrupt", f"FFmpeg: {error} (in the video)") from error
         guesses = [Fraction(guess) for guess in (stream.average_rate, stream.guessed_rate) if guess]
-        tick_s = Fraction(stream.time_base or MILLISECOND)
+        tick_s, is_mp4 = Fraction(stream.time_base or MILLISECOND), "mp4" in container.format.name
         sounds = [track_of(container, track)] if container.streams.audio else []
         heard = [one.start_time * one.time_base for one in sounds if one.start_time is not None]
     if len(times) < 2:
@@ -108,6 +110,11 @@ def video_of(file: BinaryIO, alive: Callable[[], None] = lambda: None, track: in
         raise Reject("video_offset", f"its video begins {float(times[0] * tick_s - heard[0]):+.2f} s from its sound")
     if (fps := rate_of(times, tick_s, guesses)) is not None:
         return Video(len(times), fps)
+    # a fragmented MP4 has no list of edits, so the sound's priming lies in the gap behind the first frame
+    if len(times) > 2 and is_mp4 and is_fragmented(Reader(file)):
+        fps = rate_of(times[1:], tick_s, guesses)
+        if fps is not None and 0 < (times[1] - times[0]) * tick_s - 1 / fps <= APART_S:
+            return Video(len(times), fps)
     gaps = [float((later - sooner) * tick_s) * 1000 for sooner, later in pairwise(times)]
     said = f"frames are {min(gaps):.0f} to {max(gaps):.0f} ms apart; make it constant, say with ffmpeg -r 25"
     raise Reject("variable_frame_rate", said)

@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from container_files import ffmpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,6 +67,17 @@ def test_films_whose_gaps_differ_are_refused(container, gaps_ms):
     with pytest.raises(Reject, match=f"{min(gaps_ms)} to {max(gaps_ms)} ms apart") as found:
         video_of(io.BytesIO(data))
     assert found.value.reason == "variable_frame_rate"
+
+
+def test_the_first_gap_of_a_fragmented_mp4_may_hold_the_priming_of_its_sound(tmp_path):
+    """FFmpeg writes it so: 40 ms and 64 ms of AAC's priming, as without an index there is no list of edits."""
+    ffmpeg(
+        *"-f lavfi -i testsrc2=s=64x64:r=25:d=2 -f lavfi -i sine=d=2 -c:v mpeg4 -c:a aac".split(),
+        *"-movflags frag_keyframe+empty_moov".split(),
+        str(path := tmp_path / "film.mp4"),
+    )
+    with path.open("rb") as file:
+        assert video_of(file) == Video(50, Fraction(25))
 
 
 TICKS = st.sampled_from([Fraction(1, 1000), FINE, Fraction(1, 12_800), Fraction(1, 600), Fraction(1, 30_000)])

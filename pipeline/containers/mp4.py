@@ -5,21 +5,8 @@ import struct
 from pipeline.containers.base import Extent, Reader, cut
 
 BEGIN = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
-BOXES = (
-    *BEGIN,
-    b"moof",
-    b"mfra",
-    b"sidx",
-    b"ssix",
-    b"emsg",
-    b"prft",
-    b"udta",
-    b"uuid",
-    b"meta",
-    b"pdin",
-    b"PICT",
-    b"junk",
-)
+BOXES = (*BEGIN, b"moof", b"mfra", b"sidx", b"ssix", b"emsg", b"prft", b"udta", b"uuid", b"meta", b"pdin", b"PICT")
+BOXES += (b"junk",)
 NEEDED = (b"ftyp", b"moov", b"mdat", b"moof")
 MANY = 1_000_000  # boxes
 SIDX_BYTES = 1 << 20  # of an index of fragments: a longer one is not read
@@ -64,6 +51,24 @@ def mp4(reader: Reader) -> Extent | None:
     if fragments and fragments[-1] == b"moof":
         return Extent(NAME, at, "it ends before the data of its last fragment")
     return Extent(NAME, at)
+
+
+def is_fragmented(reader: Reader) -> bool:
+    """Whether there is a fragment (moof) among the boxes at the top."""
+    at = 0
+    for _ in range(MANY):
+        box = reader.at(at, 16)
+        if len(box) < 8 or box[4:8] not in BOXES:
+            return False
+        if box[4:8] == b"moof":
+            return True
+        size = struct.unpack_from(">I", box)[0]
+        if size == 1 and len(box) == 16:
+            size = struct.unpack_from(">Q", box, 8)[0]
+        if size < 8:
+            return False
+        at += size
+    return False
 
 
 def _end_by_sidx(box: bytes, end: int) -> int:
