@@ -24,7 +24,7 @@ def save(store: Store, run: str, step: int, tensors: dict[str, Any], facts: dict
     at = f"{step:09d}.{secrets.token_hex(8)}"
     data = {
         "safetensors": pack({name: tensor.contiguous() for name, tensor in tensors.items()}),
-        "metrics.jsonl": "".join(json.dumps(line) + "\n" for line in lines).encode(),
+        "metrics.jsonl": "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode(),
     }
     files = {}
     for what, content in data.items():

@@ -41,7 +41,7 @@ class Data(Choice):
     origin: str = Field(alias="from")
     column: Literal["token"] = "token"
     label: str | None = "label"
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(1.0, gt=0, le=1e6, allow_inf_nan=False)
 
 
 class Split(Choice):
@@ -110,7 +110,7 @@ def make_pack(store: Store, data: list[Data], packing: Packing) -> dict[str, Any
     }
     if not pack["rows"]:
         raise JobError(f"data: no clip is left: {skipped['empty']:,} are empty, {skipped['too_long']:,} too long")
-    store.put(f"{top}/{PACK}", json.dumps(pack, indent=1).encode())
+    store.put(f"{top}/{PACK}", json.dumps(pack, indent=1, allow_nan=False).encode())
     return pack
 
 
@@ -175,7 +175,7 @@ def _piece(
         store.put_file(f"{top}/{name}.safetensors", path)
         record = {"name": f"{name}.safetensors", "dataset": where[0], "part": part["path"], **counts}
         record |= {"bytes": path.stat().st_size, "sha256": digest}
-    store.put(f"{top}/{name}.json", json.dumps(record).encode())
+    store.put(f"{top}/{name}.json", json.dumps(record, allow_nan=False).encode())
     return record
 
 

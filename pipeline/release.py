@@ -9,6 +9,7 @@ from model.vocab import Vocabulary
 from pipeline.checkpoints import latest, lines_in, read_file, tensors_of
 from pipeline.codebooks import codebook_files, load_codebook
 from pipeline.errors import Stopped
+from pipeline.finite import check_record, check_weights
 from pipeline.modelcard import model_card
 from pipeline.modelpage import Sound, model_page
 from pipeline.say import Wish, say, voice_of
@@ -26,6 +27,7 @@ def release(
 ) -> dict[str, Any]:
     """Publish the best checkpoint of a training whose last one is ``record``; return model.json. Idempotent."""
     store = open_store(job.store)
+    check_record(job.address, record)
     best = record["best"]
     chosen = latest(store, run, best["step"] if best else record["step"])
     if chosen is None:
@@ -33,6 +35,7 @@ def release(
     vocabulary = Vocabulary(tuple(pack["labels"]), pack["codes"])
     net = job.model.open(vocabulary.size)
     tensors = tensors_of(store, chosen)
+    check_weights(job.address, chosen["step"], tensors)
     net.load_state_dict({name: tensors[f"net.{name}"] for name in net.state_dict()})
     codebook = next((join(one["address"], one["codebook"]["path"]) for one in parents if one.get("codebook")), None)
     config = {
@@ -80,7 +83,7 @@ def release(
     files["README.md"] = model_card(said, address).encode()
     for path, data in files.items():
         store.put(f"{top}/{path}", data)
-    store.put(f"{top}/{MODEL}", json.dumps(said, indent=1).encode())
+    store.put(f"{top}/{MODEL}", json.dumps(said, indent=1, allow_nan=False).encode())
     return find_model(address)
 
 
@@ -92,7 +95,7 @@ def net_files(net: Any, config: dict[str, Any]) -> dict[str, bytes]:
     script = io.BytesIO()
     torch.jit.save(torch.jit.script(net), script)
     weights = save({name: tensor.contiguous() for name, tensor in net.state_dict().items()})
-    return {WEIGHTS: weights, SCRIPT: script.getvalue(), CONFIG: json.dumps(config, indent=1).encode()}
+    return {WEIGHTS: weights, SCRIPT: script.getvalue(), CONFIG: json.dumps(config, indent=1, allow_nan=False).encode()}
 
 
 def heard(model: Trained) -> tuple[list[Sound], str]:

@@ -14,6 +14,7 @@ from ray.train.torch import TorchTrainer
 
 from pipeline.checkpoints import latest
 from pipeline.errors import Stopped, WavmillError
+from pipeline.finite import Diverged
 from pipeline.learn import Learner, Tell
 from pipeline.pack import make_pack
 from pipeline.release import already, release
@@ -70,23 +71,33 @@ def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
             ),
         )
         try:
-            trainer.fit()
+            result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             failures = getattr(error, "worker_failures", {}).values()
             for cause in (one for failure in failures for one in causes(failure)):
                 if isinstance(cause, WavmillError):
                     raise cause from None
             raise Stopped(f"a worker failed {RETRIES + 1} times; the same command goes on: {error}") from error
+    if result.return_value:
+        raise Diverged(result.return_value)
 
 
-def work(given: dict[str, Any]) -> None:
-    """What each worker runs."""
+def work(given: dict[str, Any]) -> str:
+    """What each worker runs. Returns why the training diverged, "" when it did not.
+
+    Ray Train would start workers again after any exception; all ranks would meet the same numbers again.
+    """
     import torch
 
     torch.set_num_threads(given["threads"])
     context = ray.train.get_context()
     rank, world, lines = context.get_world_rank(), context.get_world_size(), given["lines"]
-    Learner(given["job"], given["pack"], given["run"], rank, world, lambda line: lines.put.remote(line)).learn()
+    learner = Learner(given["job"], given["pack"], given["run"], rank, world, lambda line: lines.put.remote(line))
+    try:
+        learner.learn()
+    except Diverged as error:
+        return str(error)
+    return ""
 
 
 class Lines:

@@ -14,6 +14,7 @@ from model.codebook import Codebook
 from model.vocab import Vocabulary
 from pipeline.codebooks import load_codebook
 from pipeline.errors import JobError
+from pipeline.finite import not_finite_in
 from pipeline.published import VERSION, find_dataset, find_published, numbers
 from pipeline.store import Store, join, open_store, sha256, split
 
@@ -49,7 +50,7 @@ class Trained:
 def open_model(address: str, script: bool = False) -> Trained:
     """The model in a folder. ``script`` takes its TorchScript, not its weights: the same numbers from another file.
 
-    JobError when there is none, or a file is not the one that model.json describes.
+    JobError when there is none, a file is not the one that model.json describes, or its weights are not finite.
     """
     import torch
 
@@ -66,6 +67,8 @@ def open_model(address: str, script: bool = False) -> Trained:
 
         net = SamOut(**config["net"])
         net.load_state_dict(load(_checked(store, said, WEIGHTS)))
+    if name := not_finite_in(dict(net.state_dict())):
+        raise JobError(f"{said['address']} was published with weights that are not finite numbers ({name}); train anew")
     codebook = load_codebook(join(said["address"], "codebook")) if config["codebook"] else None
     vocabulary = Vocabulary.read(config["vocabulary"])
     net = net.eval().to(device)

@@ -29,7 +29,7 @@ class Train(Choice):
     epochs: int = Field(10, ge=1)
     steps: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     warmup_steps: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    clip_norm: float = Field(1.0, gt=0)
+    clip_norm: float = Field(1.0, gt=0, allow_inf_nan=False)
     validate_every: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     patience: int = Field(3, ge=0)
     checkpoint_every: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
