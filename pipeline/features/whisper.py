@@ -10,8 +10,9 @@ from model import segments
 from model.clock import Clock
 from pipeline.errors import JobError, Reject
 from pipeline.features.checkpoint import Checkpoint
+from pipeline.prepared import check_whisper
 from pipeline.rows import ragged
-from pipeline.weights import describe
+from pipeline.weights import check_shapes, describe
 
 RECIPES = {"musetalk-v1": segments.v1, "musetalk-v1.5": segments.v1_5}
 
@@ -47,6 +48,8 @@ class Whisper(Checkpoint):
         if config.get("model_type") != "whisper":
             raise JobError(f"feature.model: {self.model} is a {config.get('model_type')!r}, and no 'whisper'")
         bands, layers = config.get("num_mel_bins", 80), config["encoder_layers"] + 1
+        check_whisper(weights.prepared, bands, self.model)
+        check_shapes(weights, self.model)
         return self.described(weights, layers=layers, dim=config["d_model"], bands=bands)
 
     def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:
