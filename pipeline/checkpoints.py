@@ -99,6 +99,15 @@ def _remove(store: Store, key: str) -> None:
         store.remove(key.replace("/done/", "/out/").removesuffix("json") + what)
 
 
+def read_json(store: Store, key: str) -> dict[str, Any] | None:
+    """An object of the store that holds JSON; None when there is none."""
+    try:
+        found: dict[str, Any] = json.loads(store.read(key))
+        return found
+    except FileNotFoundError:
+        return None
+
+
 def step_of(key: str) -> int:
     return int(key.rsplit("/", 1)[1].split(".")[0])
 

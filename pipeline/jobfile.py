@@ -69,7 +69,7 @@ def absolute(job: Any) -> Any:
     """The job with its folders as absolute paths: workers run elsewhere."""
 
     def full(address: str) -> str:
-        if "://" in address or address == "auto":
+        if "://" in address or address in ("auto", "scratch"):
             return address
         try:
             os.fsencode(made := str(Path(address).expanduser().absolute()))
@@ -83,7 +83,7 @@ def absolute(job: Any) -> Any:
         named = {name: getattr(choice, name) for name in ADDRESSES if isinstance(getattr(choice, name, None), str)}
         return choice.model_copy(update={name: full(address) for name, address in named.items()}) if named else choice
 
-    there = {name: moved(getattr(job, name)) for name in ("source", "token", "data") if hasattr(job, name)}
+    there = {name: moved(getattr(job, name)) for name in ("source", "token", "data", "train") if hasattr(job, name)}
     feature: Any = getattr(job, "feature", None)
     if is_folder(getattr(feature, "model", "")):
         there["feature"] = feature.model_copy(update={"model": full(feature.model)})

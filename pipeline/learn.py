@@ -12,6 +12,7 @@ from model.vocab import Vocabulary
 from pipeline.checkpoints import latest, lines_of, recorded, save, step_of, tensors_of
 from pipeline.finite import Diverged, Watch, check_record, check_weights, diverged, not_finite_field, not_finite_in
 from pipeline.packed import Pack, open_pack
+from pipeline.starting import put_start
 from pipeline.store import Store, open_store
 from pipeline.trainjob import Train, TrainJob
 from pipeline.validate import Validation
@@ -62,6 +63,7 @@ class Learner:
         plan, epoch = job.train, self.sampler.steps_per_epoch
         among = job.pack.layout, plan.batch, plan.seed, rank, world
         self.validation = Validation(self.pack, valid_rows, self.vocabulary, *among)
+        self.split = {"by": job.pack.split.by, "train": len(self.train_rows), "valid": len(valid_rows)}
         self.steps = length_of(plan, epoch)
         self.validate_every = min(epoch, AUTO_VALIDATE_STEPS) if plan.validate_every == "auto" else plan.validate_every
         every = plan.checkpoint_every
@@ -69,7 +71,9 @@ class Learner:
         self.warm_up = math.ceil(WARM_UP * self.steps) if plan.warmup_steps == "auto" else plan.warmup_steps
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(plan.seed)
-        self.net = job.model.open(self.vocabulary.size).to(self.device)
+        self.net = job.model.open(self.vocabulary.size)
+        put_start(job, self.net)
+        self.net.to(self.device)
         self.loss: Any = Loss(self.net)
         if world > 1:
             # Without find_unused_parameters DDP sorts its buckets anew after the first step, and with it the order of
@@ -86,6 +90,8 @@ class Learner:
         saved. It is looked for where a line of metrics is due, so no step waits for the device because of it.
         """
         self._resume()
+        if self.rank == 0:
+            self.tell({"kind": "split", "step": self.progress.step, "steps": self.steps, **self.split})
         started = time.monotonic() - self.progress.seconds
         window = _Window()
         while not self.progress.stopped:
@@ -227,6 +233,7 @@ class Learner:
             return
         tensors = {name: value.cpu() for name, value in tensors.items()}
         facts = {**self.progress.facts(), "world": self.world, "steps_per_epoch": self.sampler.steps_per_epoch}
+        facts["split"] = self.split
         save(self.store, self.run, self.progress.step, tensors, facts, self.progress.lines)
 
     def _resume(self) -> None:

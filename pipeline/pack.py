@@ -47,11 +47,13 @@ class Data(Choice):
 class Split(Choice):
     """Which clips only validate: a share of the values of the column ``by``, or the values that ``hold`` names.
 
-    The hash of a value decides, never the order: all clips of a value are on one side, and stay there for ever.
+    The hash of a value decides, never the order: all clips of a value are on one side, and stay there for ever. The
+    default is the object that a clip was cut from: by ``clip``, parts of one recording are on both sides, and the
+    validation is better than the model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
-    by: str = "clip"
+    by: str = "source"
     valid: float = Field(0.02, ge=0, lt=1)
     hold: tuple[str, ...] = ()
 

@@ -16,14 +16,19 @@ from pipeline.say import Wish, say, voice_of
 from pipeline.speak import Voice
 from pipeline.store import Store, join, open_store, sha256
 from pipeline.trained import CONFIG, MODEL, SCRIPT, WEIGHTS, Trained, find_model
-from pipeline.trainjob import TrainJob, decisive
+from pipeline.trainjob import Previous, TrainJob, decisive
 from pipeline.versions import claim, claimed
 
 HEARD_LABELS, HEARD_S = 12, 6.0  # in the report: so many labels, clips no longer than that
 
 
 def release(
-    job: TrainJob, parents: list[dict[str, Any]], pack: dict[str, Any], run: str, record: dict[str, Any]
+    job: TrainJob,
+    parents: list[dict[str, Any]],
+    pack: dict[str, Any],
+    run: str,
+    record: dict[str, Any],
+    previous: Previous | None = None,
 ) -> dict[str, Any]:
     """Publish the best checkpoint of a training whose last one is ``record``; return model.json. Idempotent."""
     store = open_store(job.store)
@@ -60,16 +65,19 @@ def release(
         "version": version,
         "fingerprint": run,
         "created_at": record["at"],
-        "does": decisive(job, parents),
+        "does": decisive(job, parents, previous),
         "parents": [
             {"address": parent["address"], "fingerprint": parent["fingerprint"], "weight": one.weight}
             for one, parent in zip(job.data, parents, strict=True)
         ],
-        "pack": {name: pack[name] for name in ("fingerprint", "rows", "tokens", "skipped", "by", "rate_hz")},
+        "pack": {
+            name: pack[name] for name in ("fingerprint", "rows", "tokens", "skipped", "by", "rate_hz", "codebook")
+        },
+        "split": record.get("split"),
         "model": {**job.model.recipe(), "parameters": sum(value.numel() for value in net.parameters())},
         "vocabulary": {"labels": list(vocabulary.labels), "codes": vocabulary.codes},
         "layout": job.pack.layout,
-        "train": job.train.model_dump(mode="json"),
+        "train": job.train.described(),
         "workers": record["world"],
         "steps": record["step"],
         "epochs": record["step"] / record["steps_per_epoch"],
@@ -109,13 +117,13 @@ def heard(model: Trained) -> tuple[list[Sound], str]:
     return [
         Sound(
             wish.label or f"clip {i + 1}",
-            f"{len(codes)} tokens",
+            f"{len(codes)} tokens" + (f", cut at {HEARD_S:g} s" if cut else ""),
             speak(codes),
             speak.rate_hz,
             codes,
             speak.frames(codes),
         )
-        for i, (wish, codes) in enumerate(zip(wishes, clips, strict=True))
+        for i, (wish, (codes, cut)) in enumerate(zip(wishes, clips, strict=True))
     ], ""
 
 

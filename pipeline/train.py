@@ -12,6 +12,7 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from pipeline.beginning import begin, carry_over
 from pipeline.checkpoints import latest
 from pipeline.errors import Stopped, WavmillError
 from pipeline.finite import Diverged
@@ -19,8 +20,9 @@ from pipeline.learn import Learner, Tell
 from pipeline.pack import make_pack
 from pipeline.release import already, release
 from pipeline.run import causes
+from pipeline.starting import check_start
 from pipeline.store import open_store
-from pipeline.trainjob import TrainJob, fingerprint, parents_of
+from pipeline.trainjob import TrainJob
 
 RETRIES = 3  # a worker that died is started again with all others, from the last checkpoint
 ASK_S = 0.5  # how often the workers' lines are fetched
@@ -28,11 +30,14 @@ ASK_S = 0.5  # how often the workers' lines are fetched
 
 def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: None) -> dict[str, Any]:
     """Train and publish; return model.json. ``connect`` is called when Ray is needed, ``watch`` gets each line told."""
-    store, parents = open_store(job.store), parents_of(job)
-    run = fingerprint(job, parents)
+    store = open_store(job.store)
+    job, parents, run, previous, _ = begin(job, write=True)
     if (said := already(store, job.name, run)) is not None:
         return said
     pack = make_pack(store, list(job.data), job.pack)
+    check_start(job, pack["codes"], pack["codebook"], tuple(pack["labels"]))
+    if previous is not None:
+        carry_over(store, job, run, previous)
     record = latest(store, run)
     if record is None or not record["stopped"]:
         if job.scale.workers == 0:
@@ -43,7 +48,7 @@ def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: 
         record = latest(store, run)
     if record is None or not record["stopped"]:
         raise Stopped(f"{job.address}: the training ended without its last checkpoint; run the same command again")
-    return release(job, parents, pack, run, record)
+    return release(job, parents, pack, run, record, previous)
 
 
 def alone(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
