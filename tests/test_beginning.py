@@ -108,8 +108,9 @@ def test_killed_while_it_takes_over_the_checkpoints_it_ends_with_the_same_weight
     made, save = [], beginning.save
     for killed in (False, True):
         store = tmp_path / str(killed)
-        trained(training(data, store, "train.epochs=2", "train.lr=0.5"))  # the best is not the last
-        job = training(data, store, "train.epochs=3", "train.lr=0.5")
+        first = trained(training(data, store, "train.epochs=9", "train.lr=0.5", "train.patience=2"))
+        assert first["best"]["step"] < first["steps"]
+        job = training(data, store, "train.epochs=10", "train.lr=0.5", "train.patience=2")
         if killed:
             calls = []
 
