@@ -109,6 +109,7 @@ train:
   lr: 1e-3
   epochs: 20
   patience: 3               # stop after so many validations without a better loss
+  from: auto                # goes on from a shorter training of this job; scratch; or a model: out/my-samout/v1
   seed: 0
 store: out                  # the model is <store>/<name>/v1
 scale:

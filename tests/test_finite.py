@@ -167,6 +167,19 @@ def test_all_workers_stop_when_one_meets_a_number_that_is_not_finite(data, tmp_p
     assert "step 7" in said[0] and "the last good checkpoint is that of step 5" in said[0]
 
 
+def test_the_command_on_workers_of_ray_stops_with_one_line_and_is_not_tried_again(data, tmp_path):
+    """A rate at which this training diverges, on its own, after its first checkpoint."""
+    file = tmp_path / "train.yaml"
+    text = JOB.format(data=data, store=tmp_path / "store", layout="prompt")
+    file.write_text(text.replace("workers: 0", "workers: 2").replace("seed: 3", "seed: 3, lr: 3"))
+    command = [str(Path(sys.executable).parent / "wavmill"), "train", str(file)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 2, ended.stderr
+    said = " ".join(ended.stderr.split())
+    assert "the last good checkpoint is that of step 5" in said and "Traceback" not in said
+    assert "FailurePolicy" not in said and not (tmp_path / "store" / "tiny" / "v1").exists()
+
+
 # ---- what earlier versions left -----------------------------------------------------------------------------------
 
 
