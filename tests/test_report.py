@@ -294,7 +294,10 @@ def sounds(tone, many=2, seconds=0.5):
 def test_a_model_s_page_has_its_headline_numbers_and_needs_nothing_but_itself(tone):
     page = model_page(MODEL, ADDRESS, METRICS, sounds(tone))
     text = said(page)
-    assert all(one in text for one in ("1.250", "61.0%", "87.5%the largest label's share: 50.0%", "5,000", "2.0%", "s3://b/words/v1"))
+    assert all(
+        one in text
+        for one in ("1.250", "61.0%", "87.5%the largest label's share: 50.0%", "5,000", "2.0%", "s3://b/words/v1")
+    )
     assert not fetches(page) and not Parsed(page).named("script")
     assert (len(Parsed(page).named("audio")), len(Parsed(page).named("svg"))) == (2, 4 + 2)
     assert f"{NASTY} 0" in Parsed(page).text and f"wavmill generate {ADDRESS}" in Parsed(page).text
