@@ -36,7 +36,7 @@ def demo(
     out.print(
         f"[bold]generate[/]  wavmill generate {escape(to)}/samout-words --label yes --label stop -o {escape(to)}/said"
     )
-    modelverbs.generate(f"{to}/samout-words", label=["yes", "stop"], to=Path(to) / "said")
+    modelverbs.generate(f"{to}/samout-words", label=["yes", "stop"], to=Path(to) / "said", replace=True)
     out.print(f"look and listen:  {escape(to)}/words/v1/report.html, {escape(to)}/samout-words/v1/report.html")
     out.print("Now on your own sound:  wavmill new tokens > my.yaml")
 

@@ -1,5 +1,6 @@
 """The verbs of models: train and generate."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ from typer import Argument, Option
 
 from cluster import words
 from cluster.app import JobFile, On, Set, Verbose, connecting, out
+from cluster.clipfiles import check_free, stems_of
 from cluster.terminal import escape
 from pipeline.errors import JobError
 
@@ -15,13 +17,14 @@ def train(job: JobFile, set: Set = [], on: On = None, verbose: Verbose = False) 
     """Train the model that a job names, on its workers. The same command again resumes, in the middle of an epoch."""
     from cluster.load import load_training
     from cluster.trainwatch import TrainWatch
+    from pipeline.beginning import begin
     from pipeline.metrics import TensorBoard
     from pipeline.release import already
     from pipeline.store import open_store
-    from pipeline.trainjob import fingerprint, parents_of
 
-    checked = load_training(job, set)
-    run = fingerprint(checked, parents_of(checked))
+    checked, _, run, _, notes = begin(load_training(job, set), write=True)
+    for note in notes:
+        out.print(escape(note))
     said = already(open_store(checked.store), checked.name, run)
     if said is not None:
         out.print("done already")
@@ -51,6 +54,7 @@ def generate(
     max_s: Annotated[float, Option(min=0.1, help="no clip is longer")] = 10.0,
     seed: Annotated[int, Option(min=0, help="another seed, other clips")] = 0,
     script: Annotated[bool, Option("--script", help="run model.pt, the TorchScript, and not the weights")] = False,
+    replace: Annotated[bool, Option("--replace", help="write over clips that are in the folder already")] = False,
 ) -> None:
     """Make clips: of labels, going on from sounds, or of nothing; WAVs where the codebook can speak, else tokens."""
     import json
@@ -60,6 +64,8 @@ def generate(
     from pipeline.speak import Voice, wav_bytes
     from pipeline.trained import open_model
 
+    if not math.isfinite(max_s):
+        raise JobError(f"--max-s is {max_s}; it should be a number of seconds")
     opened = open_model(model, script)
     named = [(one, Wish(one)) for one in label]
     named += [(path.stem, Wish(label[0] if len(label) == 1 else "", codes_of(opened, path))) for path in after]
@@ -78,16 +84,21 @@ def generate(
     except ValueError as error:
         raise JobError(str(error)) from error
     asked = [(f"{name}-{i + 1:0{len(str(count))}d}", wish) for name, wish in named for i in range(count)]
+    stems = stems_of([name for name, _ in asked])
+    if not replace:
+        check_free(to, stems)
     clips = say(opened, [wish for _, wish in asked], sampling)
     speak = voice_of(opened)
     to.mkdir(parents=True, exist_ok=True)
-    for (name, wish), codes in zip(asked, clips, strict=True):
-        stem = words.file_name(name)
-        (to / f"{stem}.json").write_text(json.dumps({"label": wish.label, "tokens": codes.tolist()}))
+    for stem, (_, wish), (codes, cut) in zip(stems, asked, clips, strict=True):
+        (to / f"{stem}.json").write_text(json.dumps({"label": wish.label, "tokens": codes.tolist(), "cut": cut}))
+        (to / f"{stem}.wav").unlink(missing_ok=True)  # the sound of other tokens
         if isinstance(speak, Voice):
             (to / f"{stem}.wav").write_bytes(wav_bytes(speak(codes), speak.rate_hz))
     made = "WAVs and tokens" if isinstance(speak, Voice) else f"tokens only: {speak}"
-    lengths = ", ".join(f"{len(codes) / opened.frames_hz:.2f} s" for codes in clips[:8])
+    lengths = ", ".join(f"{len(codes) / opened.frames_hz:.2f} s" for codes, _ in clips[:8])
     out.print(
         f"{len(clips)} clips in {escape(str(to))}/ ({escape(made)}): {lengths}{', ...' if len(clips) > 8 else ''}"
     )
+    if number := sum(cut for _, cut in clips):
+        out.print(f"{number} of {len(clips)} clips had not ended at --max-s {max_s:g}, and were cut there")

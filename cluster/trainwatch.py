@@ -9,6 +9,7 @@ from rich.progress import TaskID
 
 from cluster.progress import bar
 from pipeline.card import hours
+from pipeline.modelcard import split_line
 
 
 class TrainWatch:
@@ -30,7 +31,9 @@ class TrainWatch:
 
     def __call__(self, line: dict[str, Any]) -> None:
         self.hand_on(line)
-        if line["kind"] == "valid":
+        if line["kind"] == "split":
+            self.console.print(split_line(line))
+        elif line["kind"] == "valid":
             self.console.print(self.validated(line))
         elif self.task is not None:
             steps, total = line["step"], line["steps"]
@@ -48,7 +51,7 @@ class TrainWatch:
     def validated(line: dict[str, Any]) -> str:
         label = ""
         if line["label_accuracy"] is not None:
-            label = f", labels {line['label_accuracy']:.1%} (chance {line['label_chance']:.1%})"
+            label = f", labels {line['label_accuracy']:.1%} (the largest label's share: {line['label_chance']:.1%})"
         return (
             f"step {line['step']:,} / {line['steps']:,}: validation loss {line['loss']:.3f}, "
             f"tokens {line['token_accuracy']:.1%}{label}"

@@ -164,6 +164,12 @@ def print_training(console: Console, seen: Any, job: str, sets: list[str]) -> No
     for dataset in seen.datasets:
         rows = f"{dataset['counts']['done']:,} clips, {hours(dataset['seconds'])}"
         console.print(f"data      {escape(dataset['address'])}: {rows}")
+    for note in seen.notes:
+        console.print(f"note      {escape(note)}")
+    about = "" if seen.split.exact else "about "
+    console.print(
+        f"split     by {escape(seen.split.by)}: {about}{seen.split.train:,} clips train, {seen.split.valid:,} validate"
+    )
     console.print(f"model     {seen.parameters:,} parameters; {seen.codes:,} codes")
     console.print(f"steps     about {seen.steps:,}, {seen.steps_per_epoch:,} an epoch; {seen.batch} clips each")
     console.print(f"gives     {escape(seen.address)}/v{seen.version}")

@@ -95,19 +95,6 @@ WHISPER = Rules(
 RULES = {"hubert": HUBERT, "wav2vec2": WAV2VEC2, "whisper": WHISPER}
 
 
-PREPARED = {"sampling_rate": 16_000, "feature_size": 1}  # what the nets hear, of preprocessor_config.json
-WHISPER_PREPARED = {"sampling_rate": 16_000, "hop_length": 160, "n_fft": 400, "chunk_length": 30, "dither": 0.0}
-
-
-def check_prepared(prepared: dict[str, Any], bands: int = 0) -> None:
-    """ValueError with everything in a preprocessor_config.json that is not what the nets hear. ``bands``: Whisper's."""
-    taken = {**WHISPER_PREPARED, "feature_size": bands} if bands else PREPARED
-    wrong = [f"{name} is {prepared[name]!r}; {value!r} can be extracted" for name, value in taken.items()
-             if prepared.get(name, value) != value]  # fmt: skip
-    if wrong:
-        raise ValueError("; ".join(wrong))
-
-
 def sizes_of(config: dict[str, Any], *kinds: str) -> dict[str, int]:
     """A config.json -> the sizes of its net. ValueError with everything in it that the net built here does not honour.
 

@@ -12,6 +12,7 @@ from model.lm import collate
 from model.vocab import PAD
 
 PENALTY_WINDOW = 64  # of the last tokens, OpenASH's
+MOST = 1e6  # of a temperature or a penalty; 1 / MOST is the least: logits divided by it stay finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +34,20 @@ class Sampling:
         wrong = [
             f"{name} is {value}; it should be {right}"
             for name, value, good, right in (
-                ("temperature", self.temperature, self.temperature >= 0, "0 or more"),
+                (
+                    "temperature",
+                    self.temperature,
+                    self.temperature == 0 or 1 / MOST <= self.temperature <= MOST,
+                    f"0, or from {1 / MOST:g} to {MOST:g}",
+                ),
                 ("top_k", self.top_k, self.top_k >= 0, "0 or more"),
                 ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0, at most 1"),
-                ("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "above 0"),
+                (
+                    "repetition_penalty",
+                    self.repetition_penalty,
+                    1 / MOST <= self.repetition_penalty <= MOST,
+                    f"from {1 / MOST:g} to {MOST:g}",
+                ),
                 ("max_tokens", self.max_tokens, self.max_tokens >= 1, "1 or more"),
             )
             if not good
@@ -117,5 +128,5 @@ def draw(logits: Tensor, recent: Tensor, sampling: Sampling, luck: Tensor) -> Te
     shares = shares.masked_fill(before >= sampling.top_p * shares.sum(-1, keepdim=True), 0)
     sums = shares.cumsum(-1)
     place = torch.searchsorted(sums, (luck[:, None] * sums[:, -1:]).contiguous(), right=True)
-    last = (shares > 0).sum(-1, keepdim=True) - 1  # rounding must not lead beyond the last that is left in
+    last = ((shares > 0).sum(-1, keepdim=True) - 1).clamp(min=0)  # rounding must not lead beyond what is left in
     return order.gather(1, torch.minimum(place, last))[:, 0]

@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
+
+from model.encoder_weights import PREFIXES, unused
 
 Linear = tuple[Tensor, Tensor | None]  # weight, bias
 Norm = tuple[Tensor, Tensor, float]  # weight, bias, eps
@@ -34,13 +37,34 @@ class Net:
 
 
 def loaded(kind: Any, folder: Path) -> tuple[Any, list[str]]:
-    """A class of transformers with a folder's weights, and the names of those that it lacks: they would be made up."""
+    """A class of transformers with a folder's weights, and the names of those that it lacks: they would be made up.
+
+    ValueError, in one line, when a file cannot be read, or holds weights of another shape or that the net does not use.
+    """
     import transformers
+    from safetensors import SafetensorError
 
     transformers.utils.logging.disable_progress_bar()  # a worker's progress is not that of a run
-    net, told = kind.from_pretrained(
-        folder, local_files_only=True, weights_only=True, dtype=torch.float32, output_loading_info=True
-    )
+    how = {"local_files_only": True, "weights_only": True, "dtype": torch.float32, "output_loading_info": True}
+    try:
+        net, told = kind.from_pretrained(folder, ignore_mismatched_sizes=True, **how)
+    except (OSError, RuntimeError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
+        if (isinstance(error, OSError) and error.errno) or "allocate" in str(error):
+            raise  # a fault of this machine
+        raise ValueError(f"{folder} cannot be loaded: {(str(error).strip() or repr(error)).splitlines()[0]}") from error
+    if wrong := sorted(told["mismatched_keys"]):
+        name, found, needed = wrong[0]
+        raise ValueError(
+            f"{folder}: {len(wrong):,} weights have another shape than config.json gives them: "
+            f"{name} is {tuple(found)}, and should be {tuple(needed)}"
+        )
+    model_type = net.config.model_type
+    names = (name.removeprefix(PREFIXES[model_type]) for name in told["unexpected_keys"])
+    if extra := unused(sorted(names), model_type):
+        raise ValueError(
+            f"{folder} holds {len(extra):,} weights that a {model_type!r} does not use, {extra[0]} first: "
+            "its model_type may be wrong"
+        )
     return net.eval(), sorted(told["missing_keys"])
 
 

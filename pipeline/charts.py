@@ -95,8 +95,10 @@ def ranks(label: str, shares: np.ndarray, x: str, y: str, even: str) -> Html:
     return drawn(label, draw)
 
 
-def curves(label: str, lines: Mapping[str, tuple[Sequence[Any], Sequence[Any]]], x: str, y: str) -> Html:
-    """Named lines of (x, y); None and NaN are left out, the last of several is drawn on top, "chance" dashed."""
+def curves(
+    label: str, lines: Mapping[str, tuple[Sequence[Any], Sequence[Any]]], x: str, y: str, reference: str = ""
+) -> Html:
+    """Named lines of (x, y); None and NaN are left out, the last of several is drawn on top, ``reference`` dashed."""
 
     def draw(figure: Any) -> None:
         axes = _axes(figure, x, y)
@@ -105,7 +107,7 @@ def curves(label: str, lines: Mapping[str, tuple[Sequence[Any], Sequence[Any]]],
             good = np.isfinite(at) & np.isfinite(value)
             dashed = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1.0}
             solid = {"color": (ACCENT, SECOND)[number % 2], "marker": "o" if good.sum() < 40 else "", "markersize": 2.5}
-            axes.plot(at[good], value[good], label=name, **(dashed if name == "chance" else solid))
+            axes.plot(at[good], value[good], label=name, **(dashed if name == reference else solid))
         if len(lines) > 1:
             axes.legend(loc="best")
 

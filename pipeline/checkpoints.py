@@ -24,7 +24,7 @@ def save(store: Store, run: str, step: int, tensors: dict[str, Any], facts: dict
     at = f"{step:09d}.{secrets.token_hex(8)}"
     data = {
         "safetensors": pack({name: tensor.contiguous() for name, tensor in tensors.items()}),
-        "metrics.jsonl": "".join(json.dumps(line) + "\n" for line in lines).encode(),
+        "metrics.jsonl": "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode(),
     }
     files = {}
     for what, content in data.items():
@@ -97,6 +97,15 @@ def _remove(store: Store, key: str) -> None:
     store.remove(key)
     for what in ("safetensors", "metrics.jsonl"):
         store.remove(key.replace("/done/", "/out/").removesuffix("json") + what)
+
+
+def read_json(store: Store, key: str) -> dict[str, Any] | None:
+    """An object of the store that holds JSON; None when there is none."""
+    try:
+        found: dict[str, Any] = json.loads(store.read(key))
+        return found
+    except FileNotFoundError:
+        return None
 
 
 def step_of(key: str) -> int:

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import numpy as np
+
 from model.codebook import Codebook
 from pipeline.errors import JobError
 from pipeline.store import open_store
@@ -46,9 +48,11 @@ def codebook_files(address: str, sha256: str = "auto") -> dict[str, bytes]:
 
 
 def save_codebook(address: str, codebook: Codebook) -> dict[str, Any]:
-    """Write the two files, the description last: what is described is there."""
+    """Write the two files, the description last: what is described is there. JobError when it is not finite."""
+    if not np.isfinite(codebook.centroids).all():
+        raise JobError(f"{address}: the codes would not be finite numbers: a feature that they were fitted on is not")
     store, tensor = open_store(address), codebook.tensor_bytes()
     described = codebook.described(tensor)
     store.put(TENSOR, tensor)
-    store.put(DESCRIBED, json.dumps(described, indent=1).encode())
+    store.put(DESCRIBED, json.dumps(described, indent=1, allow_nan=False).encode())
     return described

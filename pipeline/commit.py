@@ -130,15 +130,19 @@ def record_key(job_fingerprint: str, shard: str, attempt: str) -> str:
 
 
 def sealed(record: dict[str, Any]) -> bytes:
-    """A record with its own hash."""
-    plain = json.dumps(record, sort_keys=True)
-    return json.dumps({**record, "sha256": sha256(plain.encode())}, sort_keys=True).encode()
+    """A record with its own hash. ValueError when a number in it is not finite: JSON has no word for it."""
+    return _with_hash(record, allow_nan=False)
+
+
+def _with_hash(record: dict[str, Any], allow_nan: bool) -> bytes:
+    plain = json.dumps(record, sort_keys=True, allow_nan=allow_nan)
+    return json.dumps({**record, "sha256": sha256(plain.encode())}, sort_keys=True, allow_nan=allow_nan).encode()
 
 
 def unsealed(data: bytes) -> dict[str, Any]:
-    """The record; ValueError when it does not have the hash it names."""
+    """The record; ValueError when it does not have the hash it names. Numbers in it may be what ``sealed`` refuses."""
     record = json.loads(data)
-    if sealed({name: value for name, value in record.items() if name != "sha256"}) != data:
+    if _with_hash({name: value for name, value in record.items() if name != "sha256"}, allow_nan=True) != data:
         raise ValueError("a record without the hash it names")
     return record
 

@@ -4,13 +4,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.vocab import Vocabulary
+from pipeline.beginning import begin
 from pipeline.checkpoints import recorded, step_of
 from pipeline.learn import length_of
 from pipeline.pack import checked_data
 from pipeline.published import numbers
+from pipeline.sides import Sides, sides
+from pipeline.starting import check_start
 from pipeline.store import open_store
 from pipeline.trained import MODEL
-from pipeline.trainjob import TrainJob, fingerprint
+from pipeline.trainjob import TrainJob
 
 
 @dataclass(frozen=True)
@@ -25,19 +28,23 @@ class Foretold:
     version: int
     fingerprint: str
     saved: int  # the step of the last checkpoint, 0 = none
+    notes: tuple[str, ...]  # what it goes on from, for people
+    split: Sides
 
 
 def foretell(job: TrainJob) -> Foretold:
     """Look at the datasets and the store of a training job. JobError, with all that is wrong, when they do not fit."""
     import torch
 
+    checked_data(list(job.data), job.pack)
+    job, _, run, previous, notes = begin(job)
     datasets, store = checked_data(list(job.data), job.pack), open_store(job.store)
     codes = int(datasets[0]["columns"]["token"]["codes"])
     with torch.device("meta"):
         net = job.model.open(Vocabulary((), codes).size)
     rows = sum(round(one.weight * dataset["counts"]["done"]) for one, dataset in zip(job.data, datasets, strict=True))
     epoch = max(1, -(-round(rows * (1 - job.pack.split.valid)) // job.train.batch))
-    run = fingerprint(job, datasets)
+    check_start(job, codes, datasets[0]["columns"]["token"]["codebook"])
     saved = recorded(store, run)
     return Foretold(
         datasets=datasets,
@@ -49,5 +56,7 @@ def foretell(job: TrainJob) -> Foretold:
         address=job.address,
         version=max([*numbers(job.address), *numbers(job.address, MODEL)], default=0) + 1,
         fingerprint=run,
-        saved=step_of(saved[0]) if saved else 0,
+        saved=step_of(saved[0]) if saved else previous["step"] if previous else 0,
+        notes=notes,
+        split=sides(job, datasets),
     )

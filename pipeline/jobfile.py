@@ -76,7 +76,7 @@ def absolute(job: Any) -> Any:
     relative: list[str] = []
 
     def full(address: str) -> str:
-        if "://" in address or address == "auto":
+        if "://" in address or address in ("auto", "scratch"):
             return address
         if not address.startswith(("/", "~")):
             relative.append(address)
@@ -92,7 +92,7 @@ def absolute(job: Any) -> Any:
         named = {name: getattr(choice, name) for name in ADDRESSES if isinstance(getattr(choice, name, None), str)}
         return choice.model_copy(update={name: full(address) for name, address in named.items()}) if named else choice
 
-    there = {name: moved(getattr(job, name)) for name in ("source", "token", "data") if hasattr(job, name)}
+    there = {name: moved(getattr(job, name)) for name in ("source", "token", "data", "train") if hasattr(job, name)}
     feature: Any = getattr(job, "feature", None)
     if is_folder(getattr(feature, "model", "")):
         there["feature"] = feature.model_copy(update={"model": full(feature.model)})

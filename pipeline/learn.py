@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from model.vocab import Vocabulary
-from pipeline.checkpoints import latest, lines_of, save, tensors_of
+from pipeline.checkpoints import latest, lines_of, recorded, save, step_of, tensors_of
+from pipeline.finite import Diverged, Watch, check_record, check_weights, diverged, not_finite_field, not_finite_in
 from pipeline.packed import Pack, open_pack
+from pipeline.starting import put_start
 from pipeline.store import Store, open_store
 from pipeline.trainjob import Train, TrainJob
 from pipeline.validate import Validation
@@ -61,6 +63,7 @@ class Learner:
         plan, epoch = job.train, self.sampler.steps_per_epoch
         among = job.pack.layout, plan.batch, plan.seed, rank, world
         self.validation = Validation(self.pack, valid_rows, self.vocabulary, *among)
+        self.split = {"by": job.pack.split.by, "train": len(self.train_rows), "valid": len(valid_rows)}
         self.steps = length_of(plan, epoch)
         self.validate_every = min(epoch, AUTO_VALIDATE_STEPS) if plan.validate_every == "auto" else plan.validate_every
         every = plan.checkpoint_every
@@ -68,18 +71,27 @@ class Learner:
         self.warm_up = math.ceil(WARM_UP * self.steps) if plan.warmup_steps == "auto" else plan.warmup_steps
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(plan.seed)
-        self.net = job.model.open(self.vocabulary.size).to(self.device)
+        self.net = job.model.open(self.vocabulary.size)
+        put_start(job, self.net)
+        self.net.to(self.device)
         self.loss: Any = Loss(self.net)
         if world > 1:
             # Without find_unused_parameters DDP sorts its buckets anew after the first step, and with it the order of
             # its sums: a run that is resumed would end with other weights than one that is not.
             self.loss = torch.nn.parallel.DistributedDataParallel(self.loss, find_unused_parameters=True)
         self.adam = torch.optim.Adam(self.net.parameters(), plan.lr, fused=True)
+        self.watch = Watch(self.device)
         self.progress = Progress()
 
     def learn(self) -> None:
-        """Train from the last checkpoint to the end; rank 0 saves and tells. Returns when a final one is saved."""
+        """Train from the last checkpoint to the end; rank 0 saves and tells. Returns when a final one is saved.
+
+        Diverged, on all ranks at the same step, when a loss, a gradient or a weight is not finite: nothing of it is
+        saved. It is looked for where a line of metrics is due, so no step waits for the device because of it.
+        """
         self._resume()
+        if self.rank == 0:
+            self.tell({"kind": "split", "step": self.progress.step, "steps": self.steps, **self.split})
         started = time.monotonic() - self.progress.seconds
         window = _Window()
         while not self.progress.stopped:
@@ -90,13 +102,14 @@ class Learner:
             if not (last or validates or saves or step % self.job.train.log_every == 0):
                 continue
             self.progress.seconds = time.monotonic() - started
+            self._stop_if_not_finite()
             self._log(window)
             if (validates or last) and len(self.validation.rows):
                 self._validate()
             early = 0 < self.job.train.patience <= self.progress.worse
             self.progress.stopped = "early" if early else "steps" if last else ""
             if validates or saves or self.progress.stopped:
-                self._save()
+                self._save(self._state())
             window = _Window()
 
     # ---- one step -------------------------------------------------------------------------------------------------
@@ -121,6 +134,7 @@ class Learner:
         (loss * (self.world / self._targets(rows))).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), plan.clip_norm)
         self.adam.step()
+        self.watch.see(step + 1, loss.detach(), norm.detach())
         window.add(loss.detach(), right, norm, batch)
 
     def _targets(self, rows: np.ndarray) -> int:
@@ -145,27 +159,30 @@ class Learner:
     def _log(self, window: "_Window") -> None:
         loss, right, targets, places = self._summed([window.loss, window.right, window.targets, window.places])
         step = self.progress.step
-        self._tell(
-            {
-                "kind": "train",
-                "step": step,
-                "epoch": step / self.sampler.steps_per_epoch,
-                "loss": loss / targets,
-                "perplexity": math.exp(min(loss / targets, 50)),
-                "token_accuracy": right / targets,
-                "grad_norm": float(window.norm) / window.steps,
-                "lr": self.job.train.lr * self._rate(step - 1),
-                "padding": 1 - targets / places,
-                "tokens_per_s": targets / window.spent_s(),
-                "seconds": self.progress.seconds,
-            }
-        )
+        line = {
+            "kind": "train",
+            "step": step,
+            "epoch": step / self.sampler.steps_per_epoch,
+            "loss": loss / targets,
+            "perplexity": math.exp(min(loss / targets, 50)),
+            "token_accuracy": right / targets,
+            "grad_norm": float(window.norm) / window.steps,
+            "lr": self.job.train.lr * self._rate(step - 1),
+            "padding": 1 - targets / places,
+            "tokens_per_s": targets / window.spent_s(),
+            "seconds": self.progress.seconds,
+        }
+        if name := not_finite_field(line):  # each step was finite, and yet their sum may not be
+            raise self._diverged(f"the {name} up to step {step:,}")
+        self._tell(line)
 
     def _validate(self) -> None:
         """A better loss on the validation rows than all before is the best."""
         with self._precision():
             sums = self.validation.sums(self.net)
         said = {"kind": "valid", "step": self.progress.step, **self.validation.line(self._summed(sums))}
+        if not_finite_field(said):
+            raise self._diverged(f"the validation loss at step {self.progress.step:,}")
         best = self.progress.best
         if best is None or said["loss"] < best["loss"]:
             self.progress.best, self.progress.worse = said, 0
@@ -189,17 +206,41 @@ class Learner:
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------
 
-    def _save(self) -> None:
+    def _state(self) -> dict[str, Any]:
+        """The weights and Adam's moments, on the device. Diverged on all ranks when one of them is not finite."""
+        tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        for (name, _), state in zip(self.net.named_parameters(), self.adam.state_dict()["state"].values(), strict=True):
+            tensors |= {f"adam.{what}.{name}": value for what, value in state.items()}
+        [bad] = self._summed([float(bool(not_finite_in(tensors)))])
+        if bad:
+            raise self._diverged(f"a weight after step {self.progress.step:,}")
+        return tensors
+
+    def _stop_if_not_finite(self) -> None:
+        """Diverged on all ranks when the loss or the gradient of a step since the last look was not finite."""
+        first = self.watch.first(self.world)
+        if first is not None:
+            raise self._diverged(f"the loss or the gradient of step {first:,}")
+
+    def _diverged(self, what: str) -> Diverged:
+        """Checkpoints are saved only of what is finite, so the last one there is good."""
+        saved = recorded(self.store, self.run)
+        plan = self.job.train
+        return diverged(self.job.address, what, step_of(saved[0]) if saved else 0, plan.lr, plan.clip_norm)
+
+    def _save(self, tensors: dict[str, Any]) -> None:
         if self.rank:
             return
-        tensors = {f"net.{name}": value.cpu() for name, value in self.net.state_dict().items()}
-        for (name, _), state in zip(self.net.named_parameters(), self.adam.state_dict()["state"].values(), strict=True):
-            tensors |= {f"adam.{what}.{name}": value.cpu() for what, value in state.items()}
+        tensors = {name: value.cpu() for name, value in tensors.items()}
         facts = {**self.progress.facts(), "world": self.world, "steps_per_epoch": self.sampler.steps_per_epoch}
+        facts["split"] = self.split
         save(self.store, self.run, self.progress.step, tensors, facts, self.progress.lines)
 
     def _resume(self) -> None:
-        """Go on from the latest whole checkpoint. Rank 0 chooses it, so that all have the same."""
+        """Go on from the latest whole checkpoint. Rank 0 chooses it, so that all have the same.
+
+        Diverged when what it holds is not finite.
+        """
         import torch
 
         chosen = [latest(self.store, self.run) if self.rank == 0 else None]
@@ -208,7 +249,9 @@ class Learner:
         [record] = chosen
         if record is None:
             return
+        check_record(self.job.address, record)
         tensors = tensors_of(self.store, record)
+        check_weights(self.job.address, record["step"], tensors)
         self.net.load_state_dict({name: tensors[f"net.{name}"] for name in self.net.state_dict()})
         moments = ("step", "exp_avg", "exp_avg_sq")
         state = [{what: tensors[f"adam.{what}.{name}"] for what in moments} for name, _ in self.net.named_parameters()]

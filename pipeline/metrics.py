@@ -37,6 +37,8 @@ class TensorBoard:
     def __call__(self, line: dict[str, Any]) -> None:
         from tensorboardX import SummaryWriter
 
+        if line["kind"] == "split":  # it is no measurement
+            return
         if self.writer is None:  # what an earlier call told beyond this step is told again
             self.writer = SummaryWriter(str(self.folder), purge_step=line["step"], flush_secs=10)
         for name in TOLD:

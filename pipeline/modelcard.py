@@ -14,6 +14,7 @@ def model_card(said: dict[str, Any], address: str) -> str:
         f"{made['codes']:,} codes, {len(made['labels']):,} labels, layout `{said['layout']}`.",
         "",
         *(f"- {line}" for line in figures(best)),
+        *([f"- {split_line(said['split'])}"] if said.get("split") else []),
         "",
         "```",
         *how_to_use(said, address),
@@ -37,8 +38,14 @@ def figures(best: dict[str, Any] | None) -> list[str]:
         f"token accuracy {best['token_accuracy']:.1%}",
     ]
     if best["label_accuracy"] is not None:
-        lines.append(f"label accuracy {best['label_accuracy']:.1%}; chance {best['label_chance']:.1%}")
+        share = f"{best['label_chance']:.1%} of the scored clips have the commonest label"
+        lines.append(f"label accuracy {best['label_accuracy']:.1%}; {share}")
     return lines
+
+
+def split_line(split: dict[str, Any]) -> str:
+    """How the clips of a training were shared out: by which column, and how many are on each side."""
+    return f"split by {split['by']}: {split['train']:,} clips train, {split['valid']:,} validate"
 
 
 def how_to_use(said: dict[str, Any], address: str) -> list[str]:

@@ -11,9 +11,10 @@ from pipeline.card import hours
 from pipeline.charts import curves
 from pipeline.heard import clip_card
 from pipeline.look import spread
-from pipeline.modelcard import how_to_use
+from pipeline.modelcard import how_to_use, split_line
 from pipeline.page import Html, card, chart_card, code, figures, grid, heading, page, section, steps, table, tag
 
+SHARE = "the largest label's share"  # what always naming the commonest label would get right
 POINTS = 600  # of a curve
 SOUND_BYTES = 4_000_000  # of the page
 
@@ -67,7 +68,11 @@ def _headlines(best: dict[str, Any] | None, train: list[dict[str, Any]]) -> Iter
         yield "validation loss", f"{best['loss']:.3f}", note
         yield "token accuracy", f"{best['token_accuracy']:.1%}", "of the next tokens, validation"
     if best and best["label_accuracy"] is not None:
-        yield "label accuracy", f"{best['label_accuracy']:.1%}", f"by chance {best['label_chance']:.1%}"
+        yield (
+            "label accuracy",
+            f"{best['label_accuracy']:.1%}",
+            f"the largest label's share: {best['label_chance']:.1%}",
+        )
     if train:
         yield "speed", f"{np.median([line['tokens_per_s'] for line in train]):,.0f}", "tokens/s, the median"
         yield "padding", f"{np.mean([line['padding'] for line in train]):.1%}", "of what was computed"
@@ -93,8 +98,8 @@ def _charts(train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> Iterato
     yield chart_card("Loss", curves("loss by step", losses, "step", "loss, nats a token"))
     if any(line["label_accuracy"] is not None for line in valid):
         chance = [1.0 if line["label_chance"] is None else line["label_chance"] for line in valid]
-        accuracies = {"chance": ([line["step"] for line in valid], chance), "model": _line(valid, "label_accuracy")}
-        picture = curves("label accuracy by step, and chance", accuracies, "step", "share right")
+        accuracies = {SHARE: ([line["step"] for line in valid], chance), "model": _line(valid, "label_accuracy")}
+        picture = curves(f"label accuracy by step, and {SHARE}", accuracies, "step", "share right", SHARE)
         yield chart_card("Label accuracy", picture, "How often the label of a clip is told from its tokens.")
     norm = curves("gradient norm by step", {"norm": _line(train, "grad_norm")}, "step", "gradient norm")
     yield chart_card("Gradient norm", norm)
@@ -119,8 +124,13 @@ def _ended(model: dict[str, Any]) -> str:
 def _parts(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
     net = {key: value for key, value in model["model"].items() if key != "kind"}
     yield f"model: {model['model']['kind']}", _options(net)
-    yield "pack", _options({"layout": model["layout"], **model["pack"]})
+    pack = {name: value for name, value in model["pack"].items() if name not in ("skipped", "by")}
+    yield "pack", _options({"layout": model["layout"], **pack})
+    yield "left out", ", ".join(f"{count:,} {why.replace('_', ' ')}" for why, count in model["pack"]["skipped"].items())
+    yield "validation", split_line(split) if (split := model.get("split")) else f"split by {model['pack']['by']}"
     yield "train", _options(model["train"])
+    if (went_on := model["does"].get("goes_on_from")) is not None:
+        yield "went on from", f"step {went_on['step']:,} of the training {went_on['run'][:16]}"
 
 
 def _options(given: dict[str, Any]) -> str:

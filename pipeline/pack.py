@@ -41,17 +41,19 @@ class Data(Choice):
     origin: Annotated[str, NotDecisive] = Field(alias="from")
     column: Literal["token"] = "token"
     label: str | None = "label"
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(1.0, gt=0, le=1e6, allow_inf_nan=False)
 
 
 class Split(Choice):
     """Which clips only validate: a share of the values of the column ``by``, or the values that ``hold`` names.
 
-    The hash of a value decides, never the order: all clips of a value are on one side, and stay there for ever.
+    The hash of a value decides, never the order: all clips of a value are on one side, and stay there for ever. The
+    default is the object that a clip was cut from: by ``clip``, parts of one recording are on both sides, and the
+    validation is better than the model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
-    by: str = "clip"
+    by: str = "source"
     valid: float = Field(0.02, ge=0, lt=1)
     hold: tuple[str, ...] = ()
 
@@ -110,7 +112,7 @@ def make_pack(store: Store, data: list[Data], packing: Packing) -> dict[str, Any
     }
     if not pack["rows"]:
         raise JobError(f"data: no clip is left: {skipped['empty']:,} are empty, {skipped['too_long']:,} too long")
-    store.put(f"{top}/{PACK}", json.dumps(pack, indent=1).encode())
+    store.put(f"{top}/{PACK}", json.dumps(pack, indent=1, allow_nan=False).encode())
     return pack
 
 
@@ -175,7 +177,7 @@ def _piece(
         store.put_file(f"{top}/{name}.safetensors", path)
         record = {"name": f"{name}.safetensors", "dataset": where[0], "part": part["path"], **counts}
         record |= {"bytes": path.stat().st_size, "sha256": digest}
-    store.put(f"{top}/{name}.json", json.dumps(record).encode())
+    store.put(f"{top}/{name}.json", json.dumps(record, allow_nan=False).encode())
     return record
 
 

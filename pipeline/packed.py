@@ -108,11 +108,14 @@ class Pack:
         side = np.concatenate(sides)
         train, valid = np.flatnonzero(~side), np.flatnonzero(side)
         if not len(train):
-            raise JobError(f"pack.split: every {by} falls in the validation; nothing is left to train on")
+            raise JobError(
+                f"pack.split: every {by} falls in the validation; nothing is left to train on: lower "
+                "pack.split.valid, or split by another column with pack.split.by"
+            )
         if split.valid and not len(valid):
             raise JobError(
                 f"no {by} falls in the validation {100 * split.valid:g} %: "
-                "raise pack.split.valid, or name some with pack.split.hold"
+                "raise pack.split.valid, name some with pack.split.hold, or split by another column with pack.split.by"
             )
         return train, valid
 

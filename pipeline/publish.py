@@ -110,7 +110,7 @@ def publish(job: Job, plans: list[Plan]) -> dict[str, Any]:
     }
     store.put(f"{top}/report.html", dataset_page(job, plans, dataset).encode())
     store.put(f"{top}/README.md", card(dataset).encode())
-    store.put(f"{top}/{DATASET}", json.dumps(dataset, indent=1).encode())
+    store.put(f"{top}/{DATASET}", json.dumps(dataset, indent=1, allow_nan=False).encode())
     return dataset
 
 

@@ -9,23 +9,30 @@ from model.vocab import Vocabulary
 from pipeline.checkpoints import latest, lines_in, read_file, tensors_of
 from pipeline.codebooks import codebook_files, load_codebook
 from pipeline.errors import Stopped
+from pipeline.finite import check_record, check_weights
 from pipeline.modelcard import model_card
 from pipeline.modelpage import Sound, model_page
 from pipeline.say import Wish, say, voice_of
 from pipeline.speak import Voice
 from pipeline.store import Store, join, open_store, sha256
 from pipeline.trained import CONFIG, MODEL, SCRIPT, WEIGHTS, Trained, find_model
-from pipeline.trainjob import TrainJob, decisive
+from pipeline.trainjob import Previous, TrainJob, decisive
 from pipeline.versions import claim, claimed
 
 HEARD_LABELS, HEARD_S = 12, 6.0  # in the report: so many labels, clips no longer than that
 
 
 def release(
-    job: TrainJob, parents: list[dict[str, Any]], pack: dict[str, Any], run: str, record: dict[str, Any]
+    job: TrainJob,
+    parents: list[dict[str, Any]],
+    pack: dict[str, Any],
+    run: str,
+    record: dict[str, Any],
+    previous: Previous | None = None,
 ) -> dict[str, Any]:
     """Publish the best checkpoint of a training whose last one is ``record``; return model.json. Idempotent."""
     store = open_store(job.store)
+    check_record(job.address, record)
     best = record["best"]
     chosen = latest(store, run, best["step"] if best else record["step"])
     if chosen is None:
@@ -33,6 +40,7 @@ def release(
     vocabulary = Vocabulary(tuple(pack["labels"]), pack["codes"])
     net = job.model.open(vocabulary.size)
     tensors = tensors_of(store, chosen)
+    check_weights(job.address, chosen["step"], tensors)
     net.load_state_dict({name: tensors[f"net.{name}"] for name in net.state_dict()})
     codebook = next((join(one["address"], one["codebook"]["path"]) for one in parents if one.get("codebook")), None)
     config = {
@@ -57,16 +65,19 @@ def release(
         "version": version,
         "fingerprint": run,
         "created_at": record["at"],
-        "does": decisive(job, parents),
+        "does": decisive(job, parents, previous),
         "parents": [
             {"address": parent["address"], "fingerprint": parent["fingerprint"], "weight": one.weight}
             for one, parent in zip(job.data, parents, strict=True)
         ],
-        "pack": {name: pack[name] for name in ("fingerprint", "rows", "tokens", "skipped", "by", "rate_hz")},
+        "pack": {
+            name: pack[name] for name in ("fingerprint", "rows", "tokens", "skipped", "by", "rate_hz", "codebook")
+        },
+        "split": record.get("split"),
         "model": {**job.model.recipe(), "parameters": sum(value.numel() for value in net.parameters())},
         "vocabulary": {"labels": list(vocabulary.labels), "codes": vocabulary.codes},
         "layout": job.pack.layout,
-        "train": job.train.model_dump(mode="json"),
+        "train": job.train.described(),
         "workers": record["world"],
         "steps": record["step"],
         "epochs": record["step"] / record["steps_per_epoch"],
@@ -80,7 +91,7 @@ def release(
     files["README.md"] = model_card(said, address).encode()
     for path, data in files.items():
         store.put(f"{top}/{path}", data)
-    store.put(f"{top}/{MODEL}", json.dumps(said, indent=1).encode())
+    store.put(f"{top}/{MODEL}", json.dumps(said, indent=1, allow_nan=False).encode())
     return find_model(address)
 
 
@@ -92,7 +103,7 @@ def net_files(net: Any, config: dict[str, Any]) -> dict[str, bytes]:
     script = io.BytesIO()
     torch.jit.save(torch.jit.script(net), script)
     weights = save({name: tensor.contiguous() for name, tensor in net.state_dict().items()})
-    return {WEIGHTS: weights, SCRIPT: script.getvalue(), CONFIG: json.dumps(config, indent=1).encode()}
+    return {WEIGHTS: weights, SCRIPT: script.getvalue(), CONFIG: json.dumps(config, indent=1, allow_nan=False).encode()}
 
 
 def heard(model: Trained) -> tuple[list[Sound], str]:
@@ -106,13 +117,13 @@ def heard(model: Trained) -> tuple[list[Sound], str]:
     return [
         Sound(
             wish.label or f"clip {i + 1}",
-            f"{len(codes)} tokens",
+            f"{len(codes)} tokens" + (f", cut at {HEARD_S:g} s" if cut else ""),
             speak(codes),
             speak.rate_hz,
             codes,
             speak.frames(codes),
         )
-        for i, (wish, codes) in enumerate(zip(wishes, clips, strict=True))
+        for i, (wish, (codes, cut)) in enumerate(zip(wishes, clips, strict=True))
     ], ""
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +24,15 @@ class Wish:
     codes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
-def say(model: Trained, wishes: Sequence[Wish], sampling: Sampling, together: int = 64) -> list[np.ndarray]:
-    """The codes of a clip for each wish, (T,) int64, those it goes on from included. JobError for a wrong label.
+class Generated(NamedTuple):
+    """The codes of a generated clip (T,) int64, and whether it was cut at ``max_tokens`` before it came to an end."""
+
+    codes: np.ndarray
+    cut: bool
+
+
+def say(model: Trained, wishes: Sequence[Wish], sampling: Sampling, together: int = 64) -> list[Generated]:
+    """A clip for each wish, with the codes that it goes on from. JobError for a wrong label.
 
     Inside a clip only codes are drawn, and what ends it: the end, or with the suffix layout a label. A clip's draws
     depend on the seed and its number among the wishes.
@@ -44,7 +52,7 @@ def say(model: Trained, wishes: Sequence[Wish], sampling: Sampling, together: in
         some = prompts[start : start + together]
         news = generate(model.net, some, sampling, allowed, stop, first=start)
         said += [
-            np.concatenate([wish.codes, vocabulary.codes_of(new)])
+            Generated(np.concatenate([wish.codes, vocabulary.codes_of(new)]), int(new[-1]) not in stop)
             for wish, new in zip(wishes[start:], news, strict=False)
         ]
     return said

@@ -98,7 +98,7 @@ data:                       # one or more datasets with tokens of one codebook
 pack:
   layout: prompt            # label before the codes: can be asked for one; suffix: after them, as published
   dedup: false              # collapse repetitions of a code; how long a sound lasts is then lost
-  split: {by: clip, valid: 0.05}      # or {by: speaker, hold: [ann, bob]}: nobody is on both sides
+  split: {by: source, valid: 0.05}    # no object on both sides; or {by: speaker, hold: [ann, bob]}, nobody is
 model:
   kind: samout
   d: 256                    # the published size is d 512, 8 heads, 8 layers: 19 million parameters
@@ -109,6 +109,7 @@ train:
   lr: 1e-3
   epochs: 20
   patience: 3               # stop after so many validations without a better loss
+  from: auto                # goes on from a shorter training of this job; scratch; or a model: out/my-samout/v1
   seed: 0
 store: out                  # the model is <store>/<name>/v1
 scale:

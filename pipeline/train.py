@@ -12,15 +12,18 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from pipeline.beginning import begin, carry_over
 from pipeline.checkpoints import latest
 from pipeline.errors import Stopped, WavmillError
+from pipeline.finite import Diverged
 from pipeline.learn import Learner, Tell
 from pipeline.pack import make_pack
 from pipeline.release import already, release
 from pipeline.run import causes
 from pipeline.scale import Node, nodes_of
+from pipeline.starting import check_start
 from pipeline.store import open_store
-from pipeline.trainjob import TrainJob, fingerprint, parents_of
+from pipeline.trainjob import TrainJob
 
 RETRIES = 3  # a worker that died is started again with all others, from the last checkpoint
 ASK_S = 0.5  # how often the workers' lines are fetched
@@ -28,11 +31,14 @@ ASK_S = 0.5  # how often the workers' lines are fetched
 
 def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: None) -> dict[str, Any]:
     """Train and publish; return model.json. ``connect`` is called when Ray is needed, ``watch`` gets each line told."""
-    store, parents = open_store(job.store), parents_of(job)
-    run = fingerprint(job, parents)
+    store = open_store(job.store)
+    job, parents, run, previous, _ = begin(job, write=True)
     if (said := already(store, job.name, run)) is not None:
         return said
     pack = make_pack(store, list(job.data), job.pack)
+    check_start(job, pack["codes"], pack["codebook"], tuple(pack["labels"]))
+    if previous is not None:
+        carry_over(store, job, run, previous)
     record = latest(store, run)
     if record is None or not record["stopped"]:
         if job.scale.workers == 0:
@@ -43,7 +49,7 @@ def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: 
         record = latest(store, run)
     if record is None or not record["stopped"]:
         raise Stopped(f"{job.address}: the training ended without its last checkpoint; run the same command again")
-    return release(job, parents, pack, run, record)
+    return release(job, parents, pack, run, record, previous)
 
 
 def alone(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
@@ -71,23 +77,33 @@ def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
             ),
         )
         try:
-            trainer.fit()
+            result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             failures = getattr(error, "worker_failures", {}).values()
             for cause in (one for failure in failures for one in causes(failure)):
                 if isinstance(cause, WavmillError):
                     raise cause from None
             raise Stopped(f"a worker failed {RETRIES + 1} times; the same command goes on: {error}") from error
+    if result.return_value:
+        raise Diverged(result.return_value)
 
 
-def work(given: dict[str, Any]) -> None:
-    """What each worker runs."""
+def work(given: dict[str, Any]) -> str:
+    """What each worker runs. Returns why the training diverged, "" when it did not.
+
+    Ray Train would start workers again after any exception; all ranks would meet the same numbers again.
+    """
     import torch
 
     torch.set_num_threads(given["threads"])
     context = ray.train.get_context()
     rank, world, lines = context.get_world_rank(), context.get_world_size(), given["lines"]
-    Learner(given["job"], given["pack"], given["run"], rank, world, lambda line: lines.put.remote(line)).learn()
+    learner = Learner(given["job"], given["pack"], given["run"], rank, world, lambda line: lines.put.remote(line))
+    try:
+        learner.learn()
+    except Diverged as error:
+        return str(error)
+    return ""
 
 
 class Lines:

@@ -14,6 +14,7 @@ from model.codebook import Codebook
 from model.vocab import Vocabulary
 from pipeline.codebooks import load_codebook
 from pipeline.errors import JobError
+from pipeline.finite import not_finite_in
 from pipeline.published import VERSION, find_dataset, find_published, numbers
 from pipeline.store import Store, join, open_store, sha256, split
 
@@ -49,30 +50,33 @@ class Trained:
 def open_model(address: str, script: bool = False) -> Trained:
     """The model in a folder. ``script`` takes its TorchScript, not its weights: the same numbers from another file.
 
-    JobError when there is none, or a file is not the one that model.json describes.
+    JobError when there is none, a file is not the one that model.json describes, or its weights are not finite.
     """
     import torch
 
     said = find_model(address)
     store = open_store(said["address"])
-    config = json.loads(_checked(store, said, CONFIG))
+    config = json.loads(checked_file(store, said, CONFIG))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if script:
-        net: Any = torch.jit.load(io.BytesIO(_checked(store, said, SCRIPT)), map_location=device)
+        net: Any = torch.jit.load(io.BytesIO(checked_file(store, said, SCRIPT)), map_location=device)
     else:
         from safetensors.torch import load
 
         from model.samout import SamOut
 
         net = SamOut(**config["net"])
-        net.load_state_dict(load(_checked(store, said, WEIGHTS)))
+        net.load_state_dict(load(checked_file(store, said, WEIGHTS)))
+    if name := not_finite_in(dict(net.state_dict())):
+        raise JobError(f"{said['address']} was published with weights that are not finite numbers ({name}); train anew")
     codebook = load_codebook(join(said["address"], "codebook")) if config["codebook"] else None
     vocabulary = Vocabulary.read(config["vocabulary"])
     net = net.eval().to(device)
     return Trained(net, vocabulary, config["layout"], config["dedup"], float(config["rate_hz"]), codebook)
 
 
-def _checked(store: Store, said: dict[str, Any], path: str) -> bytes:
+def checked_file(store: Store, said: dict[str, Any], path: str) -> bytes:
+    """A file of a model, JobError when it is not the one that model.json (``said``) describes."""
     data = store.read(path)
     [file] = [file for file in said["files"] if file["path"] == path]
     if sha256(data) != file["sha256"]:

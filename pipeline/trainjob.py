@@ -2,21 +2,29 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.choice import Choice, NotDecisive
 from pipeline.models import MODELS
 from pipeline.pack import Data, Packing
-from pipeline.published import VERSION, find_dataset
-from pipeline.store import join
+from pipeline.published import VERSION, find_dataset, find_published
+from pipeline.store import join, split
 
+ORIGINS = ("auto", "scratch")  # of weights, where train.from names no model
 TRAINING_VERSION = 1  # raised when a fix changes what a training gives
 
 
 class Train(Choice):
     """How a model learns: Adam, a linear warm-up and a cosine down to a tenth, clipped gradients, early stopping.
+
+    ``from`` is what it begins with. ``auto``: random weights; but where the store has a run of the same job that
+    differs only in a smaller ``epochs`` or ``steps``, its last checkpoint, with Adam's moments and the best validation
+    so far. That is another run with a fingerprint of its own, which names the run and the step it went on from; from
+    that step on, the learning rate is what it is at that step in a run of the new length, so it rises again before
+    it falls, and validations without a better loss are counted anew. ``scratch``: always random weights. The address
+    of a model's version (``out/my-samout/v1``): its weights, when vocabulary and codebook are the same.
 
     ``batch`` is the global batch, in clips. ``steps`` auto is ``epochs`` times the steps of an epoch. Every
     ``validate_every`` steps (auto: an epoch, at most 500) the validation rows are read, and after ``patience`` times
@@ -29,13 +37,31 @@ class Train(Choice):
     epochs: int = Field(10, ge=1)
     steps: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     warmup_steps: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    clip_norm: float = Field(1.0, gt=0)
+    clip_norm: float = Field(1.0, gt=0, allow_inf_nan=False)
     validate_every: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     patience: int = Field(3, ge=0)
     checkpoint_every: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], NotDecisive] = "auto"
     log_every: Annotated[int, NotDecisive] = Field(10, ge=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = Field(0, ge=0, lt=1 << 32)
+    origin: Annotated[str, NotDecisive] = Field("auto", alias="from")  # the weights are known by their content
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @property
+    def starts_from(self) -> str | None:
+        """The address of the model whose weights it begins with, None for none."""
+        return None if self.origin in ORIGINS else self.origin
+
+    def described(self) -> dict[str, Any]:
+        """The options as they stand in model.json."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"origin"} if self.origin == "auto" else None)
+
+
+class Previous(TypedDict):
+    """The run that a training goes on from, and its last step."""
+
+    run: str
+    step: int
 
 
 class Team(Choice):
@@ -76,6 +102,9 @@ class TrainJob(BaseModel):
             problems.append((("name",), f"name is {self.name!r}, as the versions of a model are; take another"))
         if self.model is None:
             problems.append((("model",), f"model is missing; kinds: {', '.join(MODELS)}"))
+        if (origin := self.train.starts_from) is not None and not VERSION.fullmatch(split(origin)[1]):
+            wanted = f"a version of a model, as in {origin}/v1, or {' or '.join(ORIGINS)}"
+            problems.append((("train", "from"), f"train.from is {origin!r}; it should be {wanted}"))
         return problems
 
 
@@ -84,8 +113,11 @@ def parents_of(job: TrainJob) -> list[dict[str, Any]]:
     return [find_dataset(one.origin) for one in job.data]
 
 
-def decisive(job: TrainJob, parents: list[dict[str, Any]]) -> dict[str, Any]:
-    """All that decides the weights, but for the order of sums on another number of workers."""
+def decisive(job: TrainJob, parents: list[dict[str, Any]], previous: Previous | None = None) -> dict[str, Any]:
+    """All that decides the weights, but for the order of sums on another number of workers.
+
+    ``previous`` is the run that it goes on from.
+    """
     data = [
         {"fingerprint": parent["fingerprint"], **one.deciding()} for one, parent in zip(job.data, parents, strict=True)
     ]
@@ -95,11 +127,22 @@ def decisive(job: TrainJob, parents: list[dict[str, Any]]) -> dict[str, Any]:
         "pack": job.pack.deciding(),
         "model": job.model.recipe(),
         "train": job.train.deciding(),
+        **_starting(job),
+        **({} if previous is None else {"goes_on_from": {**previous}}),
     }
 
 
-def fingerprint(job: TrainJob, parents: list[dict[str, Any]]) -> str:
+def _starting(job: TrainJob) -> dict[str, Any]:
+    """The weights that it begins with, known by their content; nothing for random ones."""
+    if (origin := job.train.starts_from) is None:
+        return {}
+    model = find_published(origin, "model")
+    [weights] = [file["sha256"] for file in model["files"] if file["path"] == "model.safetensors"]
+    return {"from": {"fingerprint": model["fingerprint"], "weights": weights}}
+
+
+def fingerprint(job: TrainJob, parents: list[dict[str, Any]], previous: Previous | None = None) -> str:
     """T: sha256 of the canonical JSON of ``decisive``."""
     return hashlib.sha256(
-        json.dumps(decisive(job, parents), sort_keys=True, separators=(",", ":")).encode()
+        json.dumps(decisive(job, parents, previous), sort_keys=True, separators=(",", ":")).encode()
     ).hexdigest()

@@ -7,7 +7,7 @@ from pipeline.decode import Clip
 from pipeline.features import EXTRACTORS
 from pipeline.job import Job
 from pipeline.models import SamOut
-from pipeline.pack import Data
+from pipeline.pack import Data, Packing, Split
 from pipeline.quantizers import QUANTIZERS
 from pipeline.sources import SOURCES
 from pipeline.trainjob import Train, TrainJob
@@ -53,4 +53,7 @@ def jobs() -> dict[str, Job]:
 
 def training() -> TrainJob:
     data = Data(**{"from": "there/v1", "label": "who", "weight": 2.0})
-    return TrainJob(name="some", store="somewhere", data=(data,), model=SamOut(d=64), train=Train(log_every=3, lr=0.01))
+    pack = Packing(split=Split(by="clip"))  # the default of when the literals were made
+    return TrainJob(
+        name="some", store="somewhere", data=(data,), pack=pack, model=SamOut(d=64), train=Train(log_every=3, lr=0.01)
+    )

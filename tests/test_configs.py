@@ -12,7 +12,7 @@ import torch
 from checkpoints import tiny_hubert, tiny_whisper
 
 from model import configs
-from model.configs import check_prepared, sizes_of
+from model.configs import sizes_of
 from model.hubert import Hubert
 from model.whisper import WhisperEncoder
 from pipeline.errors import JobError
@@ -223,20 +223,3 @@ def test_a_hubert_whose_config_is_not_honoured_is_refused_when_it_is_planned(tmp
     model = edited(tiny_hubert(), tmp_path, "config.json", hidden_act="relu")
     with pytest.raises(JobError, match=rf"config\.json of {model}: hidden_act is 'relu'; 'gelu' can be extracted"):
         HuBERT(model=model, layer=1).resolved()
-
-
-@pytest.mark.parametrize("choice", [HuBERT, Whisper])
-def test_a_checkpoint_prepared_for_another_rate_is_refused(choice, tmp_path):
-    folder, options = (tiny_hubert(), {"layer": 1}) if choice is HuBERT else (tiny_whisper(), {"states": "musetalk-v1"})
-    model = edited(folder, tmp_path, "preprocessor_config.json", sampling_rate=8000)
-    with pytest.raises(JobError, match=rf"preprocessor_config\.json of {model}: sampling_rate is 8000; 16000 can be"):
-        choice(model=model, **options).resolved()
-
-
-def test_preprocessors_as_transformers_saves_them_are_taken():
-    import transformers
-
-    check_prepared(transformers.Wav2Vec2FeatureExtractor().to_dict())
-    check_prepared(transformers.WhisperFeatureExtractor(feature_size=128).to_dict(), 128)
-    with pytest.raises(ValueError, match="feature_size is 80; 128 can be extracted"):
-        check_prepared(transformers.WhisperFeatureExtractor().to_dict(), 128)

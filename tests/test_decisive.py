@@ -37,6 +37,7 @@ MARKED = {  # where something lies, and how often something is shown or saved
     "KMeans.codebook",
     "Data.origin",
     "Train.log_every",
+    "Train.origin",
     "Train.checkpoint_every",
     "Job.name",
     "Job.store",

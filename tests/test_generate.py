@@ -211,10 +211,10 @@ def test_everything_wrong_with_the_options_is_named_at_once():
     with pytest.raises(ValueError) as error:
         Sampling(temperature=-1, top_k=-2, top_p=0, repetition_penalty=0, max_tokens=0)
     for words in (
-        "temperature is -1; it should be 0 or more",
+        "temperature is -1; it should be 0, or from 1e-06 to 1e+06",
         "top_k is -2; it should be 0 or more",
         "top_p is 0; it should be above 0, at most 1",
-        "repetition_penalty is 0; it should be above 0",
+        "repetition_penalty is 0; it should be from 1e-06 to 1e+06",
         "max_tokens is 0; it should be 1 or more",
     ):
         assert words in str(error.value)

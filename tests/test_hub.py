@@ -3,15 +3,19 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
-from checkpoints import tiny_hubert
+from checkpoints import net_of, tiny_hubert
 
+from pipeline.features.hubert import HuBERT
 from pipeline.weights import describe
 
 COMMIT = "c0ffee" * 6 + "c0ff"
@@ -26,8 +30,14 @@ print(fetched("some/net", known.sha256, known.revision))
 
 @pytest.fixture
 def hub():
-    """A hub with one model, what was asked of it, and the environment in which it is the hub."""
-    files = {path.name: path.read_bytes() for path in Path(tiny_hubert()).iterdir()}
+    """A hub with one model, what was asked of it, and its address."""
+    with serving({path.name: path.read_bytes() for path in Path(tiny_hubert()).iterdir()}) as pair:
+        yield pair
+
+
+@contextmanager
+def serving(files, ranges=True):
+    """A hub with a model of these files; ``ranges``: it answers for a part of a file. A GET of a part is a PART."""
     asked = []
 
     class Hub(BaseHTTPRequestHandler):
@@ -36,7 +46,8 @@ def hub():
 
         def do_GET(self):
             path = self.path.partition("?")[0]
-            asked.append((self.command, path))
+            part = ranges and re.fullmatch(r"bytes=0-([0-9]+)", self.headers.get("Range", ""))
+            asked.append(("PART" if part else self.command, path))
             name = path.rpartition("/")[2]
             if path in (f"/api/models/some/net/revision/{revision}" for revision in ("main", COMMIT)):
                 siblings = []
@@ -49,7 +60,8 @@ def hub():
                 tree = [{"type": "file", "path": name, "size": len(data), "oid": name} for name, data in files.items()]
                 self.answer(200, json.dumps(tree).encode())
             elif path.startswith(f"/some/net/resolve/{COMMIT}/") and name in files:
-                self.answer(200, files[name], ETag=f'"{hashlib.sha256(files[name]).hexdigest()}"')
+                body = files[name][: int(part[1]) + 1] if part else files[name]
+                self.answer(206 if part else 200, body, ETag=f'"{hashlib.sha256(files[name]).hexdigest()}"')
             else:
                 code = "RevisionNotFound" if path.startswith("/api/models/some/net/") else "RepoNotFound"
                 self.answer(404, b"{}", **{"X-Error-Code": code})
@@ -106,3 +118,44 @@ def test_a_model_that_was_here_before_needs_no_network(hub, tmp_path):
 def test_without_a_network_the_error_says_where_was_looked(tmp_path):
     answer = ask("http://127.0.0.1:9", tmp_path)
     assert "JobError: feature.model: some/net is no folder here" in answer.stderr, answer.stderr
+
+
+RESOLVED = """
+import sys
+from pipeline.features.hubert import HuBERT
+from pipeline.weights import fetched
+choice = HuBERT(model="some/net", layer=2).resolved()
+print(choice.normalize, flush=True)
+print(fetched(choice.model, choice.sha256, choice.revision))
+"""
+
+
+def resolve_there(endpoint, home):
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
+    root = Path(__file__).parents[1]
+    return subprocess.run([sys.executable, "-c", RESOLVED], env=environment, cwd=root, capture_output=True, text=True)
+
+
+def test_a_sharded_model_comes_with_its_index_and_what_it_says_of_its_input(tmp_path):
+    net_of("Base").save_pretrained(tmp_path / "net", max_shard_size="200KB")
+    says = {"feature_extractor": {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": True}}
+    (tmp_path / "net" / "processor_config.json").write_text(json.dumps(says))
+    files = {path.name: path.read_bytes() for path in (tmp_path / "net").iterdir()}
+    with serving(files) as (_, endpoint):
+        answer = resolve_there(endpoint, tmp_path / "home")
+    assert answer.returncode == 0, answer.stderr
+    normalized, folder = answer.stdout.split()
+    assert normalized == "True" and len(list(Path(folder).glob("model-*.safetensors"))) > 1
+    [found] = HuBERT(model=folder, layer=2, normalize=False).open()([np.ones(9000, np.float32)])
+    [right] = HuBERT(model=tiny_hubert(), layer=2).open()([np.ones(9000, np.float32)])
+    assert np.array_equal(found, right)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_model_on_the_hub_that_does_not_fit_is_one_line_and_its_weights_are_not_fetched(tmp_path, ranges):
+    files = {path.name: path.read_bytes() for path in Path(tiny_hubert()).iterdir()}
+    files["config.json"] = json.dumps({**json.loads(files["config.json"]), "hidden_size": 64}).encode()
+    with serving(files, ranges) as (asked, endpoint):
+        answer = resolve_there(endpoint, tmp_path)
+    assert "JobError: feature.model: some/net does not fit its config.json" in answer.stderr, answer.stderr
+    assert not ranges or ("GET", f"/some/net/resolve/{COMMIT}/model.safetensors") not in asked

@@ -99,6 +99,31 @@ def test_training_again_is_done_already(wavmill, trained):
     assert again.code == 0 and again.out.startswith("done already")
 
 
+def test_training_and_plan_say_how_many_clips_validate_and_by_which_column(wavmill, data, tmp_path):
+    file = tmp_path / "train.yaml"
+    file.write_text(JOB.format(data=data, store=tmp_path / "store", layout="prompt"))
+    planned = wavmill("plan", file, "--set", "pack.split.by=source")
+    assert "split     by source: 81 clips train, 9 validate" in planned.out
+    said = wavmill("train", file, "--set", "pack.split.by=source", "--set", "train.epochs=1")
+    assert "split by source: 81 clips train, 9 validate" in said.out
+    assert "(the largest label's share: " in said.out and "chance" not in said.out
+    assert "of the scored clips have the commonest label" in said.out
+    for name in ("report.html", "README.md"):
+        assert "split by source: 81 clips train, 9 validate" in (tmp_path / "store/tiny/v1" / name).read_text()
+
+
+def test_a_longer_training_says_from_where_it_goes_on(wavmill, data, tmp_path):
+    file = tmp_path / "train.yaml"
+    file.write_text(JOB.format(data=data, store=tmp_path / "store", layout="prompt"))
+    assert wavmill("train", file, "--set", "train.epochs=1").code == 0
+    planned = wavmill("plan", file, "--set", "train.epochs=2")
+    assert "goes on from step 9 of the shorter training" in planned.out and ", saved at step 9" in planned.out
+    said = wavmill("train", file, "--set", "train.epochs=2")
+    assert said.code == 0 and "goes on from step 9 of the shorter training" in said.out
+    assert find_model(str(tmp_path / "store" / "tiny"))["does"]["goes_on_from"]["step"] == 9
+    assert wavmill("train", file, "--set", "train.epochs=2").out.endswith(wavmill("show", tmp_path / "store/tiny").out)
+
+
 def test_another_training_is_another_version(wavmill, trained, data):
     assert wavmill("train", trained.file, "--set", "train.seed=9").code == 0
     assert find_model(str(trained.address))["version"] == 2
@@ -122,6 +147,44 @@ def test_generate_writes_a_sound_and_its_tokens_for_each_clip(wavmill, trained, 
     tokens = json.loads((tmp_path / "up-1.json").read_text())["tokens"]
     wave, rate_hz = soundfile.read(tmp_path / "up-1.wav")
     assert (len(wave), rate_hz) == (320 * len(tokens), 16_000)
+
+
+def test_generate_writes_over_nothing_unless_it_is_told_to(wavmill, trained, tmp_path):
+    asked = ["generate", f"{trained.address}/v1", "--label", "up", "--label", "down", "--count", 2, "-o", tmp_path]
+    assert wavmill(*asked).code == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    refused = wavmill(*asked, "--seed", 1)
+    assert refused.code == 2 and "up-1.json" in refused.err and "--replace" in refused.err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert wavmill(*asked, "--seed", 1, "--replace").code == 0
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after.keys() == before.keys() and after != before
+
+
+def test_clips_of_one_name_get_files_of_their_own(wavmill, trained, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "Begun.wav", np.zeros(8000), 16_000)
+    after = ["--continue", tmp_path / "a" / "Begun.wav", "--continue", tmp_path / "b" / "Begun.wav"]
+    said = wavmill("generate", f"{trained.address}/v1", *after, "--label", "up", "-o", tmp_path / "out")
+    assert said.code == 0, said.err
+    assert {path.name for path in (tmp_path / "out").glob("*.json")} == {"Begun-1.json", "Begun-1.2.json"}
+
+
+def test_clips_that_were_cut_at_the_limit_are_counted(wavmill, trained, tmp_path):
+    asked = ["generate", f"{trained.address}/v1", "--label", "up", "--count", 6, "--max-s"]
+    said = wavmill(*asked, 0.1, "-o", tmp_path / "short")  # 5 tokens
+    cut = [json.loads(path.read_text())["cut"] for path in (tmp_path / "short").glob("*.json")]
+    assert sum(cut) > 0 and f"{sum(cut)} of 6 clips had not ended at --max-s 0.1" in said.out
+    assert "had not ended" not in wavmill(*asked, 100, "-o", tmp_path / "long").out
+
+
+@pytest.mark.parametrize("option", [["--max-s", "inf"], ["--max-s", "nan"], ["--temperature", "1e-320"]])
+@pytest.mark.parametrize("more", [[], ["--temperature", "inf"]])
+def test_an_option_without_a_meaning_is_one_line(wavmill, trained, tmp_path, option, more):
+    said = wavmill("generate", f"{trained.address}/v1", *option, *more, "-o", tmp_path)
+    assert said.code == 2 and not list(tmp_path.iterdir())
+    assert any(word in said.err for word in ("max-s", "temperature"))
 
 
 def test_weights_and_torchscript_say_the_same(wavmill, trained, tmp_path):

@@ -269,7 +269,8 @@ MODEL = {
     "format": "wavmill-model-1", "name": "lm", "version": 2, "fingerprint": "f" * 64,
     "created_at": "2026-01-02T03:04:05+00:00",
     "parents": [{"address": "s3://b/words/v1", "fingerprint": "e" * 64, "weight": 1.0}],
-    "pack": {"rows": 90, "valid_rows": 10, "tokens": 12_345},
+    "pack": {"rows": 90, "tokens": 12_345, "skipped": {"empty": 3, "too_long": 1200}, "by": "source"}, "does": {},
+    "split": {"by": "source", "train": 80, "valid": 10},
     "model": {"kind": "samout", "d": 64, "heads": 2, "layers": 2, "mixer": "max_state_super", "parameters": 123_456},
     "vocabulary": {"labels": ["yes", NASTY], "codes": 100}, "layout": "prompt", "train": {"batch": 8, "lr": 0.001},
     "workers": 2, "steps": 400, "epochs": 4.0, "stopped": "early", "seconds": 61.0, "files": [],
@@ -293,10 +294,23 @@ def sounds(tone, many=2, seconds=0.5):
 def test_a_model_s_page_has_its_headline_numbers_and_needs_nothing_but_itself(tone):
     page = model_page(MODEL, ADDRESS, METRICS, sounds(tone))
     text = said(page)
-    assert all(one in text for one in ("1.250", "61.0%", "87.5%by chance 50.0%", "5,000", "2.0%", "s3://b/words/v1"))
+    assert all(
+        one in text
+        for one in ("1.250", "61.0%", "87.5%the largest label's share: 50.0%", "5,000", "2.0%", "s3://b/words/v1")
+    )
     assert not fetches(page) and not Parsed(page).named("script")
     assert (len(Parsed(page).named("audio")), len(Parsed(page).named("svg"))) == (2, 4 + 2)
     assert f"{NASTY} 0" in Parsed(page).text and f"wavmill generate {ADDRESS}" in Parsed(page).text
+
+
+def test_a_model_s_page_says_in_words_what_was_left_out_and_how_the_clips_were_split():
+    text = said(model_page(MODEL, ADDRESS, METRICS, []))
+    assert "3 empty, 1,200 too long" in text and "{" not in text.partition("What it is")[2]
+    assert "split by source: 80 clips train, 10 validate" in text
+    went_on = {**MODEL, "does": {"goes_on_from": {"run": "ab" * 32, "step": 1500}}}
+    assert "step 1,500 of the training abababab" in said(model_page(went_on, ADDRESS, METRICS, []))
+    before = {name: value for name, value in MODEL.items() if name != "split"}  # made by an earlier version
+    assert "split by source" in said(model_page(before, ADDRESS, METRICS, []))
 
 
 def test_a_model_without_labels_validation_or_voice_has_a_page():

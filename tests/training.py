@@ -35,8 +35,10 @@ def put_dataset(address: Path, clips: int = 90, seed: int = 0) -> Path:
         kind = number % len(LABELS)
         start, length = int(lots.integers(CODES)), int(lots.integers(4, 15))
         codes = (start + np.arange(length) * (-1, 1, 0)[kind]) % CODES
-        rows.append({"clip": f"c{number:03d}", "label": LABELS[kind], "token": codes.tolist()})
-    schema = pa.schema([("clip", pa.string()), ("label", pa.string()), ("token", pa.list_(pa.uint16()))])
+        source = f"lecture{number // 3:02d}.wav"
+        rows.append({"clip": f"c{number:03d}", "source": source, "label": LABELS[kind], "token": codes.tolist()})
+    text = [(name, pa.string()) for name in ("clip", "source", "label")]
+    schema = pa.schema([*text, ("token", pa.list_(pa.uint16()))])
     top = address / "v1"
     (top / "data").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), top / "data" / "part-00000-of-00001.parquet")
@@ -49,7 +51,7 @@ def put_dataset(address: Path, clips: int = 90, seed: int = 0) -> Path:
         "counts": {"objects": clips, "clips": clips, "done": clips, "rejected": 0, "reasons": {}},
         "seconds": clips * 0.2,
         "carry": [],
-        "columns": {"clip": {"type": "string"}, "label": {"type": "string"}, "token": token},
+        "columns": {**{name: {"type": "string"} for name in ("clip", "source", "label")}, "token": token},
         "codebook": None,
         "parts": [
             {"path": "data/part-00000-of-00001.parquet", "rows": clips, "row_groups": 1, "bytes": 1, "sha256": ""}

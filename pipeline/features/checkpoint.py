@@ -6,7 +6,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from model.configs import check_prepared
 from pipeline.choice import Choice, NotDecisive
 from pipeline.errors import JobError
 from pipeline.weights import Weights, fetched
@@ -37,13 +36,6 @@ class Checkpoint(Choice):
                 raise JobError(f"feature.{name} is {getattr(self, name)}; that of {self.model} is {value}")
         known |= {"revision": weights.revision or self.revision}
         return self.model_copy(update={**known, "dtype": "float32" if self.dtype == "auto" else self.dtype})
-
-    def check_prepared(self, weights: Weights, bands: int = 0) -> None:
-        """JobError when the checkpoint's preprocessor_config.json wants another sound than the net is given."""
-        try:
-            check_prepared(weights.prepared, bands)
-        except ValueError as error:
-            raise JobError(f"feature.model: preprocessor_config.json of {self.model}: {error}") from error
 
     def loaded(self, load: Callable[[Path, Any, str], Any]) -> Any:
         """``load(folder, dtype, device)`` with the checkpoint fetched. Its ValueError becomes a JobError."""

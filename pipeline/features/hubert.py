@@ -12,8 +12,9 @@ from model.convs import HOP, WINDOW, check, frames_of
 from pipeline.errors import JobError, Reject
 from pipeline.features.checkpoint import Checkpoint
 from pipeline.features.gpt_sovits import for_hubert
+from pipeline.prepared import normalizes
 from pipeline.rows import ragged
-from pipeline.weights import describe
+from pipeline.weights import check_shapes, describe
 
 RATE_HZ = 16_000
 CHUNK_FRAMES = 5000  # 100 s: a longer clip is extracted in pieces
@@ -30,7 +31,7 @@ class HuBERT(Checkpoint):
     ``pad: centre``, which puts 40 zeros on both sides, so that frame t is in the middle of its 20 ms
 
     Layer k is the output of block k, counted from 1 as in fairseq; the norm that Large models put behind their last
-    block is not applied. ``normalize``: mean 0 and variance 1 over the clip, as the checkpoint's preprocessor says.
+    block is not applied. ``normalize``: mean 0 and variance 1 over the clip, as the checkpoint says of its input.
     ``input: gpt_sovits`` takes 32 kHz, and the level of that project's step 1B. A clip of more than 100 s is
     extracted in pieces that overlap by 5 s on both sides; the first norm is over all of it, attention over a piece.
     """
@@ -71,11 +72,11 @@ class HuBERT(Checkpoint):
             blocks, dim = check(weights.config)
         except ValueError as error:
             raise JobError(f"feature.model: config.json of {self.model}: {error}") from error
-        self.check_prepared(weights)
         layer = blocks if self.layer == "last" else self.layer
         if max(layer if isinstance(layer, tuple) else (layer,)) > blocks:
             raise JobError(f"feature.layer: {self.model} has {blocks} blocks, numbered from 1; layer is {layer}")
-        given = weights.prepared.get("do_normalize", weights.config.get("feat_extract_norm") == "layer")
+        given = normalizes(weights.prepared, weights.config, self.model)
+        check_shapes(weights, self.model)
         normalize = given and self.input == "plain" if self.normalize == "auto" else self.normalize
         found = {"layer": layer, "normalize": bool(normalize)}
         return self.described(weights, dim=dim).model_copy(update=found)

@@ -11,8 +11,9 @@ from model.clock import Clock
 from model.configs import sizes_of
 from pipeline.errors import JobError, Reject
 from pipeline.features.checkpoint import Checkpoint
+from pipeline.prepared import check_whisper
 from pipeline.rows import ragged
-from pipeline.weights import describe
+from pipeline.weights import check_shapes, describe
 
 RECIPES = {"musetalk-v1": segments.v1, "musetalk-v1.5": segments.v1_5}
 
@@ -49,7 +50,8 @@ class Whisper(Checkpoint):
         except ValueError as error:
             raise JobError(f"feature.model: config.json of {self.model}: {error}") from error
         bands, layers = sizes["num_mel_bins"], sizes["encoder_layers"] + 1
-        self.check_prepared(weights, bands)
+        check_whisper(weights.prepared, bands, self.model)
+        check_shapes(weights, self.model)
         return self.described(weights, layers=layers, dim=sizes["d_model"], bands=bands)
 
     def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:

@@ -1,0 +1,87 @@
+"""What a training does about numbers that are not finite: it stops, names the step, and saves none of them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import JobError
+
+NEVER = 1 << 62  # in place of a step: none so far
+
+
+class Diverged(JobError):
+    """A training met a number that is not finite. The same command would meet it again, so it is not resumable."""
+
+
+def diverged(where: str, what: str, good_step: int, lr: float, clip_norm: float) -> Diverged:
+    """The error of a training at ``where``: what is not finite, the last good checkpoint (0 = none), what to change."""
+    saved = f"the last good checkpoint is that of step {good_step:,}" if good_step else "there is no good checkpoint"
+    return Diverged(
+        f"{where}: {what} is not a finite number; {saved}. The same command would end the same way: lower train.lr "
+        f"({lr:g}) or train.clip_norm ({clip_norm:g}), or leave out the data that does it"
+    )
+
+
+class Watch:
+    """The first step with a loss or a gradient that is not finite, kept on the device.
+
+    ``see`` is called at every step and waits for nothing; ``first`` reads the step from the device.
+    """
+
+    def __init__(self, device: Any) -> None:
+        import torch
+
+        self._first = torch.full((), NEVER, dtype=torch.int64, device=device)
+
+    def see(self, step: int, *values: Any) -> None:
+        """Note this step, counted from 1, if one of the values, tensors of one number, is not finite."""
+        import torch
+
+        finite = torch.stack([torch.isfinite(value) for value in values]).all()
+        self._first = torch.where(finite, self._first, self._first.clamp(max=step))
+
+    def first(self, world: int) -> int | None:
+        """The earliest such step of all ``world`` workers, the same on each; None when there is none."""
+        import torch
+
+        if world > 1:
+            torch.distributed.all_reduce(self._first, torch.distributed.ReduceOp.MIN)
+        first = int(self._first)
+        return None if first == NEVER else first
+
+
+def not_finite_in(tensors: Mapping[str, Any]) -> str:
+    """The name of a tensor with a value that is not finite, "" when there is none. Waits for the device once."""
+    import torch
+
+    checked = [name for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()]
+    if not checked:
+        return ""
+    finite = torch.stack([torch.isfinite(tensors[name]).all() for name in checked]).tolist()
+    return next((name for name, good in zip(checked, finite, strict=True) if not good), "")
+
+
+def not_finite_field(line: Mapping[str, Any]) -> str:
+    """The name of a number of a line of metrics that is not finite, "" when there is none."""
+    return next((name for name, value in line.items() if isinstance(value, float) and not math.isfinite(value)), "")
+
+
+def check_record(where: str, record: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint's record whose best validation is not finite, as wavmill wrote them before it looked."""
+    best = record.get("best")
+    if best and not_finite_field(best):
+        raise Diverged(
+            f"{where}: the best validation of this training, of step {best['step']:,}, is not a finite number; it was "
+            "saved before wavmill looked for that. Change train.lr, train.clip_norm, the data or train.seed: that is "
+            "another training, which begins anew"
+        )
+
+
+def check_weights(where: str, step: int, tensors: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint's weights that are not finite, as wavmill saved them before it looked."""
+    if name := not_finite_in(tensors):
+        raise Diverged(
+            f"{where}: the checkpoint of step {step:,} holds numbers that are not finite ({name}); it was saved before "
+            "wavmill looked for that. Change train.lr, train.clip_norm, the data or train.seed: that is another "
+            "training, which begins anew"
+        )
