@@ -5,8 +5,8 @@ import struct
 from pipeline.containers.base import Extent, Reader, cut
 
 BEGIN = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
-BOXES = (*BEGIN, b"moof", b"mfra", b"sidx", b"ssix", b"emsg", b"prft", b"udta", b"uuid", b"meta", b"pdin", b"PICT")
-BOXES += (b"junk",)
+INSIDE = (b"moof", b"mfra", b"sidx", b"ssix", b"emsg", b"prft", b"udta", b"uuid", b"meta", b"pdin", b"PICT", b"junk")
+BOXES = (*BEGIN, *INSIDE)
 NEEDED = (b"ftyp", b"moov", b"mdat", b"moof")
 MANY = 1_000_000  # boxes
 SIDX_BYTES = 1 << 20  # of an index of fragments: a longer one is not read
