@@ -105,6 +105,7 @@ class Decoding:
         """The pieces of a reader, one at a time through the file in memory."""
         from pipeline.fenced_readers import PIECE_BYTES, READERS
 
+        file.seek(0)  # a handle stands where the last reader left it, here or in the parent
         for piece in READERS[asked["reader"]](file, **asked["options"]):
             if not piece:
                 self._alive()

@@ -29,7 +29,12 @@ def in_order(objects: pa.Table, look: Look = no_look) -> pa.Table:
     """
     if _is_ordered(objects, strictly=True):
         return objects
-    return _each_once(objects if _is_ordered(objects) else _sorted(objects), look)
+    return _each_once(by_path(objects), look)
+
+
+def by_path(objects: pa.Table) -> pa.Table:
+    """The objects by path, repetitions included; those that are so already are not copied."""
+    return objects if _is_ordered(objects) else _sorted(objects)
 
 
 def _each_once(objects: pa.Table, look: Look) -> pa.Table:

@@ -8,7 +8,7 @@ from pipeline.commit import attempts_done, read_records
 from pipeline.errors import JobError
 from pipeline.growth import Growth
 from pipeline.job import Job, fingerprint
-from pipeline.listing import in_order
+from pipeline.listing import by_path
 from pipeline.plan import Plan, next_plan, todo_of
 from pipeline.planned import ROW
 from pipeline.publish import published
@@ -43,7 +43,8 @@ def retried(job: Job, plans: list[Plan], reason: str) -> list[Plan]:
         again = [_tried_again(growth, at, reason, None if growth.by_clip else sources) for at in range(len(plans))]
     finally:
         growth.close()
-    return next_plan(job, plans, in_order(pa.concat_tables(again)).combine_chunks(), reason)
+    # rows of one path may have been listed at different times, with different sizes: none of them is a repetition
+    return next_plan(job, plans, by_path(pa.concat_tables(again)).combine_chunks(), reason)
 
 
 def _tried_again(growth: Growth, at: int, reason: str, sources: pa.Array | None) -> pa.Table:

@@ -176,7 +176,7 @@ def windows(client, tone, wav, monkeypatch):
 
 def test_every_window_asks_for_the_etag_that_was_listed(windows, client):
     assert [row["error"] for row in windows()] == [""] * 10
-    assert len(client.asked) > 5
+    assert len(client.asked) > 2
     assert {asked["IfMatch"] for asked in client.asked} == {f'"{windows.store.stat("long.wav").stamp}"'}
 
 

@@ -103,7 +103,7 @@ def test_a_member_that_stands_twice_in_a_large_tar_is_done_once_and_rejected_onc
         "large.tar#c.wav": 0.6,
     }
     rejects = read_parquet(open_store(job.store).read("tars/v1/rejects.parquet")).to_pylist()
-    assert [(row["clip"], row["reason"]) for row in rejects] == [("large.tar#a.wav~2", "duplicate")]
+    assert [(row["clip"], row["reason"]) for row in rejects] == [("large.tar#a.wav#~2", "duplicate")]
     counts = dataset["counts"]
     assert (counts["clips"], counts["done"], counts["rejected"], counts["reasons"]) == (4, 3, 1, {"duplicate": 1})
 
@@ -118,5 +118,5 @@ def test_a_reject_that_another_stretch_of_its_object_gives_too_gets_a_name_of_it
     ]
     repeated = np.unique(duplicates.hashes_of(pa.chunked_array([["x#1000"]])))
     found = duplicates.renamed("here", repeated, records, lambda record, what: rows[record["shard"], what])
-    assert found == {"s2": {"x#1000": "x#1000~2"}}
+    assert found == {"s2": {"x#1000": "x#1000#~2"}}
     assert duplicates.without_renamed(rows["s2", "data"], found["s2"])["clip"].to_pylist() == ["x#2000"]

@@ -113,12 +113,6 @@ def test_as_many_frames_as_codes_are_enough():
 
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
-def test_a_corpus_of_silence_uses_one_code():
-    centroids, report = fit(np.zeros((500, 3), np.float32), codes=4, seed=0)
-    assert np.isfinite(centroids).all()
-    assert (report["codes_used"], report["perplexity"]) == (1, 1.0)
-
-
 @quick
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=50).filter(any))
 def test_perplexity_lies_between_one_and_the_codes_used(counts):

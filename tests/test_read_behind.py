@@ -98,3 +98,19 @@ def test_pieces_given_up_in_the_middle_do_not_disturb_the_next(children):
     next(taken)
     taken.close()
     assert pieces(nothing(), "numbers", count=2) == [b"0", b"1"] and len(children) == 2
+
+
+@pytest.mark.parametrize("kind", ["bytes", "file"])
+def test_every_reader_begins_at_the_first_byte_whoever_read_before(children, tmp_path, kind):
+    """Handles that two processes share stand at one place, and so does the memory that the next object is given in."""
+    data = bytes(range(256)) * 40
+    (tmp_path / "x").write_bytes(data)
+    for _ in range(3):
+        with (tmp_path / "x").open("rb") if kind == "file" else io.BytesIO(data) as file:
+            file.read(100)
+            for _ in range(2):
+                assert b"".join(pieces(file, "echo", size=4096)) == data
+            taken = fence.read_behind(file, "echo", {"size": 4096})
+            first = next(taken)
+            os.kill(children[-1].process.pid, signal.SIGKILL)
+            assert b"".join([first, *taken]) == data

@@ -114,7 +114,7 @@ class Failing(Mel):
 @pytest.mark.parametrize(("error", "kind"), [("stopped", Stopped), ("bug", Exception)])
 def test_what_stops_a_worker_stops_the_run_and_says_why(corpus, tmp_path, ray_local, monkeypatch, error, kind):
     (tmp_path / f"failing_{error}.py").write_text(FAILING)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     job = words(corpus, tmp_path / "store", f"feature.kind=failing_{error}:Failing", f"feature.error={error}")
     with pytest.raises(kind, match="the very reason"):
         run(job, make_plans(job), ray_local)
