@@ -59,9 +59,12 @@ def _gpu() -> str:
 
 
 def summed(records: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """Records -> stage -> kind: how many shards. Records of before kinds were noted count for none."""
+    """Records -> stage -> kind: how many shards. Records of before kinds were noted count for none.
+
+    Nor do shards without a clip that is done: nothing was computed there, so no way of products was taken.
+    """
     counts: dict[str, Counter[str]] = {}
-    for record in records:
+    for record in (record for record in records if record["done"]):
         for stage, kind in record.get("processors", {}).items():
             counts.setdefault(stage, Counter())[kind] += 1
     return {stage: dict(counts[stage].most_common()) for stage in STAGES if stage in counts}

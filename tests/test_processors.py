@@ -56,6 +56,14 @@ def test_shards_of_two_kinds_of_processors_are_counted_and_said(job, monkeypatch
     assert "another processor: " in line and line in printed(dataset)
 
 
+def test_a_shard_in_which_nothing_could_be_decoded_is_of_no_other_kind(job, tmp_path):
+    (tmp_path / "in" / "broken.wav").write_bytes(b"")
+    mill(job, plans := make_plans(job))
+    dataset = publish(job, plans)
+    assert dataset["counts"]["rejected"] == 1
+    assert list(processors.lines(dataset["processors"])) == []
+
+
 def printed(dataset) -> str:
     from rich.console import Console
 
@@ -67,7 +75,7 @@ def printed(dataset) -> str:
 
 
 def test_records_of_before_kinds_were_noted_count_for_none():
-    assert processors.summed([{"shard": "a"}, {"shard": "b", "processors": {"read": "x"}}]) == {"read": {"x": 1}}
+    assert processors.summed([{"done": 1}, {"done": 1, "processors": {"read": "x"}}]) == {"read": {"x": 1}}
     assert list(processors.lines({})) == []
 
 
