@@ -17,6 +17,7 @@ from pipeline import corpus, fence, store, walk
 from pipeline import objects as objects_module
 from pipeline import publish as publish_module
 from pipeline.commit import attempts_done
+from pipeline.corpus import name_of
 from pipeline.decode import Clip
 from pipeline.errors import NotAllowed, ObjectFault, Stopped
 from pipeline.faults import MOST_IN_A_ROW
@@ -257,13 +258,33 @@ def test_a_fault_in_the_middle_of_an_object_is_no_reject_whatever_the_source(kin
     monkeypatch.setattr(store.Folder, "open_plainly", failing)
     monkeypatch.setattr(objects_module, "parts_of_each", fence.parts_of_each)
     if suffix == ".wav":  # the child reads the file through the system, where it cannot be made to fail
-        cut = {"reject": ["truncated", "there is no more"]}
-        monkeypatch.setattr(fence.Child, "ask", lambda *_: (_ for _ in ()).throw(fence.Reject(*cut["reject"])))
+        honest_ask = fence.Child.ask
+
+        def ask(self: Any, file: Any, asked: dict[str, Any]) -> Any:
+            if "reader" in asked:
+                yield from honest_ask(self, file, asked)
+                return
+            raise fence.Reject("truncated", "there is no more")
+
+        monkeypatch.setattr(fence.Child, "ask", ask)
         monkeypatch.setattr(fence.Child, "ask_together", lambda self, asked, sounds: [None] * len(sounds))
         at = next(i for i, path in enumerate(objects["path"].to_pylist()) if "/4." in path)
         objects = objects.slice(at, 1)
+    else:  # and so it reads tars and JSON
+        honest_hear = fence.Child._hear
+
+        def ask(self: Any, file: Any, asked: dict[str, Any]) -> Any:
+            failed = "reader" in asked and name_of(file).endswith(f"/4{suffix}")
+            machine = {"machine": "Input/output error (where sounds are decoded)", "of_file": True}
+            monkeypatch.setattr(fence.Child, "_hear", (lambda *_: machine) if failed else honest_hear)
+            yield from honest_ask(self, file, asked)
+
+        honest_ask = fence.Child.ask
+        monkeypatch.setattr(fence.Child, "ask", ask)
     with pytest.raises(ObjectFault, match=rf"^{root}/d1/4\{suffix}: Input/output error"):
         source.read(objects, Clip(), 16_000)
+    while fence._idle:  # one of them was not heard
+        fence._idle.pop().end()
 
 
 def test_a_fault_that_the_child_meets_names_the_file(root, monkeypatch):

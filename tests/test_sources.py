@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from inline import run_inline, words
 
 from pipeline import objects as objects_module
+from pipeline import places
 from pipeline import publish as publish_module
 from pipeline.clip_ids import escaped
 from pipeline.decode import Clip
@@ -486,7 +487,7 @@ def test_many_objects_of_a_bucket_are_found_by_one_listing(sound, moto, monkeypa
     open_store(bucket).put("a.wav", sound)
     open_store(bucket).put("m.csv", b"path\na.wav\ngone.wav\n")
     one_by_one = listed(Manifest(path=f"{bucket}/m.csv"))
-    monkeypatch.setattr(manifest_module, "MANY", 1)
+    monkeypatch.setattr(places, "MANY", 1)
     assert listed(Manifest(path=f"{bucket}/m.csv")) == one_by_one
 
 
