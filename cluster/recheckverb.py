@@ -6,11 +6,10 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from rich.markup import escape
-
 from cluster import words
 from cluster.app import out
 from cluster.load import load_making
+from cluster.terminal import escape
 from pipeline.errors import JobError
 
 SHOWN = 10  # of each kind

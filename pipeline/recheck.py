@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from pipeline.errors import JobError
 from pipeline.job import Job, decisive
 from pipeline.parquet import parquet_in
-from pipeline.plan import Plan, objects_between, plans_of, read_objects
+from pipeline.plan import Plan, list_objects, objects_between, plans_of, read_objects
 from pipeline.rows import VIDEO
+from pipeline.sources.manifest import Manifest
 from pipeline.store import faults_of, open_store
 
 Kind = Literal["rejected", "accepted", "otherwise", "length", "new", "gone", "twice"]
@@ -34,6 +35,7 @@ MEANS: dict[str, str] = {
     "twice": "is published more than once",
 }
 BUCKET_CLIPS = 100_000
+ROWS_TOGETHER = 200  # of a manifest, whose sounds are in memory at a time
 MOST_BUCKETS = 256
 BEFORE_FEATURES = ("decode", "check")  # the stages of a reject that reading alone finds again
 SHOWN = 60  # characters of a value
@@ -133,21 +135,37 @@ def _published(dataset: dict[str, Any], schema: pa.Schema) -> Iterator[pa.Table]
 
 
 def _now(job: Job, plans: list[Plan], schema: pa.Schema, watch: Callable[[int, int], None]) -> Iterator[pa.Table]:
-    """Every clip that reading gives now, shard by shard; of an object that several plans have, as the last has it."""
+    """Every clip that reading gives now, shard by shard; of an object that several plans have, as the last has it.
+
+    A manifest is read anew itself: what its rows say stands in the plans, as they were read then.
+    """
+    if isinstance(job.source, Manifest):
+        yield from _of_manifest(job, schema, watch)
+        return
     store, shards, done = open_store(job.store), sum(plan.shards.num_rows for plan in plans), 0
-    rate_hz = job.feature.clock.rate_hz if job.feature is not None else 0
     for number, plan in enumerate(plans):
         later = [read_objects(store, other) for other in plans[number + 1 :]]
         for shard in plan.shards.to_pylist():
             objects = objects_between(job.store, plan.objects_key, shard["row_lo"], shard["row_hi"])
             objects = objects.filter(_not_in(later, objects))
             if objects.num_rows:
-                clips = job.source.read(objects, job.clip, rate_hz)
-                if job.clip.video:
-                    clips = job.check(clips)
-                yield _as(clips, schema, clips["error"], clips["message"])
+                yield _read(job, objects, schema)
             done += 1
             watch(done, shards)
+
+
+def _of_manifest(job: Job, schema: pa.Schema, watch: Callable[[int, int], None]) -> Iterator[pa.Table]:
+    objects = list_objects(job)
+    for done in range(0, objects.num_rows, ROWS_TOGETHER):
+        yield _read(job, objects.slice(done, ROWS_TOGETHER), schema)
+        watch(done // ROWS_TOGETHER, -(-objects.num_rows // ROWS_TOGETHER))
+
+
+def _read(job: Job, objects: pa.Table, schema: pa.Schema) -> pa.Table:
+    clips = job.source.read(objects, job.clip, job.feature.clock.rate_hz if job.feature is not None else 0)
+    if job.clip.video:
+        clips = job.check(clips)
+    return _as(clips, schema, clips["error"], clips["message"])
 
 
 def _not_in(later: list[pa.Table], objects: pa.Table) -> pa.Array:

@@ -157,6 +157,36 @@ def test_texts_that_stand_beside_other_sounds_are_found(tmp_path, monkeypatch, t
     ]  # fmt: skip
 
 
+MANIFEST = """
+name: rows
+source: {{kind: manifest, path: "{root}/in/rows.tsv", carry: [text]}}
+feature: {{kind: mel}}
+store: "{root}/out"
+"""
+
+
+def test_rows_of_a_manifest_that_were_lost_or_read_otherwise_are_found(corpus, monkeypatch):
+    """They stand in the plan as they were read then: an unbalanced quote swallowed rows of a TSV."""
+    rows = [("a/1.wav", "one"), ("a/3.wav", '"three'), ("b/0.wav", "zero"), ("b/2.wav", "two")]
+    text = "".join(f"{path}\t{said}\n" for path, said in [("path", "text"), *rows])
+    (corpus / "in" / "rows.tsv").write_text(text)
+    job = job_of(corpus, MANIFEST)
+    listed = Manifest.objects
+
+    def as_it_was(self, clip):
+        for table in listed(self, clip):
+            swallowed = table.filter(pa.array([path != "b/0.wav" for path in table["path"].to_pylist()]))
+            told = [one.replace('"three', "three\nb/0.wav\tzero") for one in swallowed["text"].to_pylist()]
+            yield replace(swallowed, "text", pa.array(told, pa.string()))
+
+    with monkeypatch.context() as older:
+        older.setattr(Manifest, "objects", as_it_was)
+        older.setattr(Manifest, "version", 0)
+        run_inline(job)
+    kinds = {(found.kind, found.source) for found in found_in(job)}
+    assert kinds == {("otherwise", "a/3.wav"), ("new", "b/0.wav")}
+
+
 def test_a_clip_that_is_published_twice_is_found(corpus):
     job = job_of(corpus)
     dataset = run_inline(job)
