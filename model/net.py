@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -43,6 +42,7 @@ def loaded(kind: Any, folder: Path) -> tuple[Any, list[str]]:
     """
     import transformers
     from safetensors import SafetensorError
+    from torch._weights_only_unpickler import UnpicklingError
 
     transformers.utils.logging.disable_progress_bar()  # a worker's progress is not that of a run
     how = {"local_files_only": True, "weights_only": True, "dtype": torch.float32, "output_loading_info": True}

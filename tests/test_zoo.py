@@ -19,6 +19,7 @@ from inline import run_inline, words
 from pipeline import fence
 from pipeline.decode import Clip
 from pipeline.errors import JobError, Reject
+from pipeline.fenced_readers import READERS
 from pipeline.names import bytes_of
 from pipeline.sources.manifest import Manifest
 from pipeline.sources.webdataset import WebDataset
@@ -204,7 +205,9 @@ def test_members_that_lead_out_and_links_and_devices_do_no_harm(tmp_path, coded)
 
 
 def test_a_member_that_is_too_large_to_be_held_costs_itself_only(tmp_path, coded, monkeypatch):
-    monkeypatch.setattr("pipeline.sources.webdataset.MEMBER_BYTES", 1 << 16)
+    monkeypatch.setattr("pipeline.tarsounds.MEMBER_BYTES", 1 << 16)
+    in_this_process = lambda file, reader, options: READERS[reader](file, **options)  # noqa: E731
+    monkeypatch.setattr("pipeline.sources.webdataset.read_behind", in_this_process)
     flac = coded["FLAC"]
     bomb = gzip.compress(tar_of(("a.flac", flac, {}), ("b.wav", bytes(1 << 20), {}), ("c.flac", flac, {})))
     found = read_tar(tmp_path, "z.tar.gz", bomb)
