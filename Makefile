@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 TORCH_INDEX ?=
-CHAOS = $(addprefix tests/test_,kill.py kills.py faults.py zoo.py local_faults.py train.py protocol.py parquet.py histories.py)
+CHAOS = $(addprefix tests/test_,kill.py kills.py faults.py zoo.py local_faults.py train.py protocol.py parquet.py histories.py finite.py faces.py)
 
 # The newer pip resolves the pins in half the time, and 16,000 files are compiled when they are first imported, not at
 # once: 46 s in all on 2 cores, where the pip 23.2 of Python 3.11 takes 207 s. Hence the unexport, too.

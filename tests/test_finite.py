@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from chaos import CHAOS
 from safetensors.torch import load as read_tensors
 from training import JOB, put_dataset, training
 
@@ -172,6 +173,7 @@ def test_all_workers_stop_when_one_meets_a_number_that_is_not_finite(data, tmp_p
     assert "step 7" in said[0] and "the last good checkpoint is that of step 5" in said[0]
 
 
+@pytest.mark.skipif(not CHAOS, reason="make chaos: it starts Ray and two workers")
 def test_the_command_on_workers_of_ray_stops_with_one_line_and_is_not_tried_again(data, tmp_path):
     """A rate at which this training diverges, on its own, after its first checkpoint."""
     file = tmp_path / "train.yaml"

@@ -23,7 +23,7 @@ from pipeline.preview import findings
 from pipeline.sources.manifest import Manifest
 
 quick = settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 NO_BREAKS = st.characters(codec="utf-8", exclude_characters="\t\n\r\0")
 ANY = st.characters(codec="utf-8", exclude_characters="\0")

@@ -151,7 +151,7 @@ ENDS = st.sampled_from(["", ".0", ".5", ".10", ".2024", ".take", ".v1.2"])
 FOLDERS = st.sampled_from(["", "s/", "s.1/", "s/deep/", "./"])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(
     stems=st.lists(
         st.tuples(FOLDERS, WORDS, ENDS).map("".join), min_size=1, max_size=8, unique_by=lambda s: s.removeprefix("./")
