@@ -41,6 +41,7 @@ def examine(what: str | None, connect: Callable[[], Any], clean: bool = False) -
     libraries = ", ".join(f"{name} {version(name)}" for name in ("ray", "pyarrow", "numpy", "librosa"))
     yield Finding(True, "python", f"{platform.python_version()} on {platform.platform()}; {libraries}")
     yield from _tried("decoders", decoders)
+    yield from _tried("sandbox", sandbox)
     yield from _tried("products", products)
     if what is not None:
         yield from _tried("job", lambda: job(what)) if what.endswith((".yaml", ".yml")) else ()
@@ -71,6 +72,21 @@ def decoders() -> Iterator[Finding]:
         "decoders",
         f"libsndfile {soundfile.__libsndfile_version__}, FFmpeg's libavcodec {ffmpeg}{'' if aac else ' without AAC'}",
     )
+
+
+def sandbox() -> Iterator[Finding]:
+    """What the process that decodes can reach besides the sound that it is given; a run works either way."""
+    from pipeline.child import Child
+
+    child = Child()
+    child.end()
+    locks = child.locks
+    under = [f"Landlock {locks.landlock}"] if locks.landlock else []
+    under += ["a filter of system calls"] if locks.system_calls else []
+    by = f"decoders are held by {' and '.join(under)}" if under else "this system has nothing to hold decoders by"
+    can = "; ".join(locks.missing())
+    opens = f"one that a bad file takes over can still: {can}" if can else "no files, no network, no other processes"
+    yield Finding(True, "sandbox", f"{by}: {opens}")
 
 
 def products() -> Iterator[Finding]:

@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.corpus import name_of
 from pipeline.errors import JobError, ObjectFault, Reject, Stopped
 from pipeline.line import TOGETHER, Line, Samples
+from pipeline.sandbox import Locks
 from pipeline.store import faults_of
 from pipeline.watchdog import beat
 from pipeline.whole import handle_of
@@ -50,6 +51,7 @@ class Child:
             "OPENBLAS_NUM_THREADS": "1",
             "ARROW_DEFAULT_MEMORY_POOL": "system",  # Arrow's own pool reserves 1 GiB of it at once
             "ARROW_IO_THREADS": "1",
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",  # Landlock holds the thread that asks for it
             "MALLOC_ARENA_MAX": "2",  # each arena takes 64 MiB of the address space, which is limited
             # one sound's memory is the next one's: pages that are given back cost a fault each to have again
             "MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES // 2),
@@ -66,7 +68,7 @@ class Child:
         there.close()
         self.line, self.busy, self.quiet_s = Line(here), True, 0.0
         try:
-            self._hear(START_S)
+            self.locks = Locks(*self._hear(START_S)["ready"])
         except Died as death:
             raise AssertionError(f"decoding does not start: {death.message}") from death
         self.busy = False

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from pipeline.decode import Clip, Part, length_s, parts_of
 from pipeline.errors import JobError, Reject
 from pipeline.line import READ_BYTES, Distant, Line, Samples
+from pipeline.sandbox import lock
 
 MEMORY_BYTES = 1 << 30  # for one sound, above what the process has anyway; and for the clip that is being cut:
 CLIP_BYTES_PER_S = 4 * 4 * 192_000  # four copies of it, float32, at the highest rate in use
@@ -77,6 +78,8 @@ class Decoding:
                 self._say({"reject": self._too_large(asked)})
             else:
                 self._broke(error)
+        except ImportError as error:  # what is not installed, or lies where sandbox.py does not let it be read
+            self._say({"machine": f"{error} (where sounds are decoded)", "of_file": False})
         except MemoryError:
             self._say({"reject": self._too_large(asked)})
         except Exception as error:
@@ -210,7 +213,7 @@ def main() -> None:
 
     line = Line(socket.socket(fileno=control))
     decoding = Decoding(line, samples, given)
-    line.send({"ready": True})
+    line.send({"ready": lock()})
     while True:
         decoding.answer(line.receive())
 

@@ -1,8 +1,12 @@
 """Readers with faults for the process that reads: registered by the hostile soundfile, which every child imports."""
 
+import importlib
+import json
 import os
 import signal
 import time
+
+from attempts import GROUPS
 
 from pipeline.errors import JobError, Reject
 from pipeline.fenced_readers import READERS
@@ -42,4 +46,21 @@ def echo(file, size):
         yield data
 
 
-READERS.update({"numbers": numbers, "slow": slow, "echo": echo})
+def attempts(file, groups, where):
+    """For each attempt its name and the number of the error that it ended with, 0 when it was done."""
+    for name, attempt in ((name, attempt) for group in groups for name, attempt in GROUPS[group].items()):
+        number = 0
+        try:
+            attempt(where)
+        except OSError as error:
+            number = error.errno
+        yield json.dumps([name, number]).encode()
+
+
+def imports(file, name):
+    """A module's name, when it can be imported."""
+    importlib.import_module(name)
+    yield name.encode()
+
+
+READERS.update({"numbers": numbers, "slow": slow, "echo": echo, "attempts": attempts, "imports": imports})
