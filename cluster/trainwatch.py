@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import TaskID
 
 from cluster.progress import bar
+from cluster.terminal import escape
 from pipeline.card import hours
 from pipeline.modelcard import split_line
 
@@ -30,6 +31,9 @@ class TrainWatch:
         self.bar.stop()
 
     def __call__(self, line: dict[str, Any]) -> None:
+        if line["kind"] == "waiting":
+            self.console.print(f"[yellow]{escape(line['why'])}[/]")
+            return
         self.hand_on(line)
         if line["kind"] == "split":
             self.console.print(split_line(line))

@@ -37,6 +37,9 @@ class Choice(BaseModel):
         """Everything that decides a clip's numbers: it goes into fingerprints and codebooks."""
         return {**self.deciding(), "version": self.version}
 
+    def check_here(self) -> None:
+        """Raise JobError, NotAllowed or Stopped where this machine does not see what the choice names."""
+
     def deciding(self) -> dict[str, Any]:
         """The fields that decide, by name, as JSON has them."""
         values, found = self.model_dump(mode="json"), {}

@@ -1,13 +1,18 @@
 """Read: the first stage of a run. A shard of the plan goes in, its decoded clips come out."""
 
+import socket
 from time import perf_counter
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import ObjectFault
 from pipeline.job import Job
+from pipeline.nodes import seen_by_driver
 from pipeline.plan import objects_between
 from pipeline.processors import noted
+from pipeline.retry_rules import UNREAD
 from pipeline.rows import decoded, fault, nothing
 from pipeline.spent import started
 
@@ -16,10 +21,11 @@ class Read:
     """One row of the plan's shards -> a table of clips; in every row the shard's key, their number and the time.
 
     A fault of one of its objects gives one row that stands for the shard (rows.fault), and Commit passes that on.
+    ``driver`` is an actor on the driver's node (watchdog.Board), asked about files that this node does not see.
     """
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, job: Job, driver: Any = None) -> None:
+        self.job, self.driver = job, driver
         self.rate_hz = job.feature.clock.rate_hz if job.feature is not None else 0
 
     def __call__(self, planned: pa.Table) -> pa.Table:
@@ -31,6 +37,8 @@ class Read:
             if self.job.clip.video:
                 clips = self.job.check(clips)
             found = clips.num_rows
+            if self.driver is not None:
+                self._stop_if_seen_elsewhere(objects, clips)
         except ObjectFault as error:
             if self.job.source.gives != "audio":
                 raise  # a part of a dataset, which all its shards need
@@ -40,3 +48,17 @@ class Read:
         clips = clips.append_column("shard", pa.repeat(shard["shard"], clips.num_rows))
         clips = clips.append_column("found", pa.repeat(pa.scalar(found, pa.int64()), clips.num_rows))
         return started(noted(clips, "read"), "read", perf_counter() - start)
+
+    def _stop_if_seen_elsewhere(self, objects: pa.Table, clips: pa.Table) -> None:
+        """ObjectFault when the driver's node sees a file, as it was listed, that was rejected because this one does
+        not: that is a fault of this machine, and says nothing about the corpus."""
+        unread = clips.filter(pc.is_in(clips["error"], pa.array(sorted(UNREAD))))
+        paths = unread["source"].combine_chunks()
+        rows = objects.filter(pc.and_(pc.is_in(objects["path"], paths), pc.greater_equal(objects["size"], 0)))
+        if not rows.num_rows:
+            return
+        if seen := seen_by_driver(self.driver, self.job.source, rows.select(["path", "size", "stamp"]).to_pylist()):
+            said = unread["message"][pc.index(paths, seen[0]).as_py()]
+            raise ObjectFault(
+                f"{seen[0]}: on {socket.gethostname()} {said}; the driver's node sees it as it was listed"
+            )

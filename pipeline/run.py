@@ -14,10 +14,12 @@ import ray.data
 from ray.data import DataContext
 
 from pipeline.commit import Commit, attempts_done
+from pipeline.corpus import spread
 from pipeline.errors import JobError, Stopped, WavmillError
 from pipeline.faults import Faults, stop_if_not_listed
 from pipeline.job import Job, fingerprint
-from pipeline.plan import Plan, bytes_per_s, todo_of
+from pipeline.nodes import SAMPLED, check_nodes, needs_of, started_here
+from pipeline.plan import Plan, bytes_per_s, objects_between, todo_of
 from pipeline.publish import publish, published
 from pipeline.read import Read
 from pipeline.rows import CONTEXT
@@ -48,13 +50,23 @@ def run(
         if (already := published(job, plans)) is not None:
             return already
         done = set(attempts_done(open_store(job.store), fingerprint(job)))
-    todo, faults = todo_of(plans, done), Faults()
+    todo, faults, asked = todo_of(plans, done), Faults(), False
     while wave := list(islice(todo, WAVE_SHARDS)):
         connect()
+        if not asked:
+            take_along(job)
+            check_nodes(needs_of(job, some_objects(job, wave), job.steps))
+            asked = True
         mill(job, wave, watch, faults)
     faults.stop()
     stop_if_not_listed(job.source)
     return publish(job, plans)
+
+
+def some_objects(job: Job, shards: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first object of a few shards, spread over all of them, for the nodes to look at."""
+    heads = [(one["objects"], one["row_lo"], one["row_lo"] + 1) for one in spread(shards, SAMPLED)]
+    return [row for head in heads for row in objects_between(job.store, *head).to_pylist()]
 
 
 def mill(job: Job, shards: list[dict[str, Any]], watch: Watch, faults: Faults) -> None:
@@ -63,7 +75,7 @@ def mill(job: Job, shards: list[dict[str, Any]], watch: Watch, faults: Faults) -
     Shards that could not be read are left to ``faults``.
     """
     last_read = ["feature"] if "feature" not in job.keep else []
-    board = ray.remote(num_cpus=0)(Board).remote()
+    board = beside_driver(Board)
 
     early = [job.token] if last_read and job.token and getattr(job.window, "over", "token") == "token" else []
     rest = [step for step in (job.token, job.window) if step is not None and step not in early]
@@ -91,12 +103,9 @@ def extracted(
     context.raise_original_map_exception = True  # Ray's own wrapping loses which error it was
     context.memory_usage_poll_interval_s = None  # a thread per task that reads the process's memory map
     context.enable_progress_bars, context.print_on_execution_start = False, False
-    for choice in (job.source, *job.steps):
-        module = sys.modules[type(choice).__module__]
-        if module.__name__.partition(".")[0] != "pipeline":  # a class from outside travels to where it is not installed
-            ray.cloudpickle.register_pickle_by_value(module)
     rows = ray.data.from_items(shards, override_num_blocks=len(shards))
-    rows = stage(rows, watched(job, Read(job), "read", board), **shares.decode())
+    ask = board if job.source.gives == "audio" and not started_here() else None
+    rows = stage(rows, watched(job, Read(job, ask), "read", board), **shares.decode())
     if job.feature is not None:
         drop = ["audio", *CONTEXT, *(["feature"] if early else [])]
         work: Any = watched(job, Apply([job.feature, *early], drop), "feature", board)
@@ -105,6 +114,22 @@ def extracted(
             work, options["fn_constructor_args"] = Watched, (work.stage, work.name, work.patience_s, board)
         rows = stage(rows, work, **options)
     return rows, shares
+
+
+def take_along(job: Job) -> None:
+    """Classes from outside travel to where they are not installed."""
+    for choice in (job.source, *job.steps):
+        module = sys.modules[type(choice).__module__]
+        if module.__name__.partition(".")[0] != "pipeline":
+            ray.cloudpickle.register_pickle_by_value(module)
+
+
+def beside_driver(kind: type[Any]) -> Any:
+    """An actor on the driver's node: the loss of another node does not end it."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0)(kind).options(scheduling_strategy=here).remote()
 
 
 def watched(job: Job, work: Any, name: str, board: Any) -> Watched:

@@ -5,6 +5,8 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from time import monotonic
 from typing import Any
 
 import ray
@@ -17,16 +19,20 @@ from pipeline.checkpoints import latest
 from pipeline.errors import Stopped, WavmillError
 from pipeline.finite import Diverged
 from pipeline.learn import Learner, Tell
+from pipeline.nodes import Needs, check_nodes, name_of
 from pipeline.pack import make_pack
 from pipeline.release import already, release
-from pipeline.run import causes
+from pipeline.run import beside_driver, causes
 from pipeline.scale import Node, nodes_of
 from pipeline.starting import check_start
 from pipeline.store import open_store
+from pipeline.trained import find_model
 from pipeline.trainjob import TrainJob
 
 RETRIES = 3  # a worker that died is started again with all others, from the last checkpoint
 ASK_S = 0.5  # how often the workers' lines are fetched
+LOOK_S = 10.0  # without a line, until the driver looks whether all nodes are there, and again
+SAY_S = 300.0  # until it says so again
 
 
 def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: None) -> dict[str, Any]:
@@ -45,6 +51,8 @@ def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: 
             alone(job, pack["fingerprint"], run, watch)
         else:
             connect()
+            starts = [partial(find_model, origin)] if (origin := job.train.starts_from) else []
+            check_nodes(Needs(job.store, looks=starts))
             together(job, pack["fingerprint"], run, watch)
         record = latest(store, run)
     if record is None or not record["stopped"]:
@@ -63,9 +71,10 @@ def alone(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
 def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
     """On the workers of Ray Train. Their lines come through an actor; resuming needs nothing that Ray keeps."""
     workers, cpus, gpu = shares(job, nodes_of(ray))
-    lines = ray.remote(num_cpus=0)(Lines).remote()
+    lines = beside_driver(Lines)
     given = {"job": job, "pack": pack, "run": run, "lines": lines, "threads": cpus}
-    with tempfile.TemporaryDirectory() as scratch, passed_on(lines, watch):
+    waits = partial(why_waiting, workers, cpus, gpu, {name_of(node) for node in ray.nodes() if node["Alive"]})
+    with tempfile.TemporaryDirectory() as scratch, passed_on(lines, watch, waits):
         trainer = TorchTrainer(
             work,
             train_loop_config=given,
@@ -121,17 +130,29 @@ class Lines:
 
 
 @contextlib.contextmanager
-def passed_on(lines: Any, watch: Tell) -> Iterator[None]:
-    """While this lasts, another thread hands the workers' lines to ``watch``; trainer.fit() needs the main thread."""
+def passed_on(lines: Any, watch: Tell, waits: Callable[[], str]) -> Iterator[None]:
+    """While this lasts, another thread hands the workers' lines to ``watch``; trainer.fit() needs the main thread.
+
+    While none comes, ``waits`` is asked for what the training waits for; ``watch`` gets that as a line, too.
+    """
     over = threading.Event()
 
     def ask() -> None:
+        moved = looked = monotonic()
+        said = -SAY_S
         while True:
             last = over.wait(ASK_S)
             for line in ray.get(lines.take.remote()):
                 watch(line)
+                moved, said = monotonic(), -SAY_S
             if last:
                 return
+            now = monotonic()
+            if now - max(moved, looked) > LOOK_S and now - said > SAY_S:
+                looked = now
+                if why := waits():
+                    said = now
+                    watch({"kind": "waiting", "why": why})
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
@@ -160,6 +181,22 @@ def shares(job: TrainJob, nodes: Sequence[Node]) -> tuple[int, int, bool]:
             f"nodes have room for {room} ({has}{', ...' if len(nodes) > 4 else ''})"
         )
     return workers, each, bool(gpus)
+
+
+def why_waiting(workers: int, cpus: int, gpu: bool, before: set[str]) -> str:
+    """What keeps so many workers from being started, or "" when the nodes have room for them.
+
+    ``before``: the names of the nodes that were there when the training began.
+    """
+    nodes = nodes_of(ray)
+    if (room := _room(nodes, cpus, gpu)) >= workers:
+        return ""
+    lost = sorted(before - {name_of(node) for node in ray.nodes() if node["Alive"]})
+    each = f"{cpus} CPUs {'and a GPU ' if gpu else ''}each"
+    return (
+        f"{', '.join(lost) or 'a node'} is lost; {workers} workers of {each} need room, and the nodes left have it for "
+        f"{room}: the training waits for a node, and goes on from its last checkpoint"
+    )
 
 
 def _most(nodes: Sequence[Node]) -> int:

@@ -84,6 +84,12 @@ class Board:
         self.at.pop(shard, None)
         self.tries.pop(shard, None)
 
+    def as_listed(self, source: Any, objects: list[dict[str, Any]]) -> list[bool]:
+        """Of each object of a plan whether it is as it was listed, seen from where this actor runs."""
+        from pipeline.nodes import as_listed
+
+        return [as_listed(source, row) for row in objects]
+
     def lines(self, most: int = 5) -> list[str]:
         """Who is at what, the most tried and the oldest first."""
         order = sorted(self.at, key=lambda shard: (-self.tries[shard], self.at[shard][2]))

@@ -34,7 +34,13 @@ NETS = {
     f"model/{name}.py"
     for name in ("generate", "hubert", "lm", "mixing", "net", "samout", "scan", "upstream", "whisper")
 }  # torch on top
-RAY_INSIDE = {"cluster/connect.py", "cluster/ray_address.py", "pipeline/samples.py", "pipeline/scale.py"}
+RAY_INSIDE = {
+    "cluster/connect.py",
+    "cluster/ray_address.py",
+    "pipeline/nodes.py",
+    "pipeline/samples.py",
+    "pipeline/scale.py",
+}
 COMES_WITH = {
     "botocore": "boto3",
     "urllib3": "boto3",

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pipeline.choice import Choice, NotDecisive
 from pipeline.errors import JobError
-from pipeline.weights import Weights, fetched
+from pipeline.weights import Weights, describe, fetched
 
 
 class Checkpoint(Choice):
@@ -36,6 +36,12 @@ class Checkpoint(Choice):
                 raise JobError(f"feature.{name} is {getattr(self, name)}; that of {self.model} is {value}")
         known |= {"revision": weights.revision or self.revision}
         return self.model_copy(update={**known, "dtype": "float32" if self.dtype == "auto" else self.dtype})
+
+    def check_here(self) -> None:
+        if (here := describe(self.model, self.revision).sha256) != self.sha256:
+            raise JobError(
+                f"feature.model: {self.model} is {here[:12]} here, the job was planned with {self.sha256[:12]}"
+            )
 
     def loaded(self, load: Callable[[Path, Any, str], Any]) -> Any:
         """``load(folder, dtype, device)`` with the checkpoint fetched. Its ValueError becomes a JobError."""

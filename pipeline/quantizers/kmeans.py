@@ -34,6 +34,9 @@ class KMeans(Choice):
     def type(self) -> pa.DataType:
         return ragged(np.uint16 if self.codes == "auto" or self.codes <= 1 << 16 else np.uint32)
 
+    def check_here(self) -> None:
+        load_codebook(self.codebook, self.sha256)
+
     def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:
         centroids = load_codebook(self.codebook, self.sha256).centroids
         return lambda clips: [assign(frames.reshape(len(frames), centroids.shape[1]), centroids) for frames in clips]

@@ -12,11 +12,14 @@ from pipeline.sources.faces import Faces
 from pipeline.sources.files import Files
 from pipeline.sources.manifest import Manifest
 from pipeline.sources.webdataset import WebDataset
+from pipeline.store import Store
 
 
 class Source(Protocol):
     """What fits as ``source:``. ``objects()`` runs once, when the job is planned; ``read()`` in the workers.
 
+    ``place_of`` is the store and key of a plan's path; ``check_here`` raises where this machine does not
+    see the corpus.
     ``objects`` yields tables with at least path, size, stamp, lo and hi (see objects.py); ``seconds`` estimates how
     much sound each row holds, for cutting shards; ``read`` turns rows of the plan into a table of clips.
     """
@@ -26,6 +29,8 @@ class Source(Protocol):
 
     def recipe(self) -> dict[str, Any]: ...
     def carried(self) -> tuple[str, ...]: ...
+    def place_of(self, path: str) -> tuple[Store, str]: ...
+    def check_here(self) -> None: ...
     def objects(self, clip: Clip) -> Iterator[pa.Table]: ...
     def seconds(self, objects: pa.Table) -> np.ndarray: ...
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table: ...

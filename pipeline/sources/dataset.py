@@ -9,11 +9,14 @@ from pydantic import ConfigDict, Field
 
 from pipeline.choice import Choice, InRecipeAs, NotDecisive
 from pipeline.decode import Clip
+from pipeline.errors import JobError
 from pipeline.objects import SCHEMA
 from pipeline.parquet import parquet_in
 from pipeline.published import find_dataset
 from pipeline.rows import ERROR, VIDEO
-from pipeline.store import Entry, open_store
+from pipeline.store import Entry, Store, join, open_store
+
+PARTS_LOOKED_AT = 8
 
 
 class Dataset(Choice):
@@ -34,6 +37,17 @@ class Dataset(Choice):
 
     def carried(self) -> tuple[str, ...]:
         return tuple(find_dataset(self.origin)["carry"])
+
+    def place_of(self, path: str) -> tuple[Store, str]:
+        return open_store(find_dataset(self.origin)["address"]), path
+
+    def check_here(self) -> None:
+        """The parts are immutable, and their plan has hashes in place of times: their sizes are looked at."""
+        for part in find_dataset(self.origin)["parts"][:PARTS_LOOKED_AT]:
+            store, key = self.place_of(part["path"])
+            entry = store.stat(key)
+            if entry is None or entry.size != part["bytes"]:
+                raise JobError(f"source.from: {join(store.url, key)} is not there as it was published")
 
     def objects(self, clip: Clip) -> Iterator[pa.Table]:
         dataset = find_dataset(self.origin)

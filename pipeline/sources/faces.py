@@ -59,8 +59,11 @@ class Faces(Choice):
         """What ``objects`` could not list, and is in no plan therefore."""
         return self._left_out.faults
 
+    def place_of(self, path: str) -> tuple[Store, str]:
+        return open_store(self.path), path
+
     def entry_of(self, path: str) -> Entry | None:
-        return look(open_store(self.path), path)
+        return look(*self.place_of(path))
 
     def objects(self, clip: Clip) -> Iterator[pa.Table]:
         store, some = open_store(self.path), False

@@ -63,8 +63,11 @@ class Files(Choice):
         """What ``objects`` could not list, and is in no plan therefore."""
         return self._left_out.faults
 
+    def place_of(self, path: str) -> tuple[Store, str]:
+        return open_store(self.path), path
+
     def entry_of(self, path: str) -> Entry | None:
-        return look(open_store(self.path), path)
+        return look(*self.place_of(path))
 
     def objects(self, clip: Clip) -> Iterator[pa.Table]:
         store, wanted = open_store(self.path), {suffix.lstrip(".").lower() for suffix in self.suffixes} or SOUNDS

@@ -88,6 +88,9 @@ class Manifest(Choice):
     def _root(self) -> str:
         return split(self.path)[0] if self.root == "auto" else self.root
 
+    def place_of(self, path: str) -> tuple[Store, str]:
+        return located(self._root(), path)
+
     def objects(self, clip: Clip) -> Iterator[pa.Table]:
         self._left_out.clear()
         places, ids, first_faults, good = Places(self._root(), self._left_out), Ids(clip), list[str](), 0
@@ -140,7 +143,7 @@ class Manifest(Choice):
 
     def _ranges(self, entry: Entry, clip: Clip) -> list[tuple[int, int]]:
         """The stretches of a long sound; none when its disk cannot say how long it is: then it is among the faults."""
-        store, key = self._at(entry.key)
+        store, key = self.place_of(entry.key)
         try:
             return ranges_of(store, entry._replace(key=key), clip)
         except ObjectFault as fault:
@@ -154,7 +157,7 @@ class Manifest(Choice):
 
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
         def fetch(row: dict[str, Any]) -> tuple[str, list[Found]]:
-            store, key = self._at(row["path"])
+            store, key = self.place_of(row["path"])
             if row.get("reason"):
                 file, verdict = None, None
                 reject: Reject | None = Reject(row["reason"], row["message"])  # known since the plan
@@ -169,9 +172,6 @@ class Manifest(Choice):
         rows = objects.to_pylist()
         fetched = ahead(fetch, rows) if self._root().startswith("s3://") else map(fetch, rows)
         return decoded_table(fetched, self.carry, clip, rate_hz)
-
-    def _at(self, path: str) -> tuple[Store, str]:
-        return located(self._root(), path)
 
     def _rows(self) -> Iterator[Rows]:
         """The rows, batch by batch. JobError when the manifest as a whole is not what it must be."""

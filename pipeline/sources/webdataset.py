@@ -69,8 +69,11 @@ class WebDataset(Choice):
         """What ``objects`` could not list, and is in no plan therefore."""
         return self._left_out.faults
 
+    def place_of(self, path: str) -> tuple[Store, str]:
+        return self._at()[0], path
+
     def entry_of(self, path: str) -> Entry | None:
-        return look(self._at()[0], path)
+        return look(*self.place_of(path))
 
     def carried(self) -> tuple[str, ...]:
         return self.carry

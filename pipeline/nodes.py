@@ -1,0 +1,209 @@
+"""What each node of a cluster must see before work is given to it: the corpus, the store, weights and the codebook.
+
+Without that question a path that one node lacks would end as rejects in a published dataset.
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+from pipeline.corpus import look
+from pipeline.errors import JobError, NotAllowed, ObjectFault, Stopped, WavmillError
+from pipeline.store import Folder, join, open_store
+
+ANSWER_S = 120.0  # for a node to start a process and to look at a few files
+SAMPLED = 8  # objects of the corpus that each node looks at
+PROBES = "_mill/ask"  # below it a driver writes what the nodes must find
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a node is asked for. It travels to the nodes.
+
+    ``objects`` are rows of a plan, by ``path``, ``size`` and ``stamp``, that the driver sees as they were listed.
+    ``looks`` are calls that raise a WavmillError where a node does not see something.
+    """
+
+    store: str
+    source: Any = None
+    objects: Sequence[dict[str, Any]] = ()
+    looks: Sequence[Callable[[], object]] = ()
+
+
+class Answer(NamedTuple):
+    """What a node says: as whom it asks, which wavmill it runs, and what it does not see."""
+
+    who: str
+    version: str
+    problems: list[WavmillError]
+
+
+def needs_of(job: Any, objects: Sequence[dict[str, Any]], choices: Sequence[Any]) -> Needs:
+    """What the workers of a job need; of the objects, only those that are as they were listed from here."""
+    in_files = job.source.gives == "audio" and hasattr(
+        job.source, "place_of"
+    )  # a source from outside may not say where
+    there = [row for row in objects if as_listed(job.source, row)] if in_files else []
+    looks = [choice.check_here for choice in (job.source, *choices) if choice is not None]
+    return Needs(job.store, job.source, there, looks)
+
+
+def as_listed(source: Any, row: dict[str, Any]) -> bool:
+    """Whether an object of a plan is where this process runs, and as it was listed."""
+    try:
+        store, key = source.place_of(row["path"])
+        entry = look(store, key)
+    except WavmillError:
+        return False
+    return entry is not None and entry.size >= 0 and (entry.size, entry.stamp) == (row["size"], row["stamp"])
+
+
+def seen_by_driver(driver: Any, source: Any, objects: list[dict[str, Any]]) -> list[str]:
+    """The paths of those objects that the driver's node sees as they were listed. ``driver`` is an actor's handle."""
+    import ray
+
+    yes = ray.get(driver.as_listed.remote(source, objects))
+    return [row["path"] for row, seen in zip(objects, yes, strict=True) if seen]
+
+
+def answer(needs: Needs, probe: str, text: bytes) -> Answer:
+    """Runs on a node: look at everything, and collect what is wrong. ``probe`` holds ``text`` in the driver's store."""
+    problems: list[WavmillError] = []
+    checks: list[Callable[[], object]] = [partial(_check_store, needs.store, probe, text), *needs.looks]
+    for check in checks:
+        with _collected(problems):
+            check()
+    missing = []
+    for row in needs.objects:
+        with _collected(problems):
+            if not as_listed(needs.source, row):
+                missing.append(row["path"])
+                _check_readable(needs.source, row)
+    if missing:
+        what = f"{len(missing)} of {len(needs.objects)} objects that were tried are not as they were listed"
+        problems.append(JobError(f"source.path: {what}: {missing[0]}"))
+    return Answer(_who(needs), version("wavmill"), problems)
+
+
+def check_nodes(needs: Needs) -> None:
+    """Ask every node. Raises with all that is wrong, by node: JobError where something is not seen, NotAllowed where
+    credentials or permissions are wrong, Stopped where a node does not answer.
+
+    A private cluster that this process started is on this machine, and is not asked.
+    """
+    if started_here():
+        return
+    problems = [(name, error) for name, found in ask_nodes(needs) for error in found.problems]
+    if not problems:
+        return
+    kinds = [type(error) for _, error in problems]
+    kind = next((one for one in (JobError, NotAllowed) if one in kinds), Stopped)
+    text = "".join(f"\n  {name}: {error}" for name, error in problems)
+    raise kind(f"not every node of the cluster can do this job; nothing was started:{text}")
+
+
+def ask_nodes(needs: Needs) -> list[tuple[str, Answer]]:
+    """The answer of every node that is alive, by its name. One that gives none answers with a Stopped."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    probe, text = f"{PROBES}/{secrets.token_hex(8)}", secrets.token_hex(16).encode()
+    store, nodes = open_store(needs.store), [node for node in ray.nodes() if node["Alive"]]
+    store.put(probe, text)
+    try:
+        asked = {
+            node["NodeID"]: ray.remote(num_cpus=0, max_retries=0)(answer)
+            .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+            .remote(needs, probe, text)
+            for node in nodes
+        }
+        ready, _ = ray.wait([*asked.values()], num_returns=len(asked), timeout=ANSWER_S)
+        found = [(name_of(node), _answered(asked[node["NodeID"]], ready)) for node in nodes]
+    finally:
+        store.remove(probe)
+    mine = version("wavmill")
+    for _, one in found:
+        if one.version not in (mine, ""):
+            one.problems.append(JobError(f"wavmill {one.version} is installed there, and {mine} here; install one"))
+    return found
+
+
+def started_here() -> bool:
+    """Whether the cluster is a private one that this process started."""
+    from ray._private import worker
+
+    node = worker._global_node  # nothing public says it
+    return node is not None and node.is_head()
+
+
+def name_of(node: dict[str, Any]) -> str:
+    """A node of ``ray.nodes()`` for a message."""
+    return f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
+
+
+def _answered(asked: Any, ready: Sequence[Any]) -> Answer:
+    import ray
+
+    if asked not in ready:
+        return Answer("", "", [Stopped(f"no answer within {ANSWER_S:g} s; run the same command again")])
+    try:
+        found: Answer = ray.get(asked)
+    except ray.exceptions.RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        last = lines[-1] if lines else type(error).__name__
+        if "ModuleNotFoundError" in last:
+            return Answer("", "", [JobError(f"wavmill is not installed there: {last}")])
+        return Answer("", "", [Stopped(f"it could not be asked: {type(error).__name__}: {last}")])
+    return found
+
+
+@contextmanager
+def _collected(problems: list[WavmillError]) -> Iterator[None]:
+    try:
+        yield
+    except ObjectFault:
+        pass  # the run meets it again, and finishes everything else first
+    except WavmillError as error:
+        problems.append(error)
+
+
+def _check_store(url: str, probe: str, text: bytes) -> None:
+    """That this node sees the driver's store, and may write to it."""
+    store = open_store(url)
+    try:
+        found = store.read(probe)
+    except FileNotFoundError:
+        found = b""
+    if found != text:
+        raise JobError(f"store: {url} is not the store that the driver sees; give one that all nodes share")
+    own = f"{probe}.{secrets.token_hex(4)}"
+    store.put(own, b"")
+    store.remove(own)
+
+
+def _check_readable(source: Any, row: dict[str, Any]) -> None:
+    """NotAllowed when it is permission that keeps an object from being as it was listed."""
+    store, key = source.place_of(row["path"])
+    entry = look(store, key)
+    if entry is not None and entry.size < 0 and entry.stamp:
+        raise NotAllowed(f"source.path: {join(store.url, key)}: no permission ({entry.stamp})")
+
+
+def _who(needs: Needs) -> str:
+    """As whom this process opens files and asks S3; no secret is in it."""
+    from getpass import getuser
+
+    try:
+        user = getuser()
+    except (KeyError, OSError):
+        user = f"uid {os.getuid()}"
+    if isinstance(open_store(needs.store), Folder):
+        return user
+    from pipeline.s3_identity import whose
+
+    return f"{user}; on S3 {whose()}"

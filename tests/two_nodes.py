@@ -1,0 +1,135 @@
+"""A Ray cluster of two nodes on one machine: raylets with resources of their own, one in a mount namespace.
+
+The second node does not see what lies in ``head_only``, may not write to ``read_only``, and has in ``partial`` other
+files than the head has there: those in ``partial_on_second``.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raykills import kill_tree
+
+RAY = str(Path(sys.executable).parent / "ray")
+READY_S = 90.0
+FOLDERS = ("shared", "head_only", "read_only", "partial", "partial_on_second", "empty")
+ROOT = Path(__file__).parents[1]
+
+
+def namespaces() -> list[str]:
+    """The command that starts another one in a mount namespace of its own; empty where the kernel does not let us."""
+    for command in (["unshare", "-m"], ["unshare", "-Urm"]):
+        if shutil.which("unshare") and not subprocess.run([*command, "true"], capture_output=True).returncode:
+            return command
+    return []
+
+
+@dataclass
+class TwoNodes:
+    """A running cluster, and the folder that holds all of FOLDERS."""
+
+    root: Path
+    address: str
+    env: dict[str, str]
+    temp: str
+    head: subprocess.Popen | None = None
+    second: subprocess.Popen | None = None
+    second_env: dict[str, str] = field(default_factory=dict)
+
+    def start_second(self, **more: str) -> None:
+        """Start the second node, with these variables in the environment of its workers."""
+        root = shlex.quote(str(self.root))
+        mounts = (
+            f"mount --bind {root}/empty {root}/head_only && mount --bind {root}/partial_on_second {root}/partial"
+            f" && mount --bind {root}/read_only {root}/read_only && mount -o remount,bind,ro {root}/read_only"
+        )
+        start = [RAY, "start", "--address", self.address, "--block", "--num-cpus=1", "--resources", '{"second": 1}']
+        start += ["--object-store-memory=100000000"]
+        self.second = subprocess.Popen(
+            [*namespaces(), "sh", "-c", f"{mounts} && exec {shlex.join(start)}"],
+            env={**self.env, **more},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.wait_for(2)
+
+    def kill_second(self) -> None:
+        assert self.second is not None
+        kill_tree(self.second.pid)
+        self.second.wait()
+        self.second = None
+
+    def wait_for(self, nodes: int) -> None:
+        """Until the head counts so many live nodes."""
+        code = (
+            "import sys, ray, logging; from ray._raylet import GcsClient\n"
+            "client = GcsClient(address=sys.argv[1])\n"
+            "print(sum(one.state == 0 for one in client.get_all_node_info().values()))"
+        )
+        end = time.monotonic() + READY_S
+        while time.monotonic() < end:
+            asked = subprocess.run(
+                [sys.executable, "-c", code, self.address], env=self.env, capture_output=True, text=True
+            )
+            if asked.returncode == 0 and asked.stdout.split()[-1:] == [str(nodes)]:
+                return
+            time.sleep(0.3)
+        raise AssertionError(f"the cluster has not {nodes} nodes: {asked.stdout} {asked.stderr[-500:]}")
+
+    def verbs(self, *argvs: Sequence[Any], **more: str) -> list[tuple[int, str]]:
+        """wavmill, once for each list of arguments, in one process that is connected; exit codes and what was said."""
+        asked = json.dumps([[str(word) for word in argv] for argv in argvs])
+        ran = subprocess.run(
+            [sys.executable, str(ROOT / "tests" / "verbs.py"), asked],
+            env={**self.env, "RAY_ADDRESS": self.address, **more},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=self.root,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return [(one["code"], one["said"]) for one in json.loads(ran.stdout.splitlines()[-1])]
+
+
+@contextmanager
+def two_nodes() -> Iterator[TwoNodes]:
+    """The cluster, with both nodes up; everything of it is gone at the end."""
+    temp = tempfile.mkdtemp(prefix="wm-")  # short: the paths of Ray's sockets may have 107 bytes
+    root = Path(temp) / "data"
+    for name in FOLDERS:
+        (root / name).mkdir(parents=True)
+    with socket.create_server(("127.0.0.1", 0)) as once:
+        port = once.getsockname()[1]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
+    env |= {"HOME": temp, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0f" * 32, "PYTHONPATH": str(ROOT)}
+    env |= {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    cluster = TwoNodes(root, f"127.0.0.1:{port}", env, temp)
+    start = [RAY, "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=1"]
+    start += ["--include-dashboard=false", f"--temp-dir={temp}/r", "--object-store-memory=100000000"]
+    cluster.head = subprocess.Popen(
+        start, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        cluster.wait_for(1)
+        cluster.start_second()
+        yield cluster
+    finally:
+        for node in (cluster.second, cluster.head):
+            if node is not None:
+                kill_tree(node.pid)
+                node.wait()
+        shutil.rmtree(temp, ignore_errors=True)
+
+
