@@ -49,7 +49,7 @@ def examine(what: str | None, connect: Callable[[], Any], clean: bool = False) -
         yield from _tried("garbage", lambda: garbage(store_of(what), clean), needed=clean)
     shm = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").exists() else 0
     yield Finding(shm > SHM_BYTES, "memory", f"{shm / (1 << 30):.1f} GiB of shared memory for Ray's objects")
-    yield from _tried("ray", lambda: cluster(connect()))
+    yield from _tried("ray", lambda: cluster(connect(), what))
     yield from _tried("token", token)
 
 
@@ -160,12 +160,39 @@ def garbage(there: Store, clean: bool) -> Iterator[Finding]:
         yield Finding(True, "garbage", "none: killed runs left nothing behind")
 
 
-def cluster(ray: Any) -> Iterator[Finding]:
+def cluster(ray: Any, what: str | None) -> Iterator[Finding]:
+    """What the cluster has; and, of one that was running already, whether each node sees what a job or store needs."""
+    from pipeline.nodes import Needs, ask_nodes, started_here
+
     has = ray.cluster_resources()
     cpus, gpus, memory = has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", 0.0)
     nodes = sum(node["Alive"] for node in ray.nodes())
     said = f"{nodes} node{'s' * (nodes != 1)}, {cpus:g} CPUs, {gpus:g} GPUs, {memory / (1 << 30):.1f} GiB"
     yield Finding(cpus >= 1, "ray", said)
+    if started_here():
+        return
+    sees = f"sees what {what} needs" if what else "answers"
+    for name, found in ask_nodes(_needs(what) if what else Needs()):
+        text = "; ".join(map(str, found.problems)) or f"{sees}, {found.who}, with wavmill {found.version}"
+        yield Finding(not found.problems, "node", f"{name}: {text}")
+
+
+def _needs(what: str) -> Any:
+    """What the nodes are asked for: of a job all that it names, of anything else the store."""
+    from pipeline.corpus import spread
+    from pipeline.job import Job, resolve
+    from pipeline.jobfile import load_job
+    from pipeline.nodes import SAMPLED, Needs, needs_of
+
+    if not what.endswith((".yaml", ".yml")):
+        return Needs(what)
+    job = load_job(what)
+    if not isinstance(job, Job):
+        return Needs(job.store)
+    job = resolve(job, f"wavmill fit {what}")
+    first = next(iter(job.source.objects(job.clip)))
+    rows = first.select(["path", "size", "stamp"]).take(spread([*range(first.num_rows)], SAMPLED)).to_pylist()
+    return needs_of(job, rows, job.steps)
 
 
 def token() -> Iterator[Finding]:

@@ -23,13 +23,13 @@ PROBES = "_mill/ask"  # below it a driver writes what the nodes must find
 
 @dataclass(frozen=True)
 class Needs:
-    """What a node is asked for. It travels to the nodes.
+    """What a node is asked for. It travels to the nodes. Without a ``store`` nothing is written.
 
     ``objects`` are rows of a plan, by ``path``, ``size`` and ``stamp``, that the driver sees as they were listed.
     ``looks`` are calls that raise a WavmillError where a node does not see something.
     """
 
-    store: str
+    store: str = ""
     source: Any = None
     objects: Sequence[dict[str, Any]] = ()
     looks: Sequence[Callable[[], object]] = ()
@@ -74,7 +74,9 @@ def seen_by_driver(driver: Any, source: Any, objects: list[dict[str, Any]]) -> l
 def answer(needs: Needs, probe: str, text: bytes) -> Answer:
     """Runs on a node: look at everything, and collect what is wrong. ``probe`` holds ``text`` in the driver's store."""
     problems: list[WavmillError] = []
-    checks: list[Callable[[], object]] = [partial(_check_store, needs.store, probe, text), *needs.looks]
+    checks = [*needs.looks]
+    if needs.store:
+        checks.insert(0, partial(_check_store, needs.store, probe, text))
     for check in checks:
         with _collected(problems):
             check()
@@ -98,7 +100,11 @@ def check_nodes(needs: Needs) -> None:
     """
     if started_here():
         return
-    problems = [(name, error) for name, found in ask_nodes(needs) for error in found.problems]
+    problems = [
+        (f"{name}, {found.who}" if found.who else name, error)
+        for name, found in ask_nodes(needs)
+        for error in found.problems
+    ]
     if not problems:
         return
     kinds = [type(error) for _, error in problems]
@@ -113,9 +119,8 @@ def ask_nodes(needs: Needs) -> list[tuple[str, Answer]]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     probe, text = f"{PROBES}/{secrets.token_hex(8)}", secrets.token_hex(16).encode()
-    store, nodes = open_store(needs.store), [node for node in ray.nodes() if node["Alive"]]
-    store.put(probe, text)
-    try:
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    with _written(needs.store, probe, text):
         asked = {
             node["NodeID"]: ray.remote(num_cpus=0, max_retries=0)(answer)
             .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
@@ -124,13 +129,24 @@ def ask_nodes(needs: Needs) -> list[tuple[str, Answer]]:
         }
         ready, _ = ray.wait([*asked.values()], num_returns=len(asked), timeout=ANSWER_S)
         found = [(name_of(node), _answered(asked[node["NodeID"]], ready)) for node in nodes]
-    finally:
-        store.remove(probe)
     mine = version("wavmill")
     for _, one in found:
         if one.version not in (mine, ""):
             one.problems.append(JobError(f"wavmill {one.version} is installed there, and {mine} here; install one"))
     return found
+
+
+@contextmanager
+def _written(url: str, probe: str, text: bytes) -> Iterator[None]:
+    if not url:
+        yield
+        return
+    store = open_store(url)
+    store.put(probe, text)
+    try:
+        yield
+    finally:
+        store.remove(probe)
 
 
 def started_here() -> bool:
@@ -199,11 +215,11 @@ def _who(needs: Needs) -> str:
     from getpass import getuser
 
     try:
-        user = getuser()
+        user = f"as {getuser()}"
     except (KeyError, OSError):
-        user = f"uid {os.getuid()}"
-    if isinstance(open_store(needs.store), Folder):
+        user = f"as uid {os.getuid()}"
+    if not needs.store or isinstance(open_store(needs.store), Folder):
         return user
     from pipeline.s3_identity import whose
 
-    return f"{user}; on S3 {whose()}"
+    return f"{user}, on S3 {whose()}"

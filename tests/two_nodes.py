@@ -12,10 +12,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +42,11 @@ class TwoNodes:
     address: str
     env: dict[str, str]
     temp: str
+    second_env: dict[str, str]
     head: subprocess.Popen | None = None
     second: subprocess.Popen | None = None
-    second_env: dict[str, str] = field(default_factory=dict)
 
-    def start_second(self, **more: str) -> None:
-        """Start the second node, with these variables in the environment of its workers."""
+    def start_second(self) -> None:
         root = shlex.quote(str(self.root))
         mounts = (
             f"mount --bind {root}/empty {root}/head_only && mount --bind {root}/partial_on_second {root}/partial"
@@ -58,7 +56,7 @@ class TwoNodes:
         start += ["--object-store-memory=100000000"]
         self.second = subprocess.Popen(
             [*namespaces(), "sh", "-c", f"{mounts} && exec {shlex.join(start)}"],
-            env={**self.env, **more},
+            env={**self.env, **self.second_env},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -74,26 +72,21 @@ class TwoNodes:
     def wait_for(self, nodes: int) -> None:
         """Until the head counts so many live nodes."""
         code = (
-            "import sys, ray, logging; from ray._raylet import GcsClient\n"
-            "client = GcsClient(address=sys.argv[1])\n"
-            "print(sum(one.state == 0 for one in client.get_all_node_info().values()))"
+            "import sys, time; from ray._raylet import GcsClient\n"
+            "client, end = GcsClient(address=sys.argv[1]), time.monotonic() + float(sys.argv[3])\n"
+            "while sum(one.state == 0 for one in client.get_all_node_info().values()) != int(sys.argv[2]):\n"
+            "    time.sleep(0.1)\n"
+            "    assert time.monotonic() < end\n"
         )
-        end = time.monotonic() + READY_S
-        while time.monotonic() < end:
-            asked = subprocess.run(
-                [sys.executable, "-c", code, self.address], env=self.env, capture_output=True, text=True
-            )
-            if asked.returncode == 0 and asked.stdout.split()[-1:] == [str(nodes)]:
-                return
-            time.sleep(0.3)
-        raise AssertionError(f"the cluster has not {nodes} nodes: {asked.stdout} {asked.stderr[-500:]}")
+        asked = [sys.executable, "-c", code, self.address, str(nodes), str(READY_S)]
+        subprocess.run(asked, env=self.env, check=True, capture_output=True)
 
-    def verbs(self, *argvs: Sequence[Any], **more: str) -> list[tuple[int, str]]:
+    def verbs(self, *argvs: Sequence[Any]) -> list[tuple[int, str]]:
         """wavmill, once for each list of arguments, in one process that is connected; exit codes and what was said."""
         asked = json.dumps([[str(word) for word in argv] for argv in argvs])
         ran = subprocess.run(
             [sys.executable, str(ROOT / "tests" / "verbs.py"), asked],
-            env={**self.env, "RAY_ADDRESS": self.address, **more},
+            env={**self.env, "RAY_ADDRESS": self.address},
             capture_output=True,
             text=True,
             timeout=300,
@@ -104,8 +97,11 @@ class TwoNodes:
 
 
 @contextmanager
-def two_nodes() -> Iterator[TwoNodes]:
-    """The cluster, with both nodes up; everything of it is gone at the end."""
+def two_nodes(both_env: dict[str, str], second_env: dict[str, str]) -> Iterator[TwoNodes]:
+    """The cluster, with both nodes up; everything of it is gone at the end.
+
+    ``both_env`` are variables of both nodes and the driver, ``second_env`` those that the second has otherwise.
+    """
     temp = tempfile.mkdtemp(prefix="wm-")  # short: the paths of Ray's sockets may have 107 bytes
     root = Path(temp) / "data"
     for name in FOLDERS:
@@ -114,8 +110,14 @@ def two_nodes() -> Iterator[TwoNodes]:
         port = once.getsockname()[1]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
     env |= {"HOME": temp, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0f" * 32, "PYTHONPATH": str(ROOT)}
-    env |= {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-    cluster = TwoNodes(root, f"127.0.0.1:{port}", env, temp)
+    env |= {"RAY_health_check_period_ms": "300", "RAY_health_check_failure_threshold": "2"}  # of a node that is killed
+    env |= {
+        "RAY_BACKEND_LOG_LEVEL": "fatal",
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        **both_env,
+    }
+    cluster = TwoNodes(root, f"127.0.0.1:{port}", env, temp, second_env)
     start = [RAY, "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=1"]
     start += ["--include-dashboard=false", f"--temp-dir={temp}/r", "--object-store-memory=100000000"]
     cluster.head = subprocess.Popen(
@@ -131,5 +133,3 @@ def two_nodes() -> Iterator[TwoNodes]:
                 kill_tree(node.pid)
                 node.wait()
         shutil.rmtree(temp, ignore_errors=True)
-
-
