@@ -31,7 +31,7 @@ from pipeline.trainjob import TrainJob
 
 RETRIES = 3  # a worker that died is started again with all others, from the last checkpoint
 ASK_S = 0.5  # how often the workers' lines are fetched
-LOOK_S = 10.0  # without a line, until the driver looks whether all nodes are there, and again
+LOOK_S = 5.0  # without a line, until the driver looks whether all nodes are there, and again
 SAY_S = 300.0  # until it says so again
 
 

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,7 @@ class TwoNodes:
     second_env: dict[str, str]
     head: subprocess.Popen | None = None
     second: subprocess.Popen | None = None
+    driver: subprocess.Popen | None = None
 
     def start_second(self) -> None:
         root = shlex.quote(str(self.root))
@@ -81,19 +82,24 @@ class TwoNodes:
         asked = [sys.executable, "-c", code, self.address, str(nodes), str(READY_S)]
         subprocess.run(asked, env=self.env, check=True, capture_output=True)
 
-    def verbs(self, *argvs: Sequence[Any]) -> list[tuple[int, str]]:
-        """wavmill, once for each list of arguments, in one process that is connected; exit codes and what was said."""
-        asked = json.dumps([[str(word) for word in argv] for argv in argvs])
-        ran = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "verbs.py"), asked],
-            env={**self.env, "RAY_ADDRESS": self.address},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            cwd=self.root,
-        )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        return [(one["code"], one["said"]) for one in json.loads(ran.stdout.splitlines()[-1])]
+    def verb(self, *argv: Any) -> tuple[int, str]:
+        """wavmill with these arguments, in a process that stays connected: the exit code, and what was said."""
+        if self.driver is None:
+            self.driver = subprocess.Popen(
+                [sys.executable, str(ROOT / "tests" / "verbs.py")],
+                env={**self.env, "RAY_ADDRESS": self.address},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=self.root,
+            )
+        assert self.driver.stdin is not None and self.driver.stdout is not None
+        print(json.dumps([str(word) for word in argv]), file=self.driver.stdin, flush=True)
+        for line in self.driver.stdout:
+            if line.startswith('{"code"'):
+                answer = json.loads(line)
+                return answer["code"], answer["said"]
+        raise AssertionError(f"wavmill {argv} ended the process: {self.driver.wait()}")
 
 
 @contextmanager
@@ -128,7 +134,7 @@ def two_nodes(both_env: dict[str, str], second_env: dict[str, str]) -> Iterator[
         cluster.start_second()
         yield cluster
     finally:
-        for node in (cluster.second, cluster.head):
+        for node in (cluster.driver, cluster.second, cluster.head):
             if node is not None:
                 kill_tree(node.pid)
                 node.wait()

@@ -1,6 +1,6 @@
-"""wavmill, once for each list of arguments in the JSON it is given, in one process: Ray is connected to once.
+"""wavmill, once for each line of its input, a JSON list of arguments, in one process: Ray is connected to once.
 
-Prints a JSON list of what each gave: its exit code, and what it said.
+Answers each line with one of JSON: the exit code, and what was said.
 """
 
 import contextlib
@@ -26,5 +26,6 @@ def verb(argv: list[str]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    found = [verb(argv) for argv in json.loads(sys.argv[1])]
-    print(json.dumps(found))
+    answers = sys.stdout
+    for line in sys.stdin:
+        print(json.dumps(verb(json.loads(line))), file=answers, flush=True)
