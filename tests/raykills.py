@@ -6,8 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,26 +73,12 @@ def wait_for(what: Callable[[], Any], run: subprocess.Popen) -> Any:
     return found
 
 
-@contextmanager
-def two_nodes() -> Iterator[Any]:
-    """A Ray of a head with one CPU and a second node with two."""
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        cluster.add_node(num_cpus=2)
-        yield cluster
-    finally:
-        cluster.shutdown()
-
-
-def kill_node(node: Any, run: subprocess.Popen) -> int:
-    """The raylet of a node that has work, waited for: its workers do not notice before."""
-    [raylet] = [info.process for info in node.all_processes["raylet"]]
-    if wait_for(lambda: at_work(raylet.pid, "ray::Map"), run) is None:
+def kill_node(cluster: Any, run: subprocess.Popen) -> int:
+    """All of the second node of a cluster (two_nodes.py) once it has work."""
+    if wait_for(lambda: at_work(cluster.second.pid, "ray::Map"), run) is None:
         return 0
-    raylet.kill()
-    return int(raylet.wait() == -signal.SIGKILL)
+    cluster.kill_second()
+    return 1
 
 
 def at_work(root: int, as_what: str) -> list[int]:
@@ -110,7 +95,8 @@ def history(job_file: Path, store: Path, runs: list[list[Death]], cluster: Any =
         on = ["--on", cluster.address] if cluster else []
         pool = ["--set", "scale.feature.workers=1"] if "extractor" in dict(deaths) else []
         command = [WAVMILL, "run", str(job_file), "--max-rejects", "1", *on, *pool]
-        run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        env = cluster.env if cluster else None
+        run = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
             ended = sum(struck(who, wanted, run, store, cluster, killed) for who, wanted in deaths)
             _, complaint = run.communicate(timeout=PATIENCE_S)
@@ -126,12 +112,11 @@ def struck(who: str, wanted: int, run: subprocess.Popen, store: Path, cluster: A
     if wait_for(lambda: records(store) >= wanted, run) is None:
         return False
     if who == "node":
-        [node] = cluster.worker_nodes
-        killed[who] += kill_node(node, run)
+        killed[who] += kill_node(cluster, run)
     elif who in ENDS_THE_RUN:
         kill(descendants(run.pid) if who == "everything" else [run.pid])  # Ray's servers live on for up to a minute
         killed[who] += (ended := run.wait() == -signal.SIGKILL)
         return ended
-    elif found := wait_for(lambda: at_work(os.getpid() if cluster else run.pid, TITLES[who]), run):
+    elif found := wait_for(lambda: at_work(cluster.head.pid if cluster else run.pid, TITLES[who]), run):
         killed[who] += kill(found[:1])
     return False

@@ -13,7 +13,8 @@ from chaos import CHAOS, progress, remember, remembered, summed
 from checker import problems, rows_hash
 from conftest import bucket_on
 from inline import WORDS, digest, rows_of, run_inline, words
-from raykills import WAVMILL, history, two_nodes
+from raykills import WAVMILL, history
+from two_nodes import two_nodes
 
 from pipeline.job import resolve
 from pipeline.jobfile import parse_job

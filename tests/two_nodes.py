@@ -48,6 +48,7 @@ class TwoNodes:
     driver: subprocess.Popen | None = None
 
     def start_second(self) -> None:
+        """Start the second node; without a namespace of its own where the kernel does not let us."""
         root = shlex.quote(str(self.root))
         mounts = (
             f"mount --bind {root}/empty {root}/head_only && mount --bind {root}/partial_on_second {root}/partial"
@@ -55,8 +56,9 @@ class TwoNodes:
         )
         start = [RAY, "start", "--address", self.address, "--block", "--num-cpus=1", "--resources", '{"second": 1}']
         start += ["--object-store-memory=100000000"]
+        apart = namespaces()
         self.second = subprocess.Popen(
-            [*namespaces(), "sh", "-c", f"{mounts} && exec {shlex.join(start)}"],
+            [*apart, "sh", "-c", f"{mounts} && exec {shlex.join(start)}"] if apart else start,
             env={**self.env, **self.second_env},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -103,7 +105,7 @@ class TwoNodes:
 
 
 @contextmanager
-def two_nodes(both_env: dict[str, str], second_env: dict[str, str]) -> Iterator[TwoNodes]:
+def two_nodes(both_env: dict[str, str] = {}, second_env: dict[str, str] = {}) -> Iterator[TwoNodes]:
     """The cluster, with both nodes up; everything of it is gone at the end.
 
     ``both_env`` are variables of both nodes and the driver, ``second_env`` those that the second has otherwise.
@@ -115,7 +117,12 @@ def two_nodes(both_env: dict[str, str], second_env: dict[str, str]) -> Iterator[
     with socket.create_server(("127.0.0.1", 0)) as once:
         port = once.getsockname()[1]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
-    env |= {"HOME": temp, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0f" * 32, "PYTHONPATH": str(ROOT)}
+    env |= {
+        "HOME": temp,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0f" * 32,
+        "PYTHONPATH": f"{ROOT}:{env.get('PYTHONPATH', '')}",
+    }
     env |= {"RAY_health_check_period_ms": "300", "RAY_health_check_failure_threshold": "2"}  # of a node that is killed
     env |= {
         "RAY_BACKEND_LOG_LEVEL": "fatal",
