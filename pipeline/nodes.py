@@ -74,21 +74,12 @@ def seen_by_driver(driver: Any, source: Any, objects: list[dict[str, Any]]) -> l
 def answer(needs: Needs, probe: str, text: bytes) -> Answer:
     """Runs on a node: look at everything, and collect what is wrong. ``probe`` holds ``text`` in the driver's store."""
     problems: list[WavmillError] = []
-    checks = [*needs.looks]
+    checks: list[Callable[[], object]] = [partial(_check_objects, needs), *needs.looks]
     if needs.store:
         checks.insert(0, partial(_check_store, needs.store, probe, text))
     for check in checks:
         with _collected(problems):
             check()
-    missing = []
-    for row in needs.objects:
-        with _collected(problems):
-            if not as_listed(needs.source, row):
-                missing.append(row["path"])
-                _check_readable(needs.source, row)
-    if missing:
-        what = f"{len(missing)} of {len(needs.objects)} objects that were tried are not as they were listed"
-        problems.append(JobError(f"source.path: {what}: {missing[0]}"))
     return Answer(_who(needs), version("wavmill"), problems)
 
 
@@ -202,12 +193,18 @@ def _check_store(url: str, probe: str, text: bytes) -> None:
     store.remove(own)
 
 
-def _check_readable(source: Any, row: dict[str, Any]) -> None:
-    """NotAllowed when it is permission that keeps an object from being as it was listed."""
-    store, key = source.place_of(row["path"])
-    entry = look(store, key)
-    if entry is not None and entry.size < 0 and entry.stamp:
-        raise NotAllowed(f"source.path: {join(store.url, key)}: no permission ({entry.stamp})")
+def _check_objects(needs: Needs) -> None:
+    """NotAllowed or JobError when this node does not see the objects as they were listed."""
+    wrong = [row for row in needs.objects if not as_listed(needs.source, row)]
+    for row in wrong:
+        store, key = needs.source.place_of(row["path"])
+        entry = look(store, key)  # raises NotAllowed for wrong credentials
+        if entry is not None and entry.size < 0:
+            raise NotAllowed(f"source.path: {join(store.url, key)} cannot be read ({entry.stamp})")
+    if wrong:
+        store, key = needs.source.place_of(wrong[0]["path"])
+        many = f"{len(wrong)} of {len(needs.objects)} objects that were tried"
+        raise JobError(f"source.path: {many} are not there as they were listed: {join(store.url, key)}")
 
 
 def _who(needs: Needs) -> str:

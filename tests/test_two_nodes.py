@@ -82,6 +82,8 @@ def test_what_one_node_does_not_see_is_named_before_anything_starts(cluster, swi
         "read_only": (77, job(cluster, MEL, "d", corpus="shared/corpus", store="read_only/d")),
         "on S3 as test...ster (env)": (77, job(cluster, MEL, "e", corpus="shared/corpus", store="s3://asked/e")),
     }
+    swift.client().put_object(Bucket="asked", Key="in/a.wav", Body=(cluster.root / "shared/corpus/00.wav").read_bytes())
+    jobs["s3://asked/in"] = 77, job(cluster, MEL, "s", corpus="s3://asked/in", store="shared/s")
     tokens = job(cluster, TOKENS, "f", corpus="shared/corpus", codebook="head_only/codebook", store="shared/f")
     asked = [("run", path) for _, path in jobs.values()]
     asked += [
