@@ -15,12 +15,13 @@ from ray.data import DataContext
 
 from pipeline.commit import Commit, attempts_done
 from pipeline.corpus import spread
-from pipeline.errors import JobError, Stopped, WavmillError
+from pipeline.errors import JobError, Stopped
 from pipeline.faults import Faults, stop_if_not_listed
 from pipeline.job import Job, fingerprint
 from pipeline.nodes import SAMPLED, check_nodes, needs_of, started_here
 from pipeline.plan import Plan, bytes_per_s, objects_between, todo_of
 from pipeline.publish import publish, published
+from pipeline.ray_errors import in_short, own_error
 from pipeline.read import Read
 from pipeline.rows import CONTEXT
 from pipeline.scale import Shares, nodes_of, shares_of, why_waiting
@@ -159,12 +160,11 @@ def results(rows: ray.data.Dataset, board: Any = None) -> Iterator[pa.Table]:
     try:
         yield from rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     except Exception as error:
-        for cause in causes(error):
-            if isinstance(cause, WavmillError):
-                raise cause from None
+        if own := own_error(error):
+            raise own from None
         if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
             at = f"; at work were {'; '.join(lines)}" if (lines := board_says(board)) else ""
-            raise Stopped(f"{type(error).__name__}: {error}{at}; run the same command again to go on") from error
+            raise Stopped(f"{in_short(error)}{at}; run the same command again to go on") from error
         raise
 
 
@@ -212,10 +212,3 @@ def board_says(board: Any) -> list[str]:
     except ray.exceptions.RayError:
         return []
     return lines
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and everything that it says it came from; Ray keeps a worker's exception in ``cause``."""
-    while error is not None:
-        yield error
-        error = getattr(error, "cause", None) or error.__cause__

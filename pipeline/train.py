@@ -16,13 +16,14 @@ from ray.train.torch import TorchTrainer
 
 from pipeline.beginning import begin, carry_over
 from pipeline.checkpoints import latest
-from pipeline.errors import Stopped, WavmillError
+from pipeline.errors import Stopped
 from pipeline.finite import Diverged
 from pipeline.learn import Learner, Tell
 from pipeline.nodes import Needs, check_nodes, name_of
 from pipeline.pack import make_pack
+from pipeline.ray_errors import in_short, own_error
 from pipeline.release import already, release
-from pipeline.run import beside_driver, causes
+from pipeline.run import beside_driver
 from pipeline.scale import Node, nodes_of
 from pipeline.starting import check_start
 from pipeline.store import open_store
@@ -88,11 +89,13 @@ def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
-            failures = getattr(error, "worker_failures", {}).values()
-            for cause in (one for failure in failures for one in causes(failure)):
-                if isinstance(cause, WavmillError):
-                    raise cause from None
-            raise Stopped(f"a worker failed {RETRIES + 1} times; the same command goes on: {error}") from error
+            failures = [*getattr(error, "worker_failures", {}).values(), error]
+            for own in filter(None, map(own_error, failures)):
+                raise own from None
+            said = in_short(next(iter(failures)))
+            raise Stopped(
+                f"a worker failed {RETRIES + 1} times; run the same command again to go on: {said}"
+            ) from error
     if result.return_value:
         raise Diverged(result.return_value)
 

@@ -38,6 +38,7 @@ RAY_INSIDE = {
     "cluster/connect.py",
     "cluster/ray_address.py",
     "pipeline/nodes.py",
+    "pipeline/ray_errors.py",
     "pipeline/samples.py",
     "pipeline/scale.py",
 }
