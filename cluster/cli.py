@@ -1,7 +1,11 @@
-"""The verbs. Exit codes: 0 done; 1 a bug; 2 a wrong job or usage; 3 too many rejects; 75 resumable; 77 not allowed."""
+"""The verbs. Exit codes: 0 done; 1 a bug; 2 a wrong job or usage; 3 too many rejects; 75 resumable; 77 not allowed;
+130 ended by Ctrl-C, 143 by SIGTERM.
+"""
 
 import json
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +18,7 @@ from cluster.terminal import escape, escape_lines
 from pipeline.errors import JobError, TooManyRejects, WavmillError
 
 MAX_REJECTS = 0.1
-INTERRUPTED = 130  # what typer makes of Ctrl-C
+INTERRUPTED, TERMINATED = 130, 143  # the first is what typer makes of Ctrl-C
 
 
 @app.command()
@@ -205,11 +209,24 @@ def load(job: str, set: list[str]) -> Any:
     return load_job(job, set)
 
 
+class _Terminated(BaseException):
+    """SIGTERM: everything that is open is left as with Ctrl-C."""
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise _Terminated
+
+
 def main() -> None:
     """The command ``wavmill``: run a verb; an expected error is one message and its exit code, a bug a traceback."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
     try:
-        code = app(standalone_mode=False) or 0
-        if code == INTERRUPTED:
+        try:
+            code = app(standalone_mode=False) or 0
+        except _Terminated:
+            code = TERMINATED
+        if code in (INTERRUPTED, TERMINATED):
             err.print("stopped; the same command goes on from here")
         sys.exit(code)
     except WavmillError as error:

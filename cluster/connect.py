@@ -2,6 +2,9 @@
 
 import logging
 import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,9 +35,14 @@ def connect(on: str | None = None, verbose: bool = False) -> Any:
         check_cluster(address)
     level = logging.INFO if verbose else logging.CRITICAL  # what stops a run is raised, and said once by the verb
     local = {"include_dashboard": False} if address == "local" else {}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with silent(not verbose):
             ray.init(address=address, logging_level=level, log_to_driver=verbose, **local)
+    except SystemExit:  # how Ray's handler ends a SIGTERM while it starts
+        if callable(on_sigterm):
+            on_sigterm(signal.SIGTERM, None)
+        raise
     except Exception as error:
         if not isinstance(error, ConnectionError | RuntimeError | ValueError) and type(error) is not Exception:
             raise  # Ray says with a bare Exception that a node took too long to start
@@ -42,12 +50,30 @@ def connect(on: str | None = None, verbose: bool = False) -> Any:
         if "ersion mismatch" in reason:
             raise JobError(f"the Ray cluster at {address} runs other versions: {reason}") from error
         raise Stopped(f"cannot reach the Ray cluster at {address}: {reason}") from error
+    _keep_sigterm(on_sigterm)
+    if not verbose:
+        ray._private.worker.print_to_stdstream = _warn
     if address == "local" and token_path().exists():
         token_path().chmod(0o600)  # Ray writes it readable by everybody on the machine
     ray.data.DataContext.get_current()  # sets up its own logging, at INFO
     for name in ("ray.data", "ray"):
         logging.getLogger(name).setLevel(level)
     return ray
+
+
+def _keep_sigterm(handler: Any) -> None:
+    """Put back the program's own handler of SIGTERM, else Ray's, for that of its C++ part, which prints a stack."""
+    if threading.current_thread() is threading.main_thread():
+        own = handler not in (None, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, handler if own else signal.getsignal(signal.SIGTERM))
+
+
+def _warn(data: dict[str, Any], ignore_prefix: bool = False) -> None:
+    """In place of Ray's function that prints what its servers report, pages for a lost node: the first line alone."""
+    from pipeline.ray_errors import first_sentence
+
+    if said := first_sentence("\n".join(data["lines"])):
+        sys.stderr.write(f"ray: {said}\n")
 
 
 def token_path() -> Path:

@@ -30,13 +30,17 @@ def own_error(error: BaseException) -> WavmillError | None:
     return plain[0] if plain else None
 
 
-def in_short(error: BaseException) -> str:
-    """The kind of an error of Ray's, the first sentence of its text and the node that it names, on one line."""
-    text = " ".join(str(error).split())
+def first_sentence(text: str) -> str:
+    """What a message of Ray's says first, on one line, with the node that it names further on."""
+    text = " ".join(text.split())
     first = re.split(r"(?<=[.!?])\s+(?=[A-Z])", text, maxsplit=1)[0]
     if len(first) > MOST:
         first = f"{first[:MOST].rstrip()}..."
     node = NODE.search(text)
-    where = f" (node {node[1][:12]})" if node and node[1][:8] not in first else ""
+    return f"{first} (node {node[1][:12]})" if node and node[1][:8] not in first else first
+
+
+def in_short(error: BaseException) -> str:
+    """The kind of an error of Ray's and the first sentence of its text."""
     name = type(error).__name__.partition("(")[0]
-    return f"{name}: {first}{where}" if first else f"{name}{where}"
+    return f"{name}: {first}" if (first := first_sentence(str(error))) else name
