@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from model.codebook import Codebook
 from model.kmeans import fit as fit_kmeans
+from pipeline.claims import end_dead_claims
 from pipeline.codebooks import describe_codebook, save_codebook
 from pipeline.corpus import spread
 from pipeline.errors import JobError, ObjectFault
@@ -77,6 +78,7 @@ def sample(job: Job, connect: Callable[[], Any]) -> tuple[np.ndarray, dict[str, 
     enough = np.searchsorted(np.cumsum(seconds[order]), SPARE * job.fit.frames / frames_hz(job)) + 1
     chosen = objects.take(pa.array(np.sort(order[:enough])))
     connect()
+    end_dead_claims()
     take_along(job)
     looked_at = chosen.take(pa.array(spread([*range(chosen.num_rows)], SAMPLED))).to_pylist()
     check_nodes(needs_of(job, looked_at, [job.feature]))

@@ -13,6 +13,7 @@ import ray
 import ray.data
 from ray.data import DataContext
 
+from pipeline.claims import end_dead_claims, execution_name
 from pipeline.commit import Commit, attempts_done
 from pipeline.corpus import spread
 from pipeline.errors import JobError, Stopped
@@ -58,6 +59,8 @@ def run(
             take_along(job)
             check_nodes(needs_of(job, some_objects(job, wave), job.steps))
             asked = True
+            if others := end_dead_claims():
+                watch({"waiting": f"other executions of Ray Data with a claim on this cluster's CPUs: {others}"})
         mill(job, wave, watch, faults)
     faults.stop()
     stop_if_not_listed(job.source)
@@ -105,6 +108,7 @@ def extracted(
     context.memory_usage_poll_interval_s = None  # a thread per task that reads the process's memory map
     context.enable_progress_bars, context.print_on_execution_start = False, False
     rows = ray.data.from_items(shards, override_num_blocks=len(shards))
+    rows.set_name(execution_name())
     ask = board if job.source.gives == "audio" and not started_here() else None
     rows = stage(rows, watched(job, Read(job, ask), "read", board), **shares.decode())
     if job.feature is not None:

@@ -37,6 +37,7 @@ NETS = {
 RAY_INSIDE = {
     "cluster/connect.py",
     "cluster/ray_address.py",
+    "pipeline/claims.py",
     "pipeline/nodes.py",
     "pipeline/ray_errors.py",
     "pipeline/samples.py",
