@@ -60,7 +60,9 @@ def run(
             check_nodes(needs_of(job, some_objects(job, wave), job.steps))
             asked = True
             if others := end_dead_claims():
-                watch({"waiting": f"other executions of Ray Data with a claim on this cluster's CPUs: {others}"})
+                watch(
+                    {"waiting": f"Ray Data gives this run a part of the CPUs: others that share the cluster: {others}"}
+                )
         mill(job, wave, watch, faults)
     faults.stop()
     stop_if_not_listed(job.source)

@@ -20,6 +20,12 @@ from pipeline.errors import JobError, NotAllowed, Reject, Stopped
 from pipeline.names import bytes_of, text_of
 
 TMP = b".tmp-"  # how the names of files begin that are being written
+# What link(2) says on exFAT, on some network file systems and below Android.
+WITHOUT_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class NoLinks(OSError):
+    """A file system on which there are no hard links. No kind of PermissionError: it is not about who asks."""
 
 
 class Entry(NamedTuple):
@@ -76,6 +82,11 @@ def faults_of(where: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
+    except NoLinks as error:
+        raise NotAllowed(
+            f"{where}: this file system has no hard links (link(2): {error.strerror}), by which the first of several "
+            "writers wins; give a store on another file system, or an s3:// address"
+        ) from error
     except PermissionError as error:
         raise NotAllowed(f"{where}: {error.strerror}: {_name(error, where)}") from error
     except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
@@ -249,3 +260,7 @@ def _link_first(tmp: bytes, final: bytes) -> None:
         os.link(tmp, final)
     except FileExistsError:
         pass
+    except OSError as error:
+        if error.errno in WITHOUT_LINKS:  # the file was made in this folder just before, so it is not its permissions
+            raise NoLinks(error.errno, error.strerror) from error
+        raise
