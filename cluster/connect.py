@@ -44,12 +44,18 @@ def connect(on: str | None = None, verbose: bool = False) -> Any:
             on_sigterm(signal.SIGTERM, None)
         raise
     except Exception as error:
-        if not isinstance(error, ConnectionError | RuntimeError | ValueError) and type(error) is not Exception:
-            raise  # Ray says with a bare Exception that a node took too long to start
+        known = OSError | RuntimeError | ValueError | ray.exceptions.RayError
+        if not isinstance(error, known) and type(error) is not Exception:
+            raise  # Ray says with a bare Exception, too, that a node took too long to start
         reason = " ".join(str(error.__cause__ or error).split())[-300:]
         if "ersion mismatch" in reason:
             raise JobError(f"the Ray cluster at {address} runs other versions: {reason}") from error
-        raise Stopped(f"cannot reach the Ray cluster at {address}: {reason}") from error
+        what = (
+            "a Ray on this machine did not start"
+            if address == "local"
+            else f"cannot reach the Ray cluster at {address}"
+        )
+        raise Stopped(f"{what}: {reason}; run the same command again") from error
     _keep_sigterm(on_sigterm)
     if not verbose:
         ray._private.worker.print_to_stdstream = _warn
