@@ -58,7 +58,7 @@ def connect(on: str | None = None, verbose: bool = False) -> Any:
         raise Stopped(f"{what}: {reason}; run the same command again") from error
     _keep_sigterm(on_sigterm)
     if not verbose:
-        ray._private.worker.print_to_stdstream = _warn
+        _print_less()
     if address == "local" and token_path().exists():
         token_path().chmod(0o600)  # Ray writes it readable by everybody on the machine
     ray.data.DataContext.get_current()  # sets up its own logging, at INFO
@@ -72,6 +72,13 @@ def _keep_sigterm(handler: Any) -> None:
     if threading.current_thread() is threading.main_thread():
         own = handler not in (None, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, handler if own else signal.getsignal(signal.SIGTERM))
+
+
+def _print_less() -> None:
+    """Let what Ray's servers report take a line each. No option of Ray's does."""
+    from ray._private import worker
+
+    worker.print_to_stdstream = _warn
 
 
 def _warn(data: dict[str, Any], ignore_prefix: bool = False) -> None:

@@ -6,7 +6,8 @@
         ├── JobError     2  a wrong job or usage; nothing was started
         ├── TooManyRejects 3  the share of bad clips is above the limit
         ├── Stopped     75  a fault outside the job (network, disk, a killed worker); the same command resumes
-        │   └── ObjectFault  of one object of the corpus: its shard waits, all others are finished before the run stops
+        │   ├── ObjectFault  of one object of the corpus: its shard waits, all others are finished before the run stops
+        │   └── NotThere  an object of a store is missing; a FileNotFoundError, too
         └── NotAllowed  77  credentials or permissions
 
 Anything else is a bug: exit code 1 and a traceback.
@@ -57,6 +58,11 @@ class Stopped(WavmillError):
 class ObjectFault(Stopped):
     """One object of the corpus cannot be read, and that says nothing about its sound: a disk's fault, or a store that
     contradicts itself. Its shard gets no record, the others go on; at the end the run stops and names the object."""
+
+
+class NotThere(Stopped, FileNotFoundError):
+    """An object of a store is not there. Who reads what may be missing catches it as a FileNotFoundError; what was
+    written or listed before, and is not there now, stops the run."""
 
 
 class NotAllowed(WavmillError):

@@ -108,7 +108,8 @@ def _attempts(store: Store, choices: list[dict[str, Any]], waiting: set[str]) ->
 
 
 def _uploads(store: Any, names: set[str]) -> Iterator[Leftover]:
-    from pipeline.s3 import client, faults_of
+    from pipeline.s3 import client
+    from pipeline.s3_answers import faults_of
 
     ours = re.compile("|".join(["_mill/.*", *(rf"{re.escape(name)}/v[0-9]+/.*" for name in names)]), re.DOTALL)
     with faults_of(store.url):
@@ -133,7 +134,8 @@ def _uploaded(store: Any, key: str, upload: str) -> int:
 
 
 def _abort(store: Any, key: str, upload: str) -> None:
-    from pipeline.s3 import client, faults_of
+    from pipeline.s3 import client
+    from pipeline.s3_answers import faults_of
 
     with faults_of(f"{store.url}/{key}"), _unless_ended():
         client().abort_multipart_upload(**_at(store, key), UploadId=upload)
@@ -148,7 +150,7 @@ def _unless_ended() -> Iterator[None]:
     """Let it pass that an upload was completed or aborted meanwhile."""
     from botocore.exceptions import ClientError
 
-    from pipeline.s3 import code_of
+    from pipeline.s3_answers import code_of
 
     try:
         yield

@@ -141,11 +141,11 @@ def _written(url: str, probe: str, text: bytes) -> Iterator[None]:
 
 
 def started_here() -> bool:
-    """Whether the cluster is a private one that this process started."""
+    """Whether there is no cluster but, at most, a private one that this process started."""
     from ray._private import worker
 
     node = worker._global_node  # nothing public says it
-    return node is not None and node.is_head()
+    return node is None or bool(node.is_head())
 
 
 def name_of(node: dict[str, Any]) -> str:

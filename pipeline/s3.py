@@ -4,14 +4,14 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from hashlib import md5
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.errors import JobError, NotAllowed, ObjectFault, Reject, Stopped
+from pipeline.errors import JobError, NotThere, ObjectFault, Reject, Stopped
+from pipeline.s3_answers import check_answer, check_redirect, code_of, faults_of
 from pipeline.seekable import Seekable
 from pipeline.store import Entry
 
@@ -19,12 +19,6 @@ MULTIPART_BYTES = 64 << 20  # one PUT below, parts of this size above
 WINDOW_BYTES = 4 << 20  # what one ranged GET fetches of an object that is read in pieces
 READ_TRIES = 4  # boto3 repeats requests but not bodies that end early
 IS_MD5 = re.compile(r"[0-9a-f]{32}")  # an etag with a dash is of several parts
-MISSING = {"NoSuchKey", "404", "NotFound"}
-OF_ONE_OBJECT = {"InvalidObjectState", "InvalidRange", "416"}  # it is archived, or not as long as it was listed
-REFUSED = {
-    "AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken",
-    "InvalidToken", "RequestTimeTooSkewed", "TokenRefreshRequired", "AllAccessDisabled", "401",
-}  # fmt: skip
 
 
 def client() -> Any:
@@ -40,7 +34,7 @@ def _client(environment: tuple[tuple[str, str], ...]) -> Any:
 
     core = get_session()  # dateutil, its own parser of times, takes two thirds of the time of a listing
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
-    return boto3.Session(botocore_session=core).client(
+    made = boto3.Session(botocore_session=core).client(
         "s3",
         config=Config(
             retries={"max_attempts": 6, "mode": "standard"},
@@ -49,6 +43,9 @@ def _client(environment: tuple[tuple[str, str], ...]) -> Any:
             max_pool_connections=64,
         ),
     )
+    made.meta.events.register("after-call.s3", check_answer)
+    made.meta.events.register_first("needs-retry.s3.HeadBucket", check_redirect)
+    return made
 
 
 def _moment(text: Any) -> datetime:
@@ -66,42 +63,6 @@ def _names_md5(answer: dict[str, Any]) -> bool:
     """Whether the etag of an answer is the MD5 of the object: not of several parts, nor encrypted with a key."""
     encrypted = "kms" in answer.get("ServerSideEncryption", "") or answer.get("SSECustomerAlgorithm")
     return bool(IS_MD5.fullmatch(answer["ETag"].strip('"'))) and not encrypted
-
-
-def code_of(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-@contextmanager
-def faults_of(where: str) -> Iterator[None]:
-    """Turn what S3 says into the errors people see; a missing key is a FileNotFoundError as it is in a folder."""
-    from botocore import exceptions as sdk
-    from urllib3.exceptions import HTTPError  # the body of a refusal that breaks off reaches us as it is
-
-    try:
-        yield
-    except sdk.ClientError as error:
-        code, action = code_of(error), error.operation_name
-        if code in MISSING:
-            raise FileNotFoundError(where) from error
-        if code in REFUSED:
-            message = error.response["Error"].get("Message", "")
-            raise NotAllowed(f"{where}: {action} was refused: {code}: {message}") from error
-        if code in {"NoSuchBucket", "InvalidBucketName"}:
-            raise JobError(f"{where}: the bucket does not exist") from error
-        if code in {"PreconditionFailed", "412"}:
-            raise Reject("changed", "the object was replaced after it was listed") from error
-        if code in OF_ONE_OBJECT and action == "GetObject":
-            raise ObjectFault(f"{where}: {code}: {error}") from error
-        raise Stopped(f"{where}: {action}: {code}: {error}; run the same command again to go on") from error
-    except (sdk.NoCredentialsError, sdk.PartialCredentialsError, sdk.CredentialRetrievalError) as error:
-        raise NotAllowed(f"{where}: {error}; set AWS_PROFILE, AWS_ACCESS_KEY_ID or a role") from error
-    except sdk.ParamValidationError as error:
-        raise JobError(f"{where}: {error}") from error
-    except (sdk.BotoCoreError, HTTPError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise Stopped(f"{where}: {error}; run the same command again to go on") from error
 
 
 class Bucket:
@@ -187,7 +148,7 @@ class Bucket:
         """The object as a file; a large one is fetched window by window as it is read."""
         entry = self.stat(key)
         if entry is None:
-            raise FileNotFoundError(self._where(key))
+            raise NotThere(f"{self._where(key)} is not there")
         if stamp and entry.stamp != stamp:
             raise Reject("changed", "the object was replaced after it was listed")
         if entry.size <= WINDOW_BYTES:

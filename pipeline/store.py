@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from pipeline.errors import JobError, NotAllowed, Reject, Stopped
+from pipeline.errors import JobError, NotAllowed, NotThere, Reject, Stopped
 from pipeline.names import bytes_of, text_of
 
 TMP = b".tmp-"  # how the names of files begin that are being written
@@ -80,8 +80,10 @@ def faults_of(where: str) -> Iterator[None]:
     """Turn what the operating system says of a store into the errors people see."""
     try:
         yield
-    except FileNotFoundError:
+    except NotThere:
         raise
+    except FileNotFoundError as error:
+        raise NotThere(f"{_name(error, where)} is not there; run the same command again to go on") from error
     except NoLinks as error:
         raise NotAllowed(
             f"{where}: this file system has no hard links (link(2): {error.strerror}), by which the first of several "
@@ -110,7 +112,7 @@ class Folder:
 
     def path(self, key: str) -> bytes:
         if "\0" in key:
-            raise FileNotFoundError(key)  # no file can have that name
+            raise NotThere(f"{self.url}: no file can be named {key!r}")
         return os.path.join(os.fsencode(self.url), bytes_of(key)) if key else os.fsencode(self.url)
 
     def open(self, key: str, stamp: str = "") -> BinaryIO:

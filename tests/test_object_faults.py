@@ -288,7 +288,9 @@ def test_a_fault_in_the_middle_of_an_object_is_no_reject_whatever_the_source(kin
 
 
 def test_a_fault_that_the_child_meets_names_the_file(root, monkeypatch):
-    monkeypatch.setattr(fence.Child, "_hear", lambda *_: {"machine": "Input/output error", "of_file": True})
+    said = {"machine": "Input/output error", "of_file": True}
+    heard = fence.Child._hear
+    monkeypatch.setattr(fence.Child, "_hear", lambda *asked: {**said, "ready": heard(*asked).get("ready")})
     with (
         store.Folder(str(root)).open("d1/4.wav") as file,
         pytest.raises(ObjectFault, match=rf"^{root}/d1/4.wav: Input"),

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -82,10 +81,8 @@ def test_the_keys_of_the_environment_are_in_nothing_that_a_run_leaves(tmp_path, 
 def test_nothing_of_the_environment_is_sent_to_a_cluster(canary, monkeypatch):
     """Ray shows a job's environment and metadata to all who reach its dashboard, and writes them to its log."""
     sent: list[Any] = []
-    ray = SimpleNamespace(is_initialized=lambda: False, init=lambda **options: sent.append(options))
-    ray.data = SimpleNamespace(DataContext=SimpleNamespace(get_current=lambda: None))
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setitem(sys.modules, "ray.data", ray.data)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda **options: sent.append(options))
     monkeypatch.setattr(connect, "check_cluster", lambda address: None)
     connect.connect("head:6379")
     assert [options.keys() for options in sent] == [{"address", "logging_level", "log_to_driver"}]

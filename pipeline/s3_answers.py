@@ -1,0 +1,103 @@
+"""What S3 servers answer, and whoever answers in their place: retried, stopped, not allowed, a wrong job or missing.
+
+boto3 retries what is worth it (5xx, throttling, connections that break). All other answers come to their end here. An
+answer that says 2xx and lacks what every S3 server sends is a proxy's, a captive portal's or another web server's.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline.errors import JobError, NotAllowed, NotThere, ObjectFault, Reject, Stopped
+
+AGAIN = "run the same command again to go on"
+MISSING = {"NoSuchKey", "404", "NotFound"}
+OF_ONE_OBJECT = {"InvalidObjectState", "InvalidRange", "416"}  # it is archived, or not as long as it was listed
+REFUSED = {
+    "AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken",
+    "InvalidToken", "RequestTimeTooSkewed", "TokenRefreshRequired", "AllAccessDisabled", "401",
+}  # fmt: skip
+READS = {"GetObject", "HeadObject"}  # of which a missing key is an answer
+SENT = {  # what every S3 server sends with the operations that are used, by boto3's names
+    "GetObject": {"ETag", "ContentLength"},
+    "HeadObject": {"ETag", "ContentLength"},
+    "PutObject": {"ETag"},
+    "UploadPart": {"ETag"},
+    "CreateMultipartUpload": {"UploadId"},
+    "CompleteMultipartUpload": {"ETag"},
+    "CopyObject": {"CopyObjectResult"},
+    "UploadPartCopy": {"CopyPartResult"},
+    "ListObjectsV2": {"IsTruncated"},
+}
+OF_AN_OBJECT = {"Key", "Size", "ETag"}  # of each one in a listing
+
+
+def check_answer(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+    """boto3 calls this with every answer. Stopped for one that says 2xx and is none of an S3 server's."""
+    if http_response.status_code >= 300:
+        return  # boto3 raises it, see faults_of
+    headers = {name.lower(): value for name, value in http_response.headers.items()}
+    is_page = headers.get("content-type", "").startswith("text/html")
+    of_s3 = any(name.startswith("x-amz-") for name in headers)
+    lacks = SENT.get(model.name, set()) - parsed.keys()
+    lacks |= {name for found in parsed.get("Contents", ()) for name in OF_AN_OBJECT - found.keys()}
+    if lacks or (http_response.status_code == 200 and is_page and not of_s3):
+        kind = headers.get("content-type") or "nothing"
+        raise Stopped(
+            f"{model.name}: the answer {http_response.status_code} ({kind}) is none of an S3 server's; a proxy, a "
+            f"captive portal or another web server may answer in its place; {AGAIN}"
+        )
+
+
+def code_of(error: Any) -> str:
+    """S3's name of an error, else the number of the answer: a proxy's page has no name."""
+    named = error.response.get("Error", {}).get("Code", "")
+    return str(named or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+
+
+def check_redirect(response: Any, **_: Any) -> None:
+    """boto3 calls this with the answer to HeadBucket, which it asks after a redirect for where a bucket lies.
+
+    Stopped when that is a redirect without a region, too: boto3 would ask again, and again.
+    """
+    if response is None:
+        return
+    answer = response[0]
+    if 300 <= answer.status_code < 400 and "x-amz-bucket-region" not in answer.headers:
+        to = answer.headers.get("location", "nowhere")
+        raise Stopped(f"the answer {answer.status_code} is a redirect to {to}, and none of an S3 server's; {AGAIN}")
+
+
+@contextmanager
+def faults_of(where: str) -> Iterator[None]:
+    """Turn what S3 says into the errors people see; a key that is not there is NotThere, as it is in a folder."""
+    from botocore import exceptions as sdk
+    from urllib3.exceptions import HTTPError  # the body of a refusal that breaks off reaches us as it is
+
+    try:
+        yield
+    except sdk.ClientError as error:
+        code, action = code_of(error), error.operation_name
+        said = error.response.get("Error", {}).get("Message") or "without an explanation"
+        if code in MISSING and action in READS:
+            raise NotThere(f"{where} is not there; {AGAIN}") from error
+        if code in REFUSED:
+            raise NotAllowed(f"{where}: {action} was refused: {code}: {said}") from error
+        if code in {"NoSuchBucket", "InvalidBucketName"}:
+            raise JobError(f"{where}: the bucket does not exist") from error
+        if code in {"PreconditionFailed", "412"} and action in READS:
+            raise Reject("changed", "the object was replaced after it was listed") from error
+        if code in OF_ONE_OBJECT and action == "GetObject":
+            raise ObjectFault(f"{where}: {code}: {said}") from error
+        raise Stopped(f"{where}: {action}: {code}: {said}; {AGAIN}") from error
+    except (sdk.NoCredentialsError, sdk.PartialCredentialsError, sdk.CredentialRetrievalError) as error:
+        raise NotAllowed(f"{where}: {error}; set AWS_PROFILE, AWS_ACCESS_KEY_ID or a role") from error
+    except sdk.ParamValidationError as error:
+        raise JobError(f"{where}: {error}") from error
+    except Stopped as error:
+        if isinstance(error, NotThere | ObjectFault) or str(error).startswith(where):
+            raise
+        raise Stopped(f"{where}: {error}") from error
+    except (sdk.BotoCoreError, HTTPError, OSError) as error:
+        said = str(error).splitlines()
+        raise Stopped(f"{where}: {said[0] if said else type(error).__name__}; {AGAIN}") from error
