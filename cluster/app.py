@@ -7,6 +7,7 @@ import typer
 from typer import Argument, Option
 
 from cluster.ray_address import address_of
+from cluster.supervisor import supervise
 from cluster.terminal import console
 from pipeline.plugins import NO_PLUGINS
 
@@ -28,9 +29,18 @@ def options(
         os.environ[NO_PLUGINS] = "1"
 
 
+def watched(on: str | None) -> str | None:
+    """Called when a verb that connects to a Ray has its options: on a running cluster it works in a watched child."""
+    supervise(address_of(on))
+    return on
+
+
 JobFile = Annotated[str, Argument(metavar="JOB", help="a job file")]
 Set = Annotated[list[str], Option("--set", metavar="NAME=VALUE", help="feature.bands=40; repeatable")]
-On = Annotated[str | None, Option(help="a running Ray cluster, as host:6379; default: RAY_ADDRESS, else a local one")]
+On = Annotated[
+    str | None,
+    Option(callback=watched, help="a running Ray cluster, as host:6379; default: RAY_ADDRESS, else a local one"),
+]
 Verbose = Annotated[bool, Option("--verbose", help="show Ray's own log")]
 
 

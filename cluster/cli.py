@@ -14,6 +14,7 @@ from typer import Argument, Option
 
 from cluster import exportverb, modelverbs, verifyverb, words
 from cluster.app import JobFile, On, Set, Verbose, app, connecting, err, out
+from cluster.supervisor import telling
 from cluster.terminal import escape, escape_lines
 from pipeline.errors import JobError, TooManyRejects, WavmillError
 
@@ -217,6 +218,7 @@ def _terminated(number: int, frame: object) -> None:
     raise _Terminated
 
 
+@telling()
 def main() -> None:
     """The command ``wavmill``: run a verb; an expected error is one message and its exit code, a bug a traceback."""
     if threading.current_thread() is threading.main_thread():

@@ -6,6 +6,7 @@ Answers each line with one of JSON: the exit code, and what was said.
 import contextlib
 import io
 import json
+import os
 import sys
 
 from cluster import app, cli
@@ -26,6 +27,7 @@ def verb(argv: list[str]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    os.environ["WAVMILL_WATCHED"] = ""  # all in this process
     answers = sys.stdout
     for line in sys.stdin:
         print(json.dumps(verb(json.loads(line))), file=answers, flush=True)

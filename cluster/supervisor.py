@@ -1,0 +1,169 @@
+"""A verb on a running cluster works in a child process, so that its end can be told: Ray ends a driver whose head is
+lost after a minute, with code 1 and not a word.
+
+The two are joined by a pair of sockets. The child writes its exit code when the verb has come to its end; that nothing
+was written means that something else ended it. When the parent is gone the child ends, too.
+"""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from types import FrameType
+
+from cluster.ray_address import check_cluster, running_here
+from cluster.terminal import console, escape
+from pipeline.errors import Stopped, WavmillError
+
+WATCHED = "WAVMILL_WATCHED"  # in the child the number of its socket; "" keeps a process from being watched
+FIRST_ASK_S = 10.0  # a short verb has ended by then, and what asks, Ray's library, need not be loaded
+ASK_S = 3.0  # between two questions to the head
+SAY_S = 10.0  # without an answer, until that is said
+GIVE_UP_S = 30.0  # without an answer, until the verb is ended
+END_S = 10.0  # for a child that has told its end, or lost its socket, to be gone
+RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's own patience; who sets it has a head that comes back
+AGAIN = "what is done stays done; run the same command again to go on"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def supervise(address: str) -> None:
+    """Run this process's own command in a child, and exit as it does. Returns at once in the child, and for "local".
+
+    ``address``: of the cluster, as ``address_of`` gives it.
+    """
+    if WATCHED in os.environ or address == "local":
+        return
+    sys.stdout.flush()
+    mine, childs = socket.socketpair()
+    with mine:
+        command = [sys.executable, "-m", "cluster.cli", *sys.argv[1:]]
+        env = {**os.environ, WATCHED: str(childs.fileno())}
+        child = subprocess.Popen(command, env=env, pass_fds=[childs.fileno()])
+        childs.close()
+        with _signals_of(child):
+            code = _wait(child, mine, address)
+    sys.exit(code)
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Around a verb: in a watched child, tell the parent its exit code, and end when the parent is gone."""
+    number = os.environ.get(WATCHED, "")
+    if not number:
+        yield
+        return
+    os.environ[WATCHED] = ""  # processes that this one starts have no such socket
+    parent = socket.socket(fileno=int(number))
+    parent.set_inheritable(False)
+    threading.Thread(target=_end_with, args=[parent], daemon=True).start()
+    code: object = 0
+    try:
+        yield
+    except SystemExit as end:
+        code = end.code if end.code is not None else 0
+        raise
+    except BaseException:
+        code = 1
+        raise
+    finally:
+        parent.sendall(f"{code}\n".encode())
+
+
+def _end_with(parent: socket.socket) -> None:
+    """End this process when the parent is gone."""
+    try:
+        parent.recv(1)
+    except OSError:
+        pass
+    os._exit(1)
+
+
+def _wait(child: subprocess.Popen[bytes], pair: socket.socket, address: str) -> int:
+    """The exit code that the child told, else what its end means. Ends it when the head answers no more."""
+    patience_s = float(os.environ.get(RECONNECT) or GIVE_UP_S)
+    pause_s, said = FIRST_ASK_S, False
+    silent_since: float | None = None
+    while not select.select([pair], [], [], pause_s)[0]:
+        pause_s = ASK_S
+        why = _no_answer(address)
+        if not why:
+            if said:
+                _say("yellow", f"the head of the Ray cluster at {address} answers again")
+            silent_since, said = None, False
+            continue
+        silent_since = silent_since or monotonic()
+        silent_s = monotonic() - silent_since
+        if silent_s > patience_s:
+            _end(child, 0.0)
+            _say("bold red", f"the head of the Ray cluster was lost: {why}; {AGAIN}")
+            return Stopped.exit_code
+        if silent_s > SAY_S and not said:
+            said = True
+            _say("yellow", f"the head of the Ray cluster does not answer: {why}")
+    told = pair.recv(16).decode()
+    how = _end(child, END_S)
+    if told:
+        return int(told)
+    if why := _no_answer(address):
+        _say("bold red", f"the head of the Ray cluster was lost: {why}; {AGAIN}")
+    elif how < 0:
+        _say("bold red", f"the process at work was ended by {signal.Signals(-how).name}; {AGAIN}")
+    else:
+        _say("bold red", f"Ray ended the process at work, and the head at {address} answers; {AGAIN}")
+    return Stopped.exit_code
+
+
+def _end(child: subprocess.Popen[bytes], patience_s: float) -> int:
+    """The child's exit code, negative for a signal; it is killed when it has not ended in time."""
+    try:
+        return child.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()
+
+
+def _no_answer(address: str) -> str:
+    """Why the head cannot be reached; "" when it answers, be it with a refusal."""
+    try:
+        check_cluster(running_here() if address == "auto" else address)
+    except Stopped as error:
+        return str(error).partition(";")[0]
+    except WavmillError:
+        pass
+    return ""
+
+
+def _say(style: str, text: str) -> None:
+    console(stderr=True).print(f"[{style}]wavmill:[/] {escape(text)}")
+
+
+@contextmanager
+def _signals_of(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """While this lasts, signals that are meant to end the verb go to the child, and this process waits for it."""
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGINT or not _at_terminal():  # a terminal sends Ctrl-C to both
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, hand_on) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _at_terminal() -> bool:
+    """Whether this process is in the foreground of a terminal."""
+    for stream in (0, 1, 2):
+        try:
+            return os.tcgetpgrp(stream) == os.getpgrp()
+        except OSError:
+            continue
+    return False
