@@ -29,6 +29,7 @@ GIVE_UP_S = 30.0  # without an answer, until the verb is ended
 END_S = 10.0  # for a child that has told its end, or lost its socket, to be gone
 RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's own patience; who sets it has a head that comes back
 AGAIN = "what is done stays done; run the same command again to go on"
+COMMAND = (sys.executable, "-m", "cluster.cli")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -42,7 +43,7 @@ def supervise(address: str) -> None:
     sys.stdout.flush()
     mine, childs = socket.socketpair()
     with mine:
-        command = [sys.executable, "-m", "cluster.cli", *sys.argv[1:]]
+        command = [*COMMAND, *sys.argv[1:]]
         env = {**os.environ, WATCHED: str(childs.fileno())}
         child = subprocess.Popen(command, env=env, pass_fds=[childs.fileno()])
         childs.close()
@@ -112,6 +113,9 @@ def _wait(child: subprocess.Popen[bytes], pair: socket.socket, address: str) -> 
         return int(told)
     if why := _no_answer(address):
         _say("bold red", f"the head of the Ray cluster was lost: {why}; {AGAIN}")
+    elif -how in SIGNALS:
+        _say("bold red", "stopped; the same command goes on from here")
+        return 128 - how
     elif how < 0:
         _say("bold red", f"the process at work was ended by {signal.Signals(-how).name}; {AGAIN}")
     else:

@@ -21,7 +21,7 @@ from xdist.scheduler import LoadFileScheduling
 # Files that start Ray, over and over: two lanes of them, begun before all others, which run beside and after them.
 LANES = (
     ("test_train", "test_watchdog", "test_sampling", "test_outside", "test_pack"),
-    ("test_kill", "test_run", "test_secrets"),
+    ("test_kill", "test_run", "test_secrets", "test_head"),
 )
 LANE_OF = {name: f"lane {number}" for number, lane in enumerate(LANES) for name in lane}
 

@@ -47,6 +47,7 @@ def job_file(folders: Path, module: str, code_in: str) -> Path:
 
 def wavmill(monkeypatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["wavmill", *arguments])
+    monkeypatch.setenv("WAVMILL_WATCHED", "")  # in this process, whatever cluster is named
     with pytest.raises(SystemExit) as stop:
         cli.main()
     return int(stop.value.code or 0)

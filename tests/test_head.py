@@ -1,0 +1,192 @@
+"""A cluster that was running already, and whose head or driver is lost: what is left of a killed run, what is said."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inline import WORDS
+from raykills import WAVMILL, at_work, descendants, kill, kill_tree
+from two_nodes import RAY, ROOT
+
+from cluster import supervisor
+
+CPUS = 4  # logical ones
+SLOW_JOB = WORDS.replace("{{kind: mel}}", "{{kind: 'slowmel:SlowMel'}}").replace("words", "{name}")
+TASK = "ray::MapBatches"
+
+
+class Head:
+    """A head node with CPUS, and what a driver needs to connect to it."""
+
+    def __init__(self, temp: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as once:
+            port = once.getsockname()[1]
+        self.address = f"127.0.0.1:{port}"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.env = {
+            **kept,
+            "HOME": temp,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": "0f" * 32,
+            "RAY_BACKEND_LOG_LEVEL": "fatal",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+            "SLOW_S": "1.5",
+            "COLUMNS": "1000",
+        }
+        start = [RAY, "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1"]
+        start += [f"--num-cpus={CPUS}", "--include-dashboard=false", f"--temp-dir={temp}/r"]
+        start += ["--object-store-memory=100000000"]
+        quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(start, env=self.env, start_new_session=True, **quiet)
+
+    def run(self, job: Path, **env: str) -> subprocess.Popen[str]:
+        command = [WAVMILL, "run", str(job), "--max-rejects", "1", "--on", self.address]
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, env={**self.env, **env}, text=True, **pipes)
+
+    def tasks(self) -> int:
+        return len(at_work(self.process.pid, TASK))
+
+    def most_tasks(self, run: subprocess.Popen[str], patience_s: float = 40.0) -> int:
+        """The most tasks at once, until that many as there are CPUs were seen, the run ended, or time is up."""
+        most, end = 0, time.monotonic() + patience_s
+        while most < CPUS and run.poll() is None and time.monotonic() < end:
+            most = max(most, self.tasks())
+            time.sleep(0.05)
+        return most
+
+    def until_idle(self) -> None:
+        end = time.monotonic() + 30
+        while self.tasks():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    temp = tempfile.mkdtemp(prefix="wm-")  # short: the paths of Ray's sockets may have 107 bytes
+    node = Head(temp)
+    try:
+        end = time.monotonic() + 60
+        while supervisor_says_no(node.address):
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        yield node
+    finally:
+        kill_tree(node.process.pid)
+        node.process.wait()
+        shutil.rmtree(temp, ignore_errors=True)
+
+
+def supervisor_says_no(address: str) -> str:
+    return supervisor._no_answer(address)
+
+
+def test_a_run_after_a_killed_one_has_all_cpus_of_the_cluster(head, corpus, tmp_path):
+    """The claim of the killed driver stays in Ray's coordinator, where each claim takes its part of every node."""
+    job = tmp_path / "slow.yaml"
+    job.write_text(SLOW_JOB.format(name="slow", path=corpus, store=tmp_path / "store"))
+    most = []
+    for _ in range(2):
+        run = head.run(job)
+        try:
+            most.append(head.most_tasks(run))
+            [driver] = [pid for pid in descendants(run.pid)[1:] if "cluster.cli" in cmdline(pid)]
+            kill([run.pid])  # not the driver, which ends by itself
+            run.wait()
+            end = time.monotonic() + 10
+            while "cluster.cli" in cmdline(driver):
+                assert time.monotonic() < end, "the driver outlives the process that watches it"
+                time.sleep(0.1)
+        finally:
+            kill_tree(run.pid)
+        head.until_idle()
+    assert most == [CPUS, CPUS]
+
+
+def cmdline(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def test_a_lost_head_ends_the_run_with_75_and_says_so(head, corpus, tmp_path):
+    job = tmp_path / "lost.yaml"
+    job.write_text(SLOW_JOB.format(name="lost", path=corpus, store=tmp_path / "store"))
+    run = head.run(job, RAY_gcs_rpc_server_reconnect_timeout_s="4")
+    try:
+        assert head.most_tasks(run)
+        kill_tree(head.process.pid)
+        _, err = run.communicate(timeout=60)
+    finally:
+        kill_tree(run.pid)
+    assert run.returncode == 75, err
+    last = err.strip().splitlines()[-1]
+    assert head.address in last and "was lost" in last and "run the same command again" in last, err
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A process of some code that stands for a verb, watched; its exit code as the command's."""
+    for name in ("FIRST_ASK_S", "ASK_S", "SAY_S"):
+        monkeypatch.setattr(supervisor, name, 0.1)
+    monkeypatch.setattr(supervisor, "GIVE_UP_S", 0.5)
+    monkeypatch.delenv(supervisor.WATCHED, raising=False)
+
+    def run(code: str, answers: bool = False) -> int:
+        monkeypatch.setattr(
+            supervisor, "_no_answer", lambda address: "" if answers else f"nothing listens at {address}"
+        )
+        monkeypatch.setattr(supervisor, "COMMAND", (sys.executable, "-c", code))
+        with pytest.raises(SystemExit) as end:
+            supervisor.supervise("head:6379")
+        return end.value.code
+
+    return run
+
+
+TOLD = "import sys, time; from cluster.supervisor import telling\nwith telling(): {}"
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 75, 77, 130])
+def test_the_exit_code_of_a_verb_passes_through(watched, code, capfd):
+    assert watched(TOLD.format(f"sys.exit({code})")) == code
+    assert capfd.readouterr().err == ""
+
+
+def test_a_verb_whose_head_does_not_answer_is_ended(watched, capfd):
+    began = time.monotonic()
+    assert watched(TOLD.format("time.sleep(60)")) == 75
+    assert time.monotonic() - began < 20
+    assert [line for line in capfd.readouterr().err.splitlines() if "was lost: nothing listens at head:6379" in line]
+
+
+def test_a_bug_keeps_its_traceback(watched, capfd):
+    assert watched(TOLD.format("1 / 0"), answers=True) == 1
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("end", ["os._exit(1)", "os.kill(os.getpid(), 9)"])
+def test_a_verb_that_is_ended_without_a_word_is_told(watched, capfd, end):
+    assert watched(TOLD.format(f"import os; {end}"), answers=True) == 75
+    assert "run the same command again" in capfd.readouterr().err
+    assert watched(TOLD.format(f"import os; {end}")) == 75
+    assert "was lost" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_watching_process_reaches_the_verb(watched, number, monkeypatch):
+    monkeypatch.setattr(supervisor, "_at_terminal", lambda: False)
+    handler = f"import signal, os; signal.signal({int(number)}, lambda *_: sys.exit(42))"
+    assert watched(TOLD.format(f"{handler}; os.kill(os.getppid(), {int(number)}); time.sleep(60)"), answers=True) == 42
