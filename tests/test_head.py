@@ -8,13 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from inline import WORDS
-from raykills import WAVMILL, at_work, descendants, kill, kill_tree
+from raykills import WAVMILL, at_work, descendants, kill, kill_tree, title
 from two_nodes import RAY, ROOT
 
 from cluster import supervisor
@@ -22,6 +22,7 @@ from cluster import supervisor
 CPUS = 4  # logical ones
 SLOW_JOB = WORDS.replace("{{kind: mel}}", "{{kind: 'slowmel:SlowMel'}}").replace("words", "{name}")
 TASK = "ray::MapBatches"
+PATIENCE_S = 40.0
 
 
 class Head:
@@ -57,19 +58,20 @@ class Head:
     def tasks(self) -> int:
         return len(at_work(self.process.pid, TASK))
 
-    def most_tasks(self, run: subprocess.Popen[str], patience_s: float = 40.0) -> int:
-        """The most tasks at once, until that many as there are CPUs were seen, the run ended, or time is up."""
-        most, end = 0, time.monotonic() + patience_s
-        while most < CPUS and run.poll() is None and time.monotonic() < end:
+    def most_tasks(self, run: subprocess.Popen[str], enough: int) -> int:
+        """The most tasks at once, until ``enough`` were seen, the run ended, or time is up."""
+        most, end = 0, time.monotonic() + PATIENCE_S
+        while most < enough and run.poll() is None and time.monotonic() < end:
             most = max(most, self.tasks())
             time.sleep(0.05)
         return most
 
-    def until_idle(self) -> None:
-        end = time.monotonic() + 30
-        while self.tasks():
-            assert time.monotonic() < end
-            time.sleep(0.1)
+
+def until(what: Callable[[], Any]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +79,7 @@ def head() -> Iterator[Head]:
     temp = tempfile.mkdtemp(prefix="wm-")  # short: the paths of Ray's sockets may have 107 bytes
     node = Head(temp)
     try:
-        end = time.monotonic() + 60
-        while supervisor_says_no(node.address):
-            assert time.monotonic() < end
-            time.sleep(0.2)
+        until(lambda: not supervisor._no_answer(node.address))
         yield node
     finally:
         kill_tree(node.process.pid)
@@ -88,52 +87,30 @@ def head() -> Iterator[Head]:
         shutil.rmtree(temp, ignore_errors=True)
 
 
-def supervisor_says_no(address: str) -> str:
-    return supervisor._no_answer(address)
-
-
-def test_a_run_after_a_killed_one_has_all_cpus_of_the_cluster(head, corpus, tmp_path):
+def test_a_run_after_a_killed_one_has_all_cpus_and_ends_with_75_when_the_head_is_lost(head, corpus, tmp_path):
     """The claim of the killed driver stays in Ray's coordinator, where each claim takes its part of every node."""
     job = tmp_path / "slow.yaml"
     job.write_text(SLOW_JOB.format(name="slow", path=corpus, store=tmp_path / "store"))
-    most = []
-    for _ in range(2):
-        run = head.run(job)
-        try:
-            most.append(head.most_tasks(run))
-            [driver] = [pid for pid in descendants(run.pid)[1:] if "cluster.cli" in cmdline(pid)]
-            kill([run.pid])  # not the driver, which ends by itself
-            run.wait()
-            end = time.monotonic() + 10
-            while "cluster.cli" in cmdline(driver):
-                assert time.monotonic() < end, "the driver outlives the process that watches it"
-                time.sleep(0.1)
-        finally:
-            kill_tree(run.pid)
-        head.until_idle()
-    assert most == [CPUS, CPUS]
-
-
-def cmdline(pid: int) -> str:
+    first = head.run(job)
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
-
-
-def test_a_lost_head_ends_the_run_with_75_and_says_so(head, corpus, tmp_path):
-    job = tmp_path / "lost.yaml"
-    job.write_text(SLOW_JOB.format(name="lost", path=corpus, store=tmp_path / "store"))
-    run = head.run(job, RAY_gcs_rpc_server_reconnect_timeout_s="4")
-    try:
-        assert head.most_tasks(run)
-        kill_tree(head.process.pid)
-        _, err = run.communicate(timeout=60)
+        assert head.most_tasks(first, enough=1) == 1
+        [driver] = [pid for pid in descendants(first.pid)[1:] if "cluster.cli" in title(pid)]
+        kill([first.pid])  # not the driver, which ends by itself
+        first.wait()
+        until(lambda: "cluster.cli" not in title(driver))
+        until(lambda: not head.tasks())
     finally:
-        kill_tree(run.pid)
-    assert run.returncode == 75, err
+        kill_tree(first.pid)
+    again = head.run(job, **{supervisor.RECONNECT: "2"})
+    try:
+        assert head.most_tasks(again, enough=CPUS) == CPUS
+        kill_tree(head.process.pid)
+        _, err = again.communicate(timeout=60)
+    finally:
+        kill_tree(again.pid)
     last = err.strip().splitlines()[-1]
-    assert head.address in last and "was lost" in last and "run the same command again" in last, err
+    assert again.returncode == 75 and head.address in last and "was lost" in last, err
+    assert "run the same command again" in last
 
 
 @pytest.fixture
@@ -161,7 +138,7 @@ TOLD = "import sys, time; from cluster.supervisor import telling\nwith telling()
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 75, 77, 130])
 def test_the_exit_code_of_a_verb_passes_through(watched, code, capfd):
-    assert watched(TOLD.format(f"sys.exit({code})")) == code
+    assert watched(TOLD.format(f"sys.exit({code})"), answers=True) == code
     assert capfd.readouterr().err == ""
 
 
