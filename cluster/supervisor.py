@@ -67,7 +67,7 @@ def telling() -> Iterator[None]:
     try:
         yield
     except SystemExit as end:
-        code = end.code if end.code is not None else 0
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
         raise
     except BaseException:
         code = 1
@@ -92,6 +92,7 @@ def _wait(child: subprocess.Popen[bytes], pair: socket.socket, address: str) -> 
     silent_since: float | None = None
     while not select.select([pair], [], [], pause_s)[0]:
         pause_s = ASK_S
+        address = _resolved(address)
         why = _no_answer(address)
         if not why:
             if said:
@@ -102,6 +103,7 @@ def _wait(child: subprocess.Popen[bytes], pair: socket.socket, address: str) -> 
         silent_s = monotonic() - silent_since
         if silent_s > patience_s:
             _end(child, 0.0)
+            _free_terminal()
             _say("bold red", f"the head of the Ray cluster was lost: {why}; {AGAIN}")
             return Stopped.exit_code
         if silent_s > SAY_S and not said:
@@ -111,6 +113,7 @@ def _wait(child: subprocess.Popen[bytes], pair: socket.socket, address: str) -> 
     how = _end(child, END_S)
     if told:
         return int(told)
+    _free_terminal()
     if why := _no_answer(address):
         _say("bold red", f"the head of the Ray cluster was lost: {why}; {AGAIN}")
     elif -how in SIGNALS:
@@ -132,15 +135,33 @@ def _end(child: subprocess.Popen[bytes], patience_s: float) -> int:
         return child.wait()
 
 
+def _resolved(address: str) -> str:
+    """The host:port for "auto", as long as this machine is part of a cluster."""
+    try:
+        return running_here() if address == "auto" else address
+    except WavmillError:
+        return address
+
+
 def _no_answer(address: str) -> str:
     """Why the head cannot be reached; "" when it answers, be it with a refusal."""
+    if address == "auto":  # not known yet, or no longer: the verb says so itself
+        return ""
     try:
-        check_cluster(running_here() if address == "auto" else address)
+        check_cluster(address)
     except Stopped as error:
         return str(error).partition(";")[0]
     except WavmillError:
         pass
     return ""
+
+
+def _free_terminal() -> None:
+    """Give back what a progress bar of a killed child kept: its line, and the cursor."""
+    terminal = console()
+    if terminal.is_terminal:
+        terminal.show_cursor(True)
+        terminal.print()
 
 
 def _say(style: str, text: str) -> None:
