@@ -6,10 +6,11 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from cluster.private_ray import on_loopback, session_parent
 from cluster.ray_address import address_of, check_cluster, running_here
 from pipeline.errors import JobError, Stopped
 
@@ -34,10 +35,10 @@ def connect(on: str | None = None, verbose: bool = False) -> Any:
         address = running_here() if address == "auto" else address
         check_cluster(address)
     level = logging.INFO if verbose else logging.CRITICAL  # what stops a run is raised, and said once by the verb
-    local = {"include_dashboard": False} if address == "local" else {}
+    local: dict[str, Any] = {"include_dashboard": False, "_temp_dir": session_parent()} if address == "local" else {}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        with silent(not verbose):
+        with silent(not verbose), on_loopback() if address == "local" else nullcontext():
             ray.init(address=address, logging_level=level, log_to_driver=verbose, **local)
     except SystemExit:  # how Ray's handler ends a SIGTERM while it starts
         if callable(on_sigterm):
@@ -50,12 +51,8 @@ def connect(on: str | None = None, verbose: bool = False) -> Any:
         reason = " ".join(str(error.__cause__ or error).split())[-300:]
         if "ersion mismatch" in reason:
             raise JobError(f"the Ray cluster at {address} runs other versions: {reason}") from error
-        what = (
-            "a Ray on this machine did not start"
-            if address == "local"
-            else f"cannot reach the Ray cluster at {address}"
-        )
-        raise Stopped(f"{what}: {reason}; run the same command again") from error
+        failed = "a Ray on this machine did not start" if local else f"cannot reach the Ray cluster at {address}"
+        raise Stopped(f"{failed}: {reason}; run the same command again") from error
     _keep_sigterm(on_sigterm)
     if not verbose:
         _print_less()

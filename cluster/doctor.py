@@ -1,5 +1,6 @@
 """doctor: does this machine, this store, this cluster have what a run needs? Findings, one by one."""
 
+import os
 import platform
 import secrets
 import shlex
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.connect import token_path
+from cluster.listening import listening_below
+from cluster.private_ray import SEVERAL_NODES
 from cluster.words import size
 from pipeline.errors import JobError, WavmillError
 from pipeline.store import Store, open_store
@@ -170,11 +173,28 @@ def cluster(ray: Any, what: str | None) -> Iterator[Finding]:
     said = f"{nodes} node{'s' * (nodes != 1)}, {cpus:g} CPUs, {gpus:g} GPUs, {memory / (1 << 30):.1f} GiB"
     yield Finding(cpus >= 1, "ray", said)
     if started_here():
+        yield from private()
         return
     sees = f"sees what {what} needs" if what else "answers"
     for name, found in ask_nodes(_needs(what) if what else Needs()):
         text = "; ".join(map(str, found.problems)) or f"{sees}, {found.who}, with wavmill {found.version}"
         yield Finding(not found.problems, "node", f"{name}: {text}")
+
+
+def private() -> Iterator[Finding]:
+    """Whether other machines can reach the Ray that this process started; only Linux tells."""
+    try:
+        sockets = listening_below(os.getpid())
+    except NotImplementedError:
+        return
+    reached = [socket for socket in sockets if not socket.loopback]
+    if not reached:
+        yield Finding(True, "ray", f"other machines cannot reach it: its {len(sockets)} ports are on loopback alone")
+        return
+    ports = ", ".join(f"{socket.program} at {socket.address} port {socket.port}" for socket in reached[:3])
+    more = f" and {len(reached) - 3} more" if len(reached) > 3 else ""
+    why = f"; unset {SEVERAL_NODES}, which asks for that" if SEVERAL_NODES in os.environ else ""
+    yield Finding(False, "ray", f"other machines can reach it: {ports}{more} listen beyond loopback{why}")
 
 
 def _needs(what: str) -> Any:

@@ -17,6 +17,7 @@ from pipeline.rows import PRODUCTS, frame_bytes
 from pipeline.s3 import IS_MD5
 from pipeline.sources.manifest import BAD_ROW, Manifest
 from pipeline.store import open_store
+from pipeline.too_short import no_windows
 
 EXAMPLES = 3  # of rows without a sound
 GUESS_HZ = 50.0  # of a dataset's column, which is counted in rows and not in frames
@@ -62,7 +63,7 @@ def preview(job: Job) -> Preview:
         bytes=int(pc.sum(pc.max_element_wise(objects["size"], 0)).as_py()),
         seconds=float(seconds.sum()),
         skipped=dict(getattr(job.source, "skipped", {})),
-        findings=findings(job, objects),
+        findings=findings(job, objects) + [("warning", text) for text in [no_windows(job, objects)] if text],
         faults=list(getattr(job.source, "faults", ())),
         unverified=unverified(objects, job.source.kind),
         shards=planned + new,

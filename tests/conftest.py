@@ -18,10 +18,11 @@ from fault_proxy import faulty
 from s3_server import S3Server, moto_server, swift_server
 from xdist.scheduler import LoadFileScheduling
 
-# Files that start Ray, over and over: two lanes of them, begun before all others, which run beside and after them.
+# Files that start Ray, over and over: a few lanes of them, begun before all others, which run beside and after them.
 LANES = (
     ("test_train", "test_watchdog", "test_sampling", "test_outside", "test_pack"),
-    ("test_kill", "test_run", "test_secrets", "test_head"),
+    ("test_kill", "test_run", "test_secrets", "test_ends"),
+    ("test_two_nodes", "test_head", "test_private_ray"),
 )
 LANE_OF = {name: f"lane {number}" for number, lane in enumerate(LANES) for name in lane}
 

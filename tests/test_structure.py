@@ -36,6 +36,7 @@ NETS = {
 }  # torch on top
 RAY_INSIDE = {
     "cluster/connect.py",
+    "cluster/private_ray.py",
     "cluster/ray_address.py",
     "pipeline/claims.py",
     "pipeline/nodes.py",

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from checkpoints import tiny_hubert
-from raykills import at_work, kill_tree, wait_for
 from training import JOB as TRAINING
 from training import put_dataset
 from two_nodes import ROOT, TwoNodes, namespaces, two_nodes
@@ -156,34 +155,3 @@ def test_a_training_whose_node_is_lost_says_what_it_waits_for_and_goes_on_when_t
     assert training.returncode == 0, "".join(lines) + rest
     events = [*(store / "tiny" / "tensorboard").rglob("events.*")]
     assert events
-
-
-def test_the_claim_of_a_run_that_was_killed_does_not_halve_the_next_one(cluster, monkeypatch):
-    """Ray Data keeps it for 180 s, and would give each of two claims half of a node of one CPU: none."""
-    path = job(
-        cluster,
-        MEL.replace("{{kind: mel}}", "{{kind: 'slowmel:SlowMel'}}"),
-        "k",
-        corpus="shared/corpus",
-        store="shared/k",
-    )
-    env = {**cluster.env, "RAY_ADDRESS": cluster.address, "SLOW_S": "60"}
-    env["PYTHONPATH"] += f":{ROOT / 'tests'}"
-    run = subprocess.Popen([sys.executable, "-m", "cluster.cli", "run", str(path)], env=env, cwd=ROOT)
-    look = None
-    try:
-        nodes = (cluster.head.pid, cluster.second.pid)
-        assert wait_for(lambda: [pid for node in nodes for pid in at_work(node, "ray::Map")], run)
-        look = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "claims_now.py")],
-            env=env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        [claim] = json.loads(look.stdout.readline())
-        kill_tree(run.pid)
-        before, others, after = json.loads(look.communicate("\n", timeout=60)[0])
-    finally:
-        for one in (run, look):
-            if one is not None and one.poll() is None:
-                kill_tree(one.pid)
-    assert before == [claim], "Ray keeps no claim of a killed driver any more: pipeline/claims.py may go"
-    assert (others, after) == (0, [])

@@ -27,6 +27,7 @@ class Fixed(Choice):
     stride_frames: int = Field(ge=1, le=1_000_000)
     tail: Literal["drop", "pad"] = "drop"
     writes: ClassVar[str] = "window"
+    made_shorter_by: ClassVar[str] = "lower window.length_frames, or set window.tail to pad"
 
     @property
     def reads(self) -> str:
@@ -42,9 +43,12 @@ class Fixed(Choice):
     def positions(self, frames: int) -> np.ndarray:
         """The windows over ``frames`` frames, (W, length_frames) int32."""
         length, stride = self.length_frames, self.stride_frames
-        if self.tail == "drop":
-            count = max(0, (frames - length) // stride + 1)
-        else:
-            count = min(-(-max(frames - length, 0) // stride) + 1, -(-frames // stride))  # no window of nothing
-        made = np.arange(count, dtype=np.int32)[:, None] * stride + np.arange(length, dtype=np.int32)
+        made = np.arange(self.count(frames), dtype=np.int32)[:, None] * stride + np.arange(length, dtype=np.int32)
         return np.where(made < frames, made, -1).astype(np.int32)
+
+    def count(self, frames: int, seconds: float = 0.0) -> int:
+        """How many windows a clip of so many frames gives, however many seconds it has."""
+        length, stride = self.length_frames, self.stride_frames
+        if self.tail == "drop":
+            return max(0, (frames - length) // stride + 1)
+        return min(-(-max(frames - length, 0) // stride) + 1, -(-frames // stride))  # no window of nothing

@@ -22,6 +22,7 @@ class PerFrame(Choice):
     over: ClassVar[str] = "feature"
     reads: ClassVar[str] = "feature"
     writes: ClassVar[str] = "window"
+    made_shorter_by: ClassVar[str] = "leave out clips as short as these"
 
     @property
     def facts(self) -> tuple[str, ...]:
@@ -41,6 +42,13 @@ class PerFrame(Choice):
             ]
 
         return windows
+
+    def count(self, there: int, seconds: float) -> int:
+        """How many windows a clip of so many positions and seconds gives; with ``from_video`` one of one frame."""
+        from_video = self.fps == "from_video"
+        fps = Fraction(USUAL_FPS if from_video else self.fps)
+        made = self.positions(there, seconds, fps, 1 if from_video else None)
+        return 0 if isinstance(made, Reject) else len(made)
 
     def positions(
         self, there: int, seconds: float, fps: Fraction, frames: int | None = None, late_s: Fraction = ON_TIME

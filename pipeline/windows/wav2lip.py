@@ -29,6 +29,7 @@ class Wav2Lip(PerFrame):
     kind: Literal["wav2lip"] = "wav2lip"
     frames: int = Field(5, ge=1, le=1000)  # syncnet_T
     needs_hz: ClassVar[float] = MELS_HZ
+    made_shorter_by: ClassVar[str] = "lower window.frames"
 
     @property
     def mels(self) -> int:
