@@ -189,12 +189,12 @@ def private() -> Iterator[Finding]:
         return
     reached = [socket for socket in sockets if not socket.loopback]
     if not reached:
-        yield Finding(True, "ray", f"other machines cannot reach it: its {len(sockets)} ports are on loopback alone")
+        yield Finding(True, "doors", f"other machines cannot reach it: its {len(sockets)} ports are on loopback alone")
         return
     ports = ", ".join(f"{socket.program} at {socket.address} port {socket.port}" for socket in reached[:3])
     more = f" and {len(reached) - 3} more" if len(reached) > 3 else ""
     why = f"; unset {SEVERAL_NODES}, which asks for that" if SEVERAL_NODES in os.environ else ""
-    yield Finding(False, "ray", f"other machines can reach it: {ports}{more} listen beyond loopback{why}")
+    yield Finding(False, "doors", f"other machines can reach it: {ports}{more} listen beyond loopback{why}")
 
 
 def _needs(what: str) -> Any:

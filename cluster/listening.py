@@ -82,16 +82,11 @@ def _listening() -> dict[str, tuple[IPv4Address | IPv6Address, int]]:
         except OSError:  # a kernel without IPv6
             continue
         for line in lines:
-            (
-                _,
-                local,
-                _,
-                state,
-                *_,
-            ) = line.split()
+            fields = line.split()
+            local, state = fields[1], fields[3]
             if state == LISTEN:
                 address, _, port = local.partition(":")
-                found[line.split()[9]] = (_address(address), int(port, 16))
+                found[fields[9]] = (_address(address), int(port, 16))
     return found
 
 

@@ -30,6 +30,9 @@ class Gap(NamedTuple):
     stop: int
 
 
+NO_PLACE = {None, errno.EINVAL, errno.EOVERFLOW}  # before the file, or past all; None is Python's own, of a buffer
+
+
 class _Seeking:
     """A file for FFmpeg. A damaged header may send it to a place before the file: that fails, and is no error here."""
 
@@ -39,10 +42,10 @@ class _Seeking:
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
             return self.file.seek(offset, whence)
-        except ValueError:  # of bytes in memory
+        except (ValueError, OverflowError):  # of bytes in memory; of a number that is no place at all
             return -1
         except OSError as error:
-            if error.errno != errno.EINVAL:
+            if error.errno not in NO_PLACE:
                 raise
             return -1
 
@@ -137,7 +140,7 @@ class Ffmpeg:
                     for plain in plains:
                         self.at += plain.samples
                         yield plain.to_ndarray().reshape(plain.samples, -1)  # (N, channels)
-        except (av.FFmpegError, ValueError) as error:
+        except (av.FFmpegError, ValueError, IndexError) as error:  # the last of a packet of no stream
             raise Reject("corrupt", f"FFmpeg: {error}") from error
         if refusal is not None and to_float is None:
             raise Reject("corrupt", f"FFmpeg: {refusal}")
