@@ -215,6 +215,7 @@ class _Terminated(BaseException):
 
 
 def _terminated(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may come twice, to a whole group and from who watches
     raise _Terminated
 
 

@@ -153,6 +153,22 @@ def name_of(node: dict[str, Any]) -> str:
     return f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
 
 
+def alive() -> set[str]:
+    """The names of the cluster's live nodes; none when its head does not answer."""
+    import ray
+
+    try:
+        return {name_of(node) for node in ray.nodes() if node["Alive"]}
+    except ray.exceptions.RayError:
+        return set()
+
+
+def lost_since(before: set[str]) -> list[str]:
+    """The names of the nodes that were alive ``before`` and are not now; none when the head does not answer."""
+    now = alive()
+    return sorted(before - now) if now else []
+
+
 def _answered(asked: Any, ready: Sequence[Any]) -> Answer:
     import ray
 

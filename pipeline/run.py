@@ -19,18 +19,19 @@ from pipeline.corpus import spread
 from pipeline.errors import JobError, Stopped
 from pipeline.faults import Faults, stop_if_not_listed
 from pipeline.job import Job, fingerprint
-from pipeline.nodes import SAMPLED, check_nodes, needs_of, started_here
+from pipeline.nodes import SAMPLED, alive, check_nodes, lost_since, needs_of, started_here
 from pipeline.plan import Plan, bytes_per_s, objects_between, todo_of
 from pipeline.publish import publish, published
-from pipeline.ray_errors import in_short, own_error
 from pipeline.read import Read
 from pipeline.rows import CONTEXT
 from pipeline.scale import Shares, nodes_of, shares_of, why_waiting
 from pipeline.step import Apply
 from pipeline.store import open_store
 from pipeline.watchdog import SAY_S, Board, Watched
+from pipeline.worker_errors import brief, expected, fault_of_ray
 
 IDLE_S = 30.0  # without a worker at any shard, until the driver says what it waits for
+MOST_AT_WORK = 3  # workers that a message about a fault lists
 WAVE_SHARDS = 20_000  # Ray's driver keeps 16 KB per shard
 Watch = Callable[[dict[str, Any]], None]
 
@@ -163,14 +164,16 @@ def cluster_shares(job: Job, longest_s: float) -> Shares:
 
 def results(rows: ray.data.Dataset, board: Any = None) -> Iterator[pa.Table]:
     """The blocks of the last stage as they come. What stops a stage is raised as the error it was in the worker."""
+    before = alive()
     try:
         yield from rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     except Exception as error:
-        if own := own_error(error):
-            raise own from None
-        if isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError):
-            at = f"; at work were {'; '.join(lines)}" if (lines := board_says(board)) else ""
-            raise Stopped(f"{in_short(error)}{at}; run the same command again to go on") from error
+        if (cause := expected(error)) is not None:
+            raise cause from None
+        if (fault := fault_of_ray(error)) is not None:
+            lost = f"; lost: {', '.join(nodes)}" if (nodes := lost_since(before)) else ""
+            at = f"; at work were {'; '.join(lines[:MOST_AT_WORK])}" if (lines := board_says(board)) else ""
+            raise Stopped(f"{brief(fault)}{lost}{at}; run the same command again to go on") from error
         raise
 
 

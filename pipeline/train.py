@@ -19,9 +19,8 @@ from pipeline.checkpoints import latest
 from pipeline.errors import Stopped
 from pipeline.finite import Diverged
 from pipeline.learn import Learner, Tell
-from pipeline.nodes import Needs, check_nodes, name_of
+from pipeline.nodes import Needs, alive, check_nodes, lost_since
 from pipeline.pack import make_pack
-from pipeline.ray_errors import in_short, own_error
 from pipeline.release import already, release
 from pipeline.run import beside_driver
 from pipeline.scale import Node, nodes_of
@@ -29,6 +28,7 @@ from pipeline.starting import check_start
 from pipeline.store import open_store
 from pipeline.trained import find_model
 from pipeline.trainjob import TrainJob
+from pipeline.worker_errors import brief, expected, fault_of_ray, in_short
 
 RETRIES = 3  # a worker that died is started again with all others, from the last checkpoint
 ASK_S = 0.5  # how often the workers' lines are fetched
@@ -74,7 +74,7 @@ def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
     workers, cpus, gpu = shares(job, nodes_of(ray))
     lines = beside_driver(Lines)
     given = {"job": job, "pack": pack, "run": run, "lines": lines, "threads": cpus}
-    waits = partial(why_waiting, workers, cpus, gpu, {name_of(node) for node in ray.nodes() if node["Alive"]})
+    waits = partial(why_waiting, workers, cpus, gpu, alive())
     with tempfile.TemporaryDirectory() as scratch, passed_on(lines, watch, waits):
         trainer = TorchTrainer(
             work,
@@ -89,12 +89,14 @@ def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
-            failures = [*getattr(error, "worker_failures", {}).values(), error]
-            for own in filter(None, map(own_error, failures)):
-                raise own from None
-            said = in_short(next(iter(failures)))
+            failures = [error, *getattr(error, "worker_failures", {}).values()]
+            for failure in failures:
+                if (cause := expected(failure)) is not None:
+                    raise cause from None
+            fault = next(filter(None, map(fault_of_ray, failures)), None)
+            what = brief(fault) if fault is not None else in_short(str(error))
             raise Stopped(
-                f"a worker failed {RETRIES + 1} times; run the same command again to go on: {said}"
+                f"a worker failed {RETRIES + 1} times; run the same command again to go on: {what}"
             ) from error
     if result.return_value:
         raise Diverged(result.return_value)
@@ -194,7 +196,7 @@ def why_waiting(workers: int, cpus: int, gpu: bool, before: set[str]) -> str:
     nodes = nodes_of(ray)
     if (room := _room(nodes, cpus, gpu)) >= workers:
         return ""
-    lost = sorted(before - {name_of(node) for node in ray.nodes() if node["Alive"]})
+    lost = lost_since(before)
     each = f"{cpus} CPUs {'and a GPU ' if gpu else ''}each"
     return (
         f"{', '.join(lost) or 'a node'} is lost; {workers} workers of {each} need room, and the nodes left have it for "

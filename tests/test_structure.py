@@ -40,9 +40,9 @@ RAY_INSIDE = {
     "cluster/ray_address.py",
     "pipeline/claims.py",
     "pipeline/nodes.py",
-    "pipeline/ray_errors.py",
     "pipeline/samples.py",
     "pipeline/scale.py",
+    "pipeline/worker_errors.py",
 }
 COMES_WITH = {
     "botocore": "boto3",

@@ -1,0 +1,82 @@
+"""What an exception from Ray means: the WavmillError that a worker raised, or a fault of Ray's, in one line."""
+
+import re
+from collections.abc import Iterator
+
+from pipeline.errors import JobError, NotAllowed, NotThere, ObjectFault, Stopped, TooManyRejects, WavmillError
+
+KINDS = {kind.__name__: kind for kind in (JobError, TooManyRejects, Stopped, ObjectFault, NotThere, NotAllowed)}
+WRAPPED_IN = ("cause", "health_check_failure", "controller_failure")  # where Ray's exceptions keep the one they wrap
+IN_TRACEBACK = re.compile(r"^pipeline\.errors\.(\w+): (.*)", re.MULTILINE | re.DOTALL)
+DETAIL = re.compile(r"^\t\w+: .*$", re.MULTILINE)  # names and IDs of an actor
+TRACEBACK = re.compile(r"(traceback: )?Traceback \(most recent call last\).*", re.DOTALL)
+NODE = re.compile(r"\b(?:ip|node ip|ip address|owner address): ?([0-9a-f.:]*[0-9a-f])", re.IGNORECASE)
+RETRIED = re.compile(r"\nFailed to [^\n]* attempts \(total backoff .*", re.DOTALL)  # Ray Data adds it to a message
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\[(`'\"])")
+ENOUGH_CHARS, MOST_CHARS = 60, 300
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and everything that it says it came from, the outermost first."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        kept = (getattr(error, name, None) for name in WRAPPED_IN)
+        error = next((one for one in kept if isinstance(one, BaseException)), error.__cause__)
+
+
+def expected(error: BaseException) -> WavmillError | None:
+    """The WavmillError that a worker raised, as it was raised; None when there is none.
+
+    Ray raises it as a class that is both RayTaskError and the original, whose text is the whole traceback.
+    """
+    from ray.exceptions import ActorDiedError, RayTaskError
+
+    for cause in causes(error):
+        if isinstance(cause, WavmillError) and not isinstance(cause, RayTaskError):
+            cause.args = (RETRIED.sub("", str(cause)),)
+            return cause
+        if isinstance(cause, ActorDiedError) and cause.actor_init_failed:  # of its exception only the text is kept
+            found = IN_TRACEBACK.search(str(cause))
+            if found and found[1] in KINDS:
+                return KINDS[found[1]](RETRIED.sub("", found[2]).strip())
+    return None
+
+
+def fault_of_ray(error: BaseException) -> BaseException | None:
+    """The error of Ray's own (a lost node, a full disk) that an exception comes from; None when it is a program's."""
+    from ray.exceptions import ActorDiedError, RayError, RayTaskError, UserCodeException
+
+    found = None
+    for cause in causes(error):
+        if isinstance(cause, ActorDiedError) and cause.actor_init_failed:
+            return None  # its text is the traceback of a program
+        if isinstance(cause, RayError) and not isinstance(cause, RayTaskError | UserCodeException):
+            found = cause
+        elif isinstance(cause, RayTaskError) and not isinstance(cause.cause, RayError):
+            return None  # a worker's exception of another kind
+    return found
+
+
+def brief(error: BaseException) -> str:
+    """An error of Ray's in one line: its type, what happened, and the node that it names."""
+    from ray.exceptions import ObjectLostError
+
+    text = str(error)
+    node = NODE.search(text)
+    if isinstance(error, ObjectLostError):  # its first paragraph is about how to find where an object was made
+        text = [*text.split("\n\n"), text][1]
+    line = in_short(text)
+    at = f" (node {node[1]})" if node and node[1] not in line else ""
+    return ": ".join(filter(None, [type(error).__name__, line.rstrip(".")])) + at
+
+
+def in_short(text: str) -> str:
+    """What a message of Ray's says first, on one line, without the traces and counters that follow."""
+    text = TRACEBACK.sub("", DETAIL.sub("", text))
+    sentences = SENTENCE_END.split(" ".join(text.split()))
+    line = sentences.pop(0)
+    while sentences and len(line) < ENOUGH_CHARS:
+        line += " " + sentences.pop(0)
+    return line if len(line) <= MOST_CHARS else line[:MOST_CHARS].rsplit(" ", 1)[0] + " ..."
