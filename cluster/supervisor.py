@@ -7,6 +7,7 @@ was written means that something else ended it. When the parent is gone the chil
 
 import os
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -28,7 +29,6 @@ SAY_S = 10.0  # without an answer, until that is said
 GIVE_UP_S = 30.0  # without an answer, until the verb is ended
 END_S = 10.0  # for a child that has told its end, or lost its socket, to be gone
 RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's own patience; who sets it has a head that comes back
-AGAIN = "what is done stays done; run the same command again to go on"
 COMMAND = (sys.executable, "-m", "cluster.cli")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -104,7 +104,7 @@ def _wait(child: subprocess.Popen[bytes], pair: socket.socket, address: str) -> 
         if silent_s > patience_s:
             _end(child, 0.0)
             _free_terminal()
-            _say("bold red", f"the head of the Ray cluster was lost: {why}; {AGAIN}")
+            _say("bold red", f"the head of the Ray cluster was lost: {why}; {_again()}")
             return Stopped.exit_code
         if silent_s > SAY_S and not said:
             said = True
@@ -115,14 +115,14 @@ def _wait(child: subprocess.Popen[bytes], pair: socket.socket, address: str) -> 
         return int(told)
     _free_terminal()
     if why := _no_answer(address):
-        _say("bold red", f"the head of the Ray cluster was lost: {why}; {AGAIN}")
+        _say("bold red", f"the head of the Ray cluster was lost: {why}; {_again()}")
     elif -how in SIGNALS:
         _say("bold red", "stopped; the same command goes on from here")
         return 128 - how
     elif how < 0:
-        _say("bold red", f"the process at work was ended by {signal.Signals(-how).name}; {AGAIN}")
+        _say("bold red", f"the process at work was ended by {signal.Signals(-how).name}; {_again()}")
     else:
-        _say("bold red", f"Ray ended the process at work, and the head at {address} answers; {AGAIN}")
+        _say("bold red", f"Ray ended the process at work, and the head at {address} answers; {_again()}")
     return Stopped.exit_code
 
 
@@ -154,6 +154,10 @@ def _no_answer(address: str) -> str:
     except WavmillError:
         pass
     return ""
+
+
+def _again() -> str:
+    return f"what is done stays done; run the same command again to go on: {shlex.join(['wavmill', *sys.argv[1:]])}"
 
 
 def _free_terminal() -> None:
