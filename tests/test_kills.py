@@ -19,7 +19,7 @@ from pipeline.plan import make_plans
 from pipeline.publish import published
 
 HERE = Path(__file__).parent
-KILLS, CHAOS_KILLS = 45, 900
+KILLS, CHAOS_KILLS = 30, 900
 FOUND_OUT = 3  # as kills.py says it
 PATIENCE_S = 300
 

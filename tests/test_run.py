@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 from checkpoints import tiny_hubert
 from inline import WORDS, digest, rows_of, run_inline, words
 
+from cluster.listening import listening_below
 from model.codebook import Codebook
 from pipeline.codebooks import save_codebook
 from pipeline.commit import attempts_done
@@ -34,6 +36,16 @@ def test_ray_publishes_what_the_bare_stages_do(corpus, tmp_path, ray_local):
     dataset = run(job, make_plans(job), ray_local, seen.append)
     assert digest(rows_of(job, dataset)) == digest(rows_of(bare, run_inline(bare)))
     assert sum(row["found"] for row in seen) == dataset["counts"]["clips"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="which sockets a process has: Linux's /proc")
+def test_a_private_ray_listens_on_loopback_alone_and_lies_in_a_closed_folder(ray_local):
+    ray_local()
+    at = listening_below(os.getpid())
+    assert {"gcs_server", "raylet"} <= {one.program for one in at}
+    assert not [one for one in at if not one.loopback]
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    assert session.parents[1].stat().st_mode & 0o777 == 0o700 and session.parents[1].stat().st_uid == os.getuid()
 
 
 def test_a_finished_job_asks_for_no_ray_and_reads_no_sound(corpus, tmp_path):

@@ -15,6 +15,7 @@ from chaos import CHAOS
 from raykills import kill_tree
 from training import JOB, LABELS, put_dataset, training
 
+from cluster.load import load_training
 from model.sampler import part
 from pipeline import checkpoints
 from pipeline.checkpoints import latest, lines_of, recorded, step_of, tensors_of
@@ -107,10 +108,11 @@ def test_metrics_are_told_once_however_often_it_was_killed(data, tmp_path):
     assert len(steps) == len({*steps}) and steps == sorted(steps, key=lambda step: step[1])
 
 
-def worked(data, store, world, kills=()):
+def worked(data, store, world, kills=(), text=JOB):
     """Train with ``workers.py``, killed by SIGKILL after so many times 5 steps; the digest of the last checkpoint."""
-    job, file = training(data, store), store.with_suffix(".yaml")
-    file.write_text(JOB.format(data=data, store=store, layout="prompt"))
+    file = store.with_suffix(".yaml")
+    file.write_text(text.format(data=data, store=store, layout="prompt"))
+    job = load_training(str(file), [])
     pack, run = prepared(job)
     for number, wanted in enumerate([*kills, None]):
         meeting = store.with_suffix(f".{number}")
@@ -141,12 +143,13 @@ def test_workers_killed_three_times_end_with_bit_equal_weights(data, tmp_path, w
     assert worked(data, tmp_path / "broken", world, kills=(1, 2, 4)) == whole
 
 
+@pytest.mark.skipif(not CHAOS, reason="make chaos: four trainings on Ray; test_two_nodes.py has one that loses a node")
 def test_the_command_on_two_workers_of_ray_killed_as_a_whole_gives_bit_equal_weights(data, tmp_path):
-    """The same as workers that nobody disturbs, and that know nothing of Ray. Killed three times in make chaos."""
+    """The same as workers that nobody disturbs, and that know nothing of Ray."""
     job, file = training(data, tmp_path / "ray"), tmp_path / "ray.yaml"
     file.write_text(JOB.format(data=data, store=tmp_path / "ray", layout="prompt").replace("workers: 0", "workers: 2"))
     run = fingerprint(job, parents_of(job))
-    for wanted in (1, 2, 4) if CHAOS else (2,):
+    for wanted in (1, 2, 4):
         with (tmp_path / "errors").open("wb") as errors:
             started = subprocess.Popen([WAVMILL, "train", str(file)], stdout=subprocess.DEVNULL, stderr=errors)
         await_step(job, run, 5 * wanted, started)

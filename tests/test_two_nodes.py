@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 from checkpoints import tiny_hubert
+from test_train import digest, final, worked
 from training import JOB as TRAINING
 from training import put_dataset
 from two_nodes import ROOT, TwoNodes, namespaces, two_nodes
+
+from cluster.load import load_training
 
 pytestmark = pytest.mark.skipif(not namespaces(), reason="no mount namespaces here")
 
@@ -125,9 +128,9 @@ def test_a_training_whose_node_is_lost_says_what_it_waits_for_and_goes_on_when_t
     data = put_dataset(cluster.root / "shared" / "data")
     store = cluster.root / "shared" / "h"
     path = cluster.root / "h.yaml"
-    path.write_text(TRAINING.format(data=data, store=store, layout="prompt"))
-    sets = ["scale.workers=2", "train.steps=600", "train.validate_every=20", "scale.cpus=1"]
-    argv = [sys.executable, "-m", "cluster.cli", "train", str(path), *(word for one in sets for word in ("--set", one))]
+    text = TRAINING.replace("epochs: 4, validate_every: 5", "steps: 600, validate_every: 20")
+    path.write_text(text.replace("workers: 0", "workers: 2, cpus: 1").format(data=data, store=store, layout="prompt"))
+    argv = [sys.executable, "-m", "cluster.cli", "train", str(path)]
     env = {**cluster.env, "RAY_ADDRESS": cluster.address, "PYTHONUNBUFFERED": "1", "COLUMNS": "1000"}
     training = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines: list[str] = []
@@ -153,5 +156,6 @@ def test_a_training_whose_node_is_lost_says_what_it_waits_for_and_goes_on_when_t
         if cluster.second is None:
             cluster.start_second()
     assert training.returncode == 0, "".join(lines) + rest
-    events = [*(store / "tiny" / "tensorboard").rglob("events.*")]
-    assert events
+    assert [*(store / "tiny" / "tensorboard").rglob("events.*")]
+    trained = digest(final(load_training(str(path), [])))
+    assert trained == worked(data, cluster.root / "whole", 2, text=text), "other weights than of an undisturbed one"
