@@ -14,7 +14,7 @@ from typer import Argument, Option
 
 from cluster import exportverb, modelverbs, verifyverb, words
 from cluster.app import JobFile, On, Set, Verbose, app, connecting, err, out
-from cluster.supervisor import telling
+from cluster.supervisor import STOPPED, telling
 from cluster.terminal import escape, escape_lines
 from pipeline.errors import JobError, TooManyRejects, WavmillError
 
@@ -225,13 +225,13 @@ def main() -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)
     try:
-        try:
-            code = app(standalone_mode=False) or 0
-        except _Terminated:
-            code = TERMINATED
-        if code in (INTERRUPTED, TERMINATED):
-            err.print("stopped; the same command goes on from here")
+        code = app(standalone_mode=False) or 0
+        if code == INTERRUPTED:
+            err.print(STOPPED)
         sys.exit(code)
+    except _Terminated:
+        err.print(STOPPED)
+        sys.exit(TERMINATED)
     except WavmillError as error:
         err.print(f"[bold red]wavmill:[/] {escape_lines(str(error))}")
         sys.exit(error.exit_code)

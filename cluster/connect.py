@@ -38,7 +38,7 @@ def connect(on: str | None = None, verbose: bool = False) -> Any:
     local: dict[str, Any] = {"include_dashboard": False, "_temp_dir": session_parent()} if address == "local" else {}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        with silent(not verbose), on_loopback() if address == "local" else nullcontext():
+        with silent(not verbose), on_loopback() if local else nullcontext():
             ray.init(address=address, logging_level=level, log_to_driver=verbose, **local)
     except SystemExit:  # how Ray's handler ends a SIGTERM while it starts
         if callable(on_sigterm):
@@ -56,7 +56,7 @@ def connect(on: str | None = None, verbose: bool = False) -> Any:
     _keep_sigterm(on_sigterm)
     if not verbose:
         _print_less()
-    if address == "local" and token_path().exists():
+    if local and token_path().exists():
         token_path().chmod(0o600)  # Ray writes it readable by everybody on the machine
     ray.data.DataContext.get_current()  # sets up its own logging, at INFO
     for name in ("ray.data", "ray"):

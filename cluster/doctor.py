@@ -199,7 +199,7 @@ def private() -> Iterator[Finding]:
 
 def _needs(what: str) -> Any:
     """What the nodes are asked for: of a job all that it names, of anything else the store."""
-    from pipeline.corpus import spread
+    from pipeline.corpus import spread_rows
     from pipeline.job import Job, resolve
     from pipeline.jobfile import load_job
     from pipeline.nodes import SAMPLED, Needs, needs_of
@@ -210,9 +210,7 @@ def _needs(what: str) -> Any:
     if not isinstance(job, Job):
         return Needs(job.store)
     job = resolve(job, f"wavmill fit {what}")
-    first = next(iter(job.source.objects(job.clip)))
-    rows = first.select(["path", "size", "stamp"]).take(spread([*range(first.num_rows)], SAMPLED)).to_pylist()
-    return needs_of(job, rows, job.steps)
+    return needs_of(job, spread_rows(next(iter(job.source.objects(job.clip))), SAMPLED), job.steps)
 
 
 def token() -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """Who else than this machine can reach a process: the addresses at which it and the processes it started listen."""
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -38,13 +39,14 @@ def listening_below(pid: int) -> list[Listening]:
     return found
 
 
-def descendants(pid: int) -> set[int]:
-    """A process and all that it started, and those started, as far as they still have their parents."""
-    parents = dict(_parents())
-    found, new = {pid}, {pid}
-    while new:
-        new = {child for child, parent in parents.items() if parent in new} - found
-        found |= new
+def descendants(pid: int) -> list[int]:
+    """A process and all that it started, and those started, as far as they still have their parents; parents first."""
+    children = defaultdict(list)
+    for child, parent in _parents():
+        children[parent].append(child)
+    found = [pid]
+    for one in found:
+        found += children[one]
     return found
 
 

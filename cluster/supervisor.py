@@ -30,6 +30,7 @@ GIVE_UP_S = 30.0  # without an answer, until the verb is ended
 END_S = 10.0  # for a child that has told its end, or lost its socket, to be gone
 RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's own patience; who sets it has a head that comes back
 COMMAND = (sys.executable, "-m", "cluster.cli")
+STOPPED = "stopped; the same command goes on from here"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -117,7 +118,7 @@ def _wait(child: subprocess.Popen[bytes], pair: socket.socket, address: str) -> 
     if why := _no_answer(address):
         _say("bold red", f"the head of the Ray cluster was lost: {why}; {_again()}")
     elif -how in SIGNALS:
-        _say("bold red", "stopped; the same command goes on from here")
+        _say("bold red", STOPPED)
         return 128 - how
     elif how < 0:
         _say("bold red", f"the process at work was ended by {signal.Signals(-how).name}; {_again()}")

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
+import pyarrow as pa
+
 from pipeline.errors import NotAllowed, ObjectFault, Reject, Stopped
 from pipeline.names import text_of
 from pipeline.store import Entry, Folder, Store, join
@@ -152,6 +154,11 @@ def readable(store: Store, listed: Iterable[tuple[Entry, T, T]]) -> Iterator[tup
 def spread(items: list[T], many: int) -> list[T]:
     """At most so many of the items, evenly spread."""
     return items[:: -(-len(items) // many) or 1]
+
+
+def spread_rows(table: pa.Table, many: int) -> list[dict[str, Any]]:
+    """At most so many rows of a table, evenly spread."""
+    return list(table.take(pa.array(spread([*range(table.num_rows)], many), pa.int64())).to_pylist())
 
 
 def check_readable(sample: Iterable[tuple[Store, str, Entry]]) -> None:

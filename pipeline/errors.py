@@ -17,6 +17,7 @@ A message may quote an address: the signature of a presigned one, and a password
 
 import re
 
+AGAIN = "run the same command again to go on"
 SIGNED = re.compile(r"(?i)\b((?:X-Amz-)?(?:Signature|Credential|Security-Token)|AWSAccessKeyId)=[^&\s\"'<>]+")
 PASSWORD = re.compile(r"://[^/\s:@]+:[^\s@]*@")
 

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from pipeline.errors import Stopped
+from pipeline.errors import AGAIN, Stopped
 
 MOST_IN_A_ROW = 20  # faults without a finished shard between them: then it is not one object, but the disk
 NAMED = 5  # objects that the message names
-AGAIN = "run the same command again to go on"
 
 
 class Faults:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from secrets import token_hex
 from typing import Any
 
@@ -11,13 +12,12 @@ import pyarrow.compute as pc
 
 from model.codebook import Codebook
 from model.kmeans import fit as fit_kmeans
-from pipeline.claims import end_dead_claims
 from pipeline.codebooks import describe_codebook, save_codebook
-from pipeline.corpus import spread
+from pipeline.corpus import spread_rows
 from pipeline.errors import JobError, ObjectFault
 from pipeline.faults import stop_if_not_listed
 from pipeline.job import Job, recipe_of
-from pipeline.nodes import SAMPLED, check_nodes, needs_of
+from pipeline.nodes import SAMPLED
 from pipeline.plan import cut, list_objects, put_table
 from pipeline.rows import FAULT, arrays_of
 from pipeline.store import open_store
@@ -64,7 +64,7 @@ def fit(job: Job, connect: Callable[[], Any], replace: bool = False) -> tuple[di
 
 def sample(job: Job, connect: Callable[[], Any]) -> tuple[np.ndarray, dict[str, Any]]:
     """frames (N, D) float32 of a seeded sample of the corpus, N <= fit.frames, and what it was taken from."""
-    from pipeline.run import extracted, results, stage, take_along
+    from pipeline.run import extracted, make_ready, results, stage
 
     objects = list_objects(job)
     stop_if_not_listed(job.source)
@@ -78,10 +78,7 @@ def sample(job: Job, connect: Callable[[], Any]) -> tuple[np.ndarray, dict[str, 
     enough = np.searchsorted(np.cumsum(seconds[order]), SPARE * job.fit.frames / frames_hz(job)) + 1
     chosen = objects.take(pa.array(np.sort(order[:enough])))
     connect()
-    end_dead_claims()
-    take_along(job)
-    looked_at = chosen.take(pa.array(spread([*range(chosen.num_rows)], SAMPLED))).to_pylist()
-    check_nodes(needs_of(job, looked_at, [job.feature]))
+    make_ready(job, partial(spread_rows, chosen, SAMPLED), [job.feature])
     store = open_store(job.store)
     put = put_table(store, f"_mill/fit/{job.name}-{token_hex(4)}", "objects", chosen)
     shards = [{**shard, "objects": put["key"]} for shard in cut(job, chosen).to_pylist()]

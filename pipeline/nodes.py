@@ -45,9 +45,7 @@ class Answer(NamedTuple):
 
 def needs_of(job: Any, objects: Sequence[dict[str, Any]], choices: Sequence[Any]) -> Needs:
     """What the workers of a job need; of the objects, only those that are as they were listed from here."""
-    in_files = job.source.gives == "audio" and hasattr(
-        job.source, "place_of"
-    )  # a source from outside may not say where
+    in_files = job.source.gives == "audio" and hasattr(job.source, "place_of")  # one from outside may not say where
     there = [row for row in objects if as_listed(job.source, row)] if in_files else []
     looks = [choice.check_here for choice in (job.source, *choices) if choice is not None]
     return Needs(job.store, job.source, there, looks)

@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from time import monotonic
 from typing import Any
@@ -53,21 +54,28 @@ def run(
         if (already := published(job, plans)) is not None:
             return already
         done = set(attempts_done(open_store(job.store), fingerprint(job)))
-    todo, faults, asked = todo_of(plans, done), Faults(), False
+    todo, faults, ready = todo_of(plans, done), Faults(), False
     while wave := list(islice(todo, WAVE_SHARDS)):
         connect()
-        if not asked:
-            take_along(job)
-            check_nodes(needs_of(job, some_objects(job, wave), job.steps))
-            asked = True
-            if others := end_dead_claims():
-                watch(
-                    {"waiting": f"Ray Data gives this run a part of the CPUs: others that share the cluster: {others}"}
-                )
+        if not ready and (others := make_ready(job, partial(some_objects, job, wave), job.steps)):
+            watch({"waiting": f"Ray Data gives this run a part of the CPUs: others that share the cluster: {others}"})
+        ready = True
         mill(job, wave, watch, faults)
     faults.stop()
     stop_if_not_listed(job.source)
     return publish(job, plans)
+
+
+def make_ready(job: Job, objects: Callable[[], list[dict[str, Any]]], choices: Sequence[Any]) -> int:
+    """What comes before the first shard of a run or a fit; return how many others share the cluster's CPUs.
+
+    Every node is asked about ``objects`` and ``choices``, as check_nodes says; of a private Ray nothing is.
+    """
+    take_along(job)
+    if started_here():
+        return 0
+    check_nodes(needs_of(job, objects(), choices))
+    return end_dead_claims()
 
 
 def some_objects(job: Job, shards: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.errors import JobError, NotAllowed, NotThere, ObjectFault, Reject, Stopped
+from pipeline.errors import AGAIN, JobError, NotAllowed, NotThere, ObjectFault, Reject, Stopped
 
-AGAIN = "run the same command again to go on"
 MISSING = {"NoSuchKey", "404", "NotFound"}
 OF_ONE_OBJECT = {"InvalidObjectState", "InvalidRange", "416"}  # it is archived, or not as long as it was listed
 REFUSED = {

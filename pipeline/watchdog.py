@@ -17,6 +17,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.nodes import as_listed
+
 LOOK_S = 1.0
 SAY_S = 300.0  # without a finished shard, until the driver says who is at what, and again
 _moved = 0.0  # when something moved in this process; 0 while no stage is at work
@@ -86,8 +88,6 @@ class Board:
 
     def as_listed(self, source: Any, objects: list[dict[str, Any]]) -> list[bool]:
         """Of each object of a plan whether it is as it was listed, seen from where this actor runs."""
-        from pipeline.nodes import as_listed
-
         return [as_listed(source, row) for row in objects]
 
     def lines(self, most: int = 5) -> list[str]:

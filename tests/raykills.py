@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from cluster.listening import descendants
 
 WAVMILL = str(Path(sys.executable).parent / "wavmill")
 PATIENCE_S = 300.0
@@ -16,21 +18,6 @@ TITLES = {"worker": "ray::MapBatches", "extractor": "ray::MapWorker"}  # of thos
 ENDS_THE_RUN = {"driver", "everything"}
 
 Death = tuple[str, int]  # who is killed, and how many records are there then
-
-
-def descendants(pid: int) -> list[int]:
-    """The process and everything it started, Ray's servers and workers included."""
-    children = defaultdict(list)
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        children[int(fields[1])].append(int(stat.parent.name))
-    found = [pid]
-    for one in found:
-        found += children[one]
-    return found
 
 
 def kill(pids: list[int]) -> int:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 from inline import WORDS
 from raykills import WAVMILL, at_work, descendants, kill, kill_tree, title
-from two_nodes import RAY, ROOT
+from two_nodes import ROOT, environment, start_head
 
 from cluster import supervisor
 
@@ -29,26 +28,9 @@ class Head:
     """A head node with CPUS, and what a driver needs to connect to it."""
 
     def __init__(self, temp: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as once:
-            port = once.getsockname()[1]
-        self.address = f"127.0.0.1:{port}"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        self.env = {
-            **kept,
-            "HOME": temp,
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": "0f" * 32,
-            "RAY_BACKEND_LOG_LEVEL": "fatal",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
-            "SLOW_S": "1.5",
-            "COLUMNS": "1000",
-        }
-        start = [RAY, "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1"]
-        start += [f"--num-cpus={CPUS}", "--include-dashboard=false", f"--temp-dir={temp}/r"]
-        start += ["--object-store-memory=100000000"]
-        quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(start, env=self.env, start_new_session=True, **quiet)
+        tests = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "SLOW_S": "1.5", "COLUMNS": "1000"}
+        self.env = environment(temp) | tests
+        self.address, self.process = start_head(temp, self.env, CPUS)
 
     def run(self, job: Path, **env: str) -> subprocess.Popen[str]:
         command = [WAVMILL, "run", str(job), "--max-rejects", "1", "--on", self.address]

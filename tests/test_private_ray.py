@@ -178,7 +178,7 @@ def test_the_children_of_children_are_descendants():
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
     with subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE, text=True) as started:
         pid = int(started.stdout.readline())
-        found = descendants(os.getpid())
+        found = {*descendants(os.getpid())}
         os.kill(pid, 9)
     assert {os.getpid(), started.pid, pid} <= found
 

@@ -4,7 +4,6 @@ import http.server
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -51,10 +50,6 @@ REFUSALS = {"401 html", "403 html", "400 ExpiredToken", "403 AccessDenied", "403
 REFUSALS |= {"403 SignatureDoesNotMatch", "403 InvalidAccessKeyId"}
 
 
-def uploaded(bucket: Bucket, file: Path) -> None:
-    bucket.put_file("key", file)
-
-
 OPERATIONS = {
     "read": lambda bucket, file: bucket.read("key"),
     "read as listed": lambda bucket, file: bucket.read("key", STAMP),
@@ -62,7 +57,7 @@ OPERATIONS = {
     "open": lambda bucket, file: bucket.open("key").read(),
     "corpus": lambda bucket, file: opened_object(bucket, "key", 12, STAMP, 1 << 20),
     "put": lambda bucket, file: bucket.put("key", b"small"),
-    "put_file": uploaded,
+    "put_file": lambda bucket, file: bucket.put_file("key", file),
     "create_once": lambda bucket, file: bucket.create_once("key", b"mine"),
     "copy": lambda bucket, file: bucket.copy("key", "to"),
     "stat": lambda bucket, file: bucket.stat("key"),
@@ -127,7 +122,6 @@ def bucket(server, monkeypatch) -> Bucket:
     for name, value in {**keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)  # between tries
-    monkeypatch.setattr("s3transfer.utils.random_file_extension", lambda *_: "0")
     return Bucket("s3://bucket/prefix")
 
 

@@ -43,7 +43,7 @@ class TwoNodes:
     env: dict[str, str]
     temp: str
     second_env: dict[str, str]
-    head: subprocess.Popen | None = None
+    head: subprocess.Popen
     second: subprocess.Popen | None = None
     driver: subprocess.Popen | None = None
 
@@ -57,13 +57,8 @@ class TwoNodes:
         start = [RAY, "start", "--address", self.address, "--block", "--num-cpus=1", "--resources", '{"second": 1}']
         start += ["--object-store-memory=100000000"]
         apart = namespaces()
-        self.second = subprocess.Popen(
-            [*apart, "sh", "-c", f"{mounts} && exec {shlex.join(start)}"] if apart else start,
-            env={**self.env, **self.second_env},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        command = [*apart, "sh", "-c", f"{mounts} && exec {shlex.join(start)}"] if apart else start
+        self.second = started(command, self.env | self.second_env)
         self.wait_for(2)
 
     def kill_second(self) -> None:
@@ -104,6 +99,35 @@ class TwoNodes:
         raise AssertionError(f"wavmill {argv} ended the process: {self.driver.wait()}")
 
 
+def environment(home: str) -> dict[str, str]:
+    """Of the nodes of a cluster and its drivers: with a token, and nothing of this process's own Ray or S3."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
+    return kept | {
+        "HOME": home,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0f" * 32,
+        "RAY_BACKEND_LOG_LEVEL": "fatal",
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONPATH": f"{ROOT}:{kept.get('PYTHONPATH', '')}",
+    }
+
+
+def start_head(temp: str, env: dict[str, str], cpus: int) -> tuple[str, subprocess.Popen]:
+    """A head node with so many logical CPUs: its address, and the process that all of it descends from."""
+    with socket.create_server(("127.0.0.1", 0)) as once:
+        port = once.getsockname()[1]
+    start = [RAY, "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}"]
+    start += ["--include-dashboard=false", f"--temp-dir={temp}/r", "--object-store-memory=100000000"]
+    return f"127.0.0.1:{port}", started(start, env)
+
+
+def started(command: list[str], env: dict[str, str]) -> subprocess.Popen:
+    """A node in a session of its own, without its output."""
+    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, env=env, start_new_session=True, **quiet)
+
+
 @contextmanager
 def two_nodes(both_env: dict[str, str] = {}, second_env: dict[str, str] = {}) -> Iterator[TwoNodes]:
     """The cluster, with both nodes up; everything of it is gone at the end.
@@ -114,28 +138,10 @@ def two_nodes(both_env: dict[str, str] = {}, second_env: dict[str, str] = {}) ->
     root = Path(temp) / "data"
     for name in FOLDERS:
         (root / name).mkdir(parents=True)
-    with socket.create_server(("127.0.0.1", 0)) as once:
-        port = once.getsockname()[1]
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
-    env |= {
-        "HOME": temp,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": "0f" * 32,
-        "PYTHONPATH": f"{ROOT}:{env.get('PYTHONPATH', '')}",
-    }
-    env |= {"RAY_health_check_period_ms": "300", "RAY_health_check_failure_threshold": "2"}  # of a node that is killed
-    env |= {
-        "RAY_BACKEND_LOG_LEVEL": "fatal",
-        "RAY_DISABLE_IMPORT_WARNING": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        **both_env,
-    }
-    cluster = TwoNodes(root, f"127.0.0.1:{port}", env, temp, second_env)
-    start = [RAY, "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=1"]
-    start += ["--include-dashboard=false", f"--temp-dir={temp}/r", "--object-store-memory=100000000"]
-    cluster.head = subprocess.Popen(
-        start, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    of_a_kill = {"RAY_health_check_period_ms": "300", "RAY_health_check_failure_threshold": "2"}
+    env = environment(temp) | of_a_kill | both_env
+    address, head = start_head(temp, env, cpus=1)
+    cluster = TwoNodes(root, address, env, temp, second_env, head)
     try:
         cluster.wait_for(1)
         cluster.start_second()
