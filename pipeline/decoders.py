@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.containers.base import Extent, Mended, Reader
 from pipeline.errors import Reject
 from pipeline.ffmpeg import Gap
+from pipeline.seekable import seek_or_stay
 from pipeline.whole import another_begins
 
 BLOCK_FRAMES = 1 << 18
@@ -113,7 +114,7 @@ class _Careful:
         return self._tried(lambda: self.file.readinto(into))  # type: ignore[attr-defined]
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._tried(lambda: self.file.seek(offset, whence))
+        return self._tried(lambda: seek_or_stay(self.file, offset, whence))
 
     def tell(self) -> int:
         return self._tried(self.file.tell)

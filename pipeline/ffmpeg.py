@@ -1,6 +1,5 @@
 """FFmpeg's decoders, by PyAV: one audio track of anything FFmpeg opens, with what is missing in it measured."""
 
-import errno
 import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -10,6 +9,7 @@ import numpy as np
 from pipeline.containers.base import Extent, Mended, Reader
 from pipeline.containers.frames import alike, frame_bytes
 from pipeline.errors import Reject
+from pipeline.seekable import seek_or_stay
 from pipeline.whole import promised_s
 
 SLACK_S = 0.1  # between what a header promises and what comes out: encoders' delays and whole frames
@@ -30,9 +30,6 @@ class Gap(NamedTuple):
     stop: int
 
 
-NO_PLACE = {None, errno.EINVAL, errno.EOVERFLOW}  # before the file, or past all; None is Python's own, of a buffer
-
-
 class _Seeking:
     """A file for FFmpeg. A damaged header may send it to a place before the file: that fails, and is no error here."""
 
@@ -40,14 +37,7 @@ class _Seeking:
         self.file, self.read, self.tell = file, file.read, file.tell
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        try:
-            return self.file.seek(offset, whence)
-        except (ValueError, OverflowError):  # of bytes in memory; of a number that is no place at all
-            return -1
-        except OSError as error:
-            if error.errno not in NO_PLACE:
-                raise
-            return -1
+        return seek_or_stay(self.file, offset, whence)
 
 
 class Ffmpeg:

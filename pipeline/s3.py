@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.errors import JobError, NotThere, ObjectFault, Reject, Stopped
-from pipeline.s3_answers import check_answer, check_redirect, code_of, faults_of
+from pipeline.s3_answers import check_answer, check_redirect, code_of, faults_of, steady
 from pipeline.seekable import Seekable
 from pipeline.store import Entry
 
@@ -130,7 +130,7 @@ class Bucket:
             asked["Range"] = bytes_range
         broken_off = sdk.ResponseStreamingError, sdk.IncompleteReadError, sdk.ReadTimeoutError, HTTPError
         for left in reversed(range(READ_TRIES)):
-            with faults_of(self._where(key)):
+            with faults_of(self._where(key), if_match=bool(stamp)):
                 try:
                     answer = client().get_object(**asked)
                     data: bytes = answer["Body"].read()
@@ -152,8 +152,9 @@ class Bucket:
         if stamp and entry.stamp != stamp:
             raise Reject("changed", "the object was replaced after it was listed")
         if entry.size <= WINDOW_BYTES:
-            return io.BytesIO(self.fetch(key, entry.stamp)[0])  # what comes whole can be checked
-        return io.BufferedReader(Ranged(self, key, entry.stamp, entry.size), WINDOW_BYTES)
+            with steady(self._where(key), listed=bool(stamp)):
+                return io.BytesIO(self.fetch(key, entry.stamp)[0])  # what comes whole can be checked
+        return io.BufferedReader(Ranged(self, key, entry.stamp, entry.size, listed=bool(stamp)), WINDOW_BYTES)
 
     def put(self, key: str, data: bytes) -> None:
         with faults_of(self._where(key)):
@@ -220,17 +221,18 @@ class Bucket:
 
 
 class Ranged(Seekable):
-    """An object of a Bucket; every read is one ranged GET that names the etag."""
+    """An object of a Bucket; every read is one ranged GET that names the etag. ``listed``: another one is a Reject."""
 
-    def __init__(self, bucket: Bucket, key: str, stamp: str, size: int) -> None:
+    def __init__(self, bucket: Bucket, key: str, stamp: str, size: int, listed: bool = True) -> None:
         super().__init__(size)
-        self.bucket, self.key, self.stamp = bucket, key, stamp
+        self.bucket, self.key, self.stamp, self.listed = bucket, key, stamp, listed
 
     def readinto(self, into: Any) -> int:
         end = min(self.at + len(into), self.size)
         if end <= self.at:
             return 0
-        data, _ = self.bucket.window(self.key, self.stamp, self.at, end, self.size)
+        with steady(f"{self.bucket.url}/{self.key}", self.listed):
+            data, _ = self.bucket.window(self.key, self.stamp, self.at, end, self.size)
         into[: len(data)] = data
         self.at += len(data)
         return len(data)

@@ -40,7 +40,8 @@ def check_answer(http_response: Any, parsed: dict[str, Any], model: Any, **_: An
     of_s3 = any(name.startswith("x-amz-") for name in headers)
     lacks = SENT.get(model.name, set()) - parsed.keys()
     lacks |= {name for found in parsed.get("Contents", ()) for name in OF_AN_OBJECT - found.keys()}
-    if lacks or (http_response.status_code == 200 and is_page and not of_s3):
+    removed_with_words = model.name == "DeleteObject" and http_response.content.strip() and not of_s3  # S3 sends none
+    if lacks or removed_with_words or (http_response.status_code == 200 and is_page and not of_s3):
         kind = headers.get("content-type") or "nothing"
         raise Stopped(
             f"{model.name}: the answer {http_response.status_code} ({kind}) is none of an S3 server's; a proxy, a "
@@ -68,8 +69,22 @@ def check_redirect(response: Any, **_: Any) -> None:
 
 
 @contextmanager
-def faults_of(where: str) -> Iterator[None]:
-    """Turn what S3 says into the errors people see; a key that is not there is NotThere, as it is in a folder."""
+def steady(where: str, listed: bool) -> Iterator[None]:
+    """Stopped when an object that nobody listed is replaced while it is read: only of a clip that is a Reject."""
+    try:
+        yield
+    except Reject as error:
+        if listed:
+            raise
+        raise Stopped(f"{where} was replaced while it was read; {AGAIN}") from error
+
+
+@contextmanager
+def faults_of(where: str, if_match: bool = False) -> Iterator[None]:
+    """Turn what S3 says into the errors people see; a key that is not there is NotThere, as it is in a folder.
+
+    ``if_match``: an etag was sent along, so that 412 means another object (Reject). To other questions it is no answer.
+    """
     from botocore import exceptions as sdk
     from urllib3.exceptions import HTTPError  # the body of a refusal that breaks off reaches us as it is
 
@@ -84,7 +99,7 @@ def faults_of(where: str) -> Iterator[None]:
             raise NotAllowed(f"{where}: {action} was refused: {code}: {said}") from error
         if code in {"NoSuchBucket", "InvalidBucketName"}:
             raise JobError(f"{where}: the bucket does not exist") from error
-        if code in {"PreconditionFailed", "412"} and action in READS:
+        if code in {"PreconditionFailed", "412"} and if_match:
             raise Reject("changed", "the object was replaced after it was listed") from error
         if code in OF_ONE_OBJECT and action == "GetObject":
             raise ObjectFault(f"{where}: {code}: {said}") from error

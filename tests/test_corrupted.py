@@ -1,8 +1,11 @@
 """Damaged files of every container give sound or a reject with its reason, never a crash of what decodes them."""
 
+import errno
 import io
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from chaos import CHAOS
 from container_files import FORMATS, whole
 
 from pipeline.decode import Clip, parts_of
+from pipeline.decoders import _Careful, _check
 from pipeline.errors import Reject
 from pipeline.ffmpeg import _Seeking
 from pipeline.seekable import Seekable
@@ -63,20 +67,57 @@ def test_a_damaged_file_gives_sound_or_a_reject(name, tmp_path):
                     assert reject.reason and "Traceback" not in reject.message
 
 
-@pytest.mark.parametrize("offset", [-1, -(1 << 40), 1 << 62, (1 << 63) - 1, 1 << 63, 1 << 70])
+def ways_to(data: bytes, path: Path) -> dict[str, BinaryIO]:
+    """The same bytes as a file on a disk, as one that is fetched in pieces, and in memory."""
+    path.write_bytes(data)
+    return {"file": path.open("rb"), "pieces": io.BufferedReader(Raw(data), 16), "memory": io.BytesIO(data)}
+
+
+@pytest.mark.parametrize("offset", [-1, -70, -(1 << 40), 1 << 62, (1 << 63) - 1, 1 << 63, 1 << 70])
 @pytest.mark.parametrize("whence", [os.SEEK_SET, os.SEEK_CUR, os.SEEK_END])
-@pytest.mark.parametrize("kind", ["file", "pieces", "memory"])
-def test_a_place_that_a_damaged_header_names_and_that_no_file_has_is_no_crash(offset, whence, kind, tmp_path):
-    (tmp_path / "sound").write_bytes(bytes(100))
-    with (tmp_path / "sound").open("rb") as file:
-        ways = {"file": file, "pieces": io.BufferedReader(Raw(bytes(100))), "memory": io.BytesIO(bytes(100))}
-        assert isinstance(_Seeking(ways[kind]).seek(offset, whence), int)
+@pytest.mark.parametrize("decoder", [_Seeking, _Careful])
+def test_what_is_read_after_a_place_that_no_file_has_is_the_same_wherever_the_bytes_are(
+    offset, whence, decoder, tmp_path
+):
+    """A damaged header names such places; _Seeking is FFmpeg's file, _Careful is libsndfile's."""
+    data, read = bytes(range(100)), {}
+    for name, file in ways_to(data, tmp_path / "sound").items():
+        with file:
+            handle = decoder(file)
+            handle.seek(50)
+            handle.seek(offset, whence)
+            assert getattr(handle, "error", None) is None
+            read[name] = (file.tell(), file.read(3))
+    assert len(set(read.values())) == 1, read
 
 
-def test_a_fault_of_the_disk_while_seeking_stays_one():
+@pytest.mark.parametrize("name", ["AIFF", "AIFC", "CAF", "CAF, ALAC", "W64", "WMA", "WMV"])
+def test_a_size_in_a_header_that_leads_out_of_the_file_gives_the_same_wherever_the_bytes_are(name, tmp_path):
+    """Every eight bytes of the header in turn, as what a size overflows to."""
+    data = whole(name)
+    for at in range(min(len(data), 120)):
+        for size in (b"\xff" * 8, b"\x80" + b"\0" * 7, b"\0" * 7 + b"\x80"):
+            new = data[:at] + size + data[at + 8 :]
+            pieces, memory = (outcome(file) for file in (io.BufferedReader(Raw(new)), io.BytesIO(new)))
+            assert pieces == memory, f"{size!r} at {at}"
+
+
+def outcome(file: BinaryIO) -> list[str]:
+    """What becomes of a sound, by reasons and the bytes of its samples."""
+    try:
+        parts = list(parts_of(file, CLIP, 16_000))
+    except Reject as reject:
+        return [reject.reason]
+    return [part.reject.reason if part.reject else part.audio.tobytes().hex() for part in parts]
+
+
+@pytest.mark.parametrize("decoder", [_Seeking, _Careful])
+def test_a_fault_of_the_disk_while_seeking_stays_one(decoder):
     class Failing(io.BytesIO):
         def seek(self, *_: int) -> int:
-            raise OSError(5, "Input/output error")
+            raise OSError(errno.EIO, "Input/output error")
 
+    handle = decoder(Failing())
     with pytest.raises(OSError, match="Input/output"):
-        _Seeking(Failing()).seek(0)
+        handle.seek(0)
+        _check(handle)
