@@ -93,9 +93,9 @@ def test_what_is_read_after_a_place_that_no_file_has_is_the_same_wherever_the_by
 
 @pytest.mark.parametrize("name", ["AIFF", "AIFC", "CAF", "CAF, ALAC", "W64", "WMA", "WMV"])
 def test_a_size_in_a_header_that_leads_out_of_the_file_gives_the_same_wherever_the_bytes_are(name, tmp_path):
-    """Every eight bytes of the header in turn, as what a size overflows to."""
+    """Eight bytes of the header, further on each time, as what a size overflows to."""
     data = whole(name)
-    for at in range(min(len(data), 120)):
+    for at in range(0, 120, 1 if CHAOS else 2):
         for size in (b"\xff" * 8, b"\x80" + b"\0" * 7, b"\0" * 7 + b"\x80"):
             new = data[:at] + size + data[at + 8 :]
             pieces, memory = (outcome(file) for file in (io.BufferedReader(Raw(new)), io.BytesIO(new)))
