@@ -2,19 +2,24 @@
 
 Each field of a choice decides a clip's numbers, unless its annotation says otherwise:
 
-    path: Annotated[str, NotDecisive]                     where something lies: never in a fingerprint
+    path: Annotated[str, Address]                         where something lies: never in a fingerprint, made absolute
     fps: Annotated[Fps | None, LeftOutAtDefault] = None   an option that came later: in it only when it is set, so that
                                                           what was made before keeps its fingerprint
     fingerprint: Annotated[str, InRecipeAs("parent")]     in the fingerprint under another name
 """
 
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
 
 class NotDecisive:
     """Marks a field that decides no number."""
+
+
+class Address:
+    """Marks a field that says where something lies: a folder, a file or an s3:// address. It decides no number."""
 
 
 class LeftOutAtDefault:
@@ -40,18 +45,27 @@ class Choice(BaseModel):
     def check_here(self) -> None:
         """Raise JobError, NotAllowed or Stopped where this machine does not see what the choice names."""
 
+    def with_addresses(self, full: Callable[[str], str]) -> Self:
+        """With each Address replaced by what ``full`` gives for it."""
+        given = {name: self.__dict__[name] for name, field in type(self).model_fields.items() if Address in field.metadata}
+        return self.model_copy(update={name: full(value) for name, value in given.items() if value is not None})
+
     def deciding(self) -> dict[str, Any]:
         """The fields that decide, by name, as JSON has them."""
         values, found = self.model_dump(mode="json"), {}
         for name in deciding_fields(type(self)):
             field = type(self).model_fields[name]
-            if LeftOutAtDefault in field.metadata and getattr(self, name) == field.default:
+            if LeftOutAtDefault in field.metadata and self.__dict__[name] == field.default:
                 continue
             [renamed] = [mark.name for mark in field.metadata if isinstance(mark, InRecipeAs)] or [name]
             found[renamed] = values[name]
         return found
 
 
+def _is_marked(metadata: list[Any]) -> bool:
+    return any(mark in (NotDecisive, Address) for mark in metadata)
+
+
 def deciding_fields(kind: type[BaseModel]) -> list[str]:
     """The names of the fields that decide numbers, in the order they are declared."""
-    return [name for name, field in kind.model_fields.items() if NotDecisive not in field.metadata]
+    return [name for name, field in kind.model_fields.items() if not _is_marked(field.metadata)]

@@ -5,29 +5,26 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model.clock import Clock
 from pipeline.check import Check
-from pipeline.choice import Choice, NotDecisive, deciding_fields
-from pipeline.codebooks import describe_codebook
+from pipeline.choice import Address, Choice, NotDecisive, deciding_fields
+from pipeline.contracts import Extractor, Quantizer, Source, Step, Window
 from pipeline.decode import Clip
 from pipeline.errors import JobError
 from pipeline.features import EXTRACTORS
+from pipeline.one_of import OneOf
 from pipeline.published import VERSION, find_dataset
 from pipeline.quantizers import QUANTIZERS
 from pipeline.rows import PRODUCTS
 from pipeline.sources import SOURCES
+from pipeline.sources.dataset import Dataset
 from pipeline.store import join
 from pipeline.windows import WINDOWS
 
-FAMILIES: dict[str, dict[str, type[Any]]] = {
-    "source": SOURCES,
-    "feature": EXTRACTORS,
-    "token": QUANTIZERS,
-    "window": WINDOWS,
-}
 ROWS_VERSION = 1  # of the columns at rest; raised when they change
 
 
@@ -72,28 +69,39 @@ class Scale(Choice):
 
 
 class Job(BaseModel):
-    """A checked job. The choices are of the classes in FAMILIES, or from outside as package.module:Class."""
+    """A checked job: where clips come from, and the steps that turn their columns into columns."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
     name: Annotated[str, NotDecisive] = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    source: Any
+    source: Annotated[Source, OneOf(SOURCES)]
     clip: Clip = Clip()
     check: Check = Check()
-    feature: Any = None
-    token: Any = None
-    window: Any = None
+    feature: Annotated[Extractor, OneOf(EXTRACTORS)] | None = None
+    token: Annotated[Quantizer, OneOf(QUANTIZERS)] | None = None
+    window: Annotated[Window, OneOf(WINDOWS)] | None = None
     keep: tuple[Literal["feature", "token", "window"], ...] = ()
-    store: Annotated[str, NotDecisive]
+    store: Annotated[str, Address]
     fit: Annotated[Fit, NotDecisive] = Fit()
     scale: Annotated[Scale, NotDecisive] = Scale()
-    FAMILIES: ClassVar[dict[str, dict[str, type[Any]]]] = FAMILIES
-    SECTIONS: ClassVar[dict[str, type[Any]]] = {"clip": Clip, "check": Check, "fit": Fit, "scale": Scale}
-    LISTS: ClassVar[dict[str, type[Any]]] = {}
 
     @property
-    def steps(self) -> list[Any]:
-        """The choices that turn columns into columns, in order."""
+    def steps(self) -> list[Step]:
+        """The steps that there are, in order."""
         return [step for step in (self.feature, self.token, self.window) if step is not None]
+
+    def step(self, name: str) -> Step | None:
+        """The step that writes the column ``feature``, ``token`` or ``window``."""
+        return next((step for step in self.steps if step.writes == name), None)
+
+    @property
+    def clock(self) -> Clock | None:
+        """The clock of the first step that reads sound; None when none does."""
+        return next((step.clock for step in self.steps if step.clock is not None), None)
+
+    @property
+    def rate_hz(self) -> int:
+        """The rate at which sounds are decoded; 0 when no step reads them."""
+        return self.clock.rate_hz if self.clock is not None else 0
 
     @property
     def address(self) -> str:
@@ -103,31 +111,30 @@ class Job(BaseModel):
     def misfits(self) -> list[tuple[tuple[Any, ...], str]]:
         """What is wrong between sections that are right: (path of the option, what)."""
         problems: list[tuple[tuple[Any, ...], str]] = []
-        if self.source is None:
-            return [(("source",), f"source is missing; kinds: {', '.join(SOURCES)}")]
         there = {self.source.gives}
-        for name, step in (("feature", self.feature), ("token", self.token), ("window", self.window)):
-            if step is None:
-                continue
+        for step in self.steps:
+            name, reads = step.writes, step.reads
             if name in there:
                 problems.append(
                     ((name,), f"{name} is in the dataset already; leave it out, or start from another column")
                 )
-            reads = step.reads
             if reads == "auto":
                 reads = "token" if "token" in there else "feature"
             if reads not in there:
                 problems.append(((name,), f"{name} reads the column {reads!r}, and nothing before it gives that"))
+            if step.clock is not None and step.clock.rate_hz != self.rate_hz:
+                other = f"{name} takes sound at {step.clock.rate_hz:,} Hz, and a step before it at {self.rate_hz:,} Hz"
+                problems.append(((name,), f"{other}; make two datasets"))
             there.add(name)
         if VERSION.fullmatch(self.name):
             problems.append((("name",), f"name is {self.name!r}, as the versions of a dataset are; take another"))
-        needs_hz = getattr(self.window, "needs_hz", None)
-        if needs_hz and self.feature is not None and self.feature.clock.frames_hz != needs_hz:
+        needs_hz = self.window.needs_hz if self.window is not None else None
+        if self.window and needs_hz and self.feature is not None and self.feature.clock.frames_hz != needs_hz:
             gives = f"feature {self.feature.kind} has {self.feature.clock.frames_hz:g}"
             problems.append((("window",), f"window {self.window.kind} goes over {needs_hz:g} frames a second; {gives}"))
         if self.check and "audio" not in there:
             problems.append((("check",), "check looks at sound and video, and this job starts from a dataset"))
-        made = [name for name in PRODUCTS if getattr(self, name) is not None]
+        made = [step.writes for step in self.steps]
         if not made:
             problems.append((("name",), "the job makes nothing; give it a feature, a token or a window"))
         if self.token is not None and "auto" not in (codes := {self.token.codes, self.fit.codes}) and len(codes) > 1:
@@ -147,90 +154,72 @@ def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB", any_codebook: 
     """
     new: dict[str, Any] = {}
     if not job.keep:
-        new["keep"] = (next(name for name in reversed(PRODUCTS) if getattr(job, name) is not None),)
-        if new["keep"] == ("window",):  # positions alone are of no use
-            over = "feature" if job.window.reads == "feature" else "token"
-            new["keep"] = tuple(name for name in (over, "window") if getattr(job, name) is not None)
-    if job.source.kind == "dataset":
+        last = job.steps[-1]
+        over = "feature" if last.reads == "feature" else "token"
+        kept = (over, "window") if last is job.window else (last.writes,)  # positions alone are of no use
+        new["keep"] = tuple(name for name in kept if job.step(name) is not None)
+    if isinstance(job.source, Dataset):
         dataset = find_dataset(job.source.origin)
         if job.source.column not in dataset["columns"]:
             has = ", ".join(name for name in dataset["columns"] if name in PRODUCTS)
             raise JobError(f"source.column: {dataset['address']} has no {job.source.column}; it has {has}")
-        if wrong := _misfit(job.window, dataset["columns"], job.source.column):
+        if job.window and (wrong := _misfit(job.window, dataset["columns"], job.source.column)):
             raise JobError(f"window: {dataset['address']} {wrong}")
         known = {"origin": dataset["address"], "fingerprint": dataset["fingerprint"]}
         new["source"] = job.source.model_copy(update=known)
-    if hasattr(job.feature, "resolved"):
-        new["feature"] = job.feature.resolved()
-        job = job.model_copy(update=new)
-    if job.source.gives == "audio" and (job.check or getattr(job.window, "fps", None) == "from_video"):
+    new |= {step.writes: step.resolved() for step in job.steps}
+    job = job.model_copy(update=new)
+    if job.source.gives == "audio" and (job.check or (job.window is not None and job.window.needs_video)):
         new["clip"] = job.clip.model_copy(update={"video": True, "fps": job.clip.fps or job.check.fps})
     if job.window is not None and job.window.reads == "auto":
         over = "token" if job.token is not None or job.source.gives == "token" else "feature"
-        new["window"] = job.window.model_copy(update={"over": over})
-    if any_codebook or job.token is None:
-        pass
-    elif (described := describe_codebook(job.token.codebook)) is not None:
-        wanted, given = recipe_of(job), described["recipe"]
-        if differs := _difference(wanted, given):
-            raise JobError(f"token.codebook: {job.token.codebook} was learnt on other features: {differs}")
-        for name in ("codes", "sha256"):
-            said = getattr(job.token, name)
-            if said not in ("auto", described[name]):
-                raise JobError(f"token.{name} is {said}; the codebook at {job.token.codebook} has {described[name]}")
-        new["token"] = job.token.model_copy(update={name: described[name] for name in ("codes", "sha256")})
-    elif how_to_fit is not None:
-        raise JobError(f"there is no codebook at {job.token.codebook} yet; learn it with: {how_to_fit}")
+        new["window"] = job.window.over_column(over)
+    if job.token is not None and not any_codebook:
+        fitted = job.token.fitted(lambda: recipe_of(job))
+        if fitted is None and how_to_fit is not None:
+            raise JobError(f"there is no codebook at {job.token.fitted_at} yet; learn it with: {how_to_fit}")
+        new["token"] = fitted or job.token
     return job.model_copy(update=new)
 
 
-def _misfit(window: Any, columns: dict[str, Any], column: str) -> str:
+def _misfit(window: Window, columns: dict[str, Any], column: str) -> str:
     """Why a window rule cannot go over a dataset's column."""
-    needs_hz, rate_hz = getattr(window, "needs_hz", None), columns[column].get("rate_hz")
+    needs_hz, rate_hz = window.needs_hz, columns[column].get("rate_hz")
     if needs_hz and float(rate_hz or 0) != needs_hz:
         return f"has {rate_hz} frames a second; {window.kind} goes over {needs_hz:g}"
-    if missing := [name for name in getattr(window, "facts", ()) if name not in columns]:
+    if missing := [name for name in window.facts if name not in columns]:
         return f"has no column {missing[0]}; say window.fps, or make it anew with clip: {{video: true}}"
     return ""
 
 
 def recipe_of(job: Job) -> dict[str, Any]:
     """What a frame is, for a codebook: how the sound was made, and the extractor with every option."""
-    if job.source.kind == "dataset":
+    if isinstance(job.source, Dataset):
         return find_dataset(job.source.origin)["recipe"]
-    return {"channel": job.clip.channel, "feature": described(job.feature, "feature")}
+    return {"channel": job.clip.channel, "feature": described(job.feature) if job.feature is not None else None}
 
 
-def described(choice: Any, family: str) -> dict[str, Any]:
+def described(choice: Choice) -> dict[str, Any]:
     """A choice's recipe; a class from outside is named in full."""
     recipe, kind = choice.recipe(), type(choice)
-    own = {*FAMILIES.get(family, {}).values(), Job.SECTIONS.get(family)}
-    return recipe if kind in own else {**recipe, "class": f"{kind.__module__}:{kind.__qualname__}"}
+    ours = kind.__module__.partition(".")[0] == "pipeline"
+    return recipe if ours else {**recipe, "class": f"{kind.__module__}:{kind.__qualname__}"}
 
 
 def decisive(job: Job) -> dict[str, Any]:
     """All that decides the rows of a resolved job: not its name, its store, where the corpus lies, or its scale."""
     said: dict[str, Any] = {"rows": ROWS_VERSION}
     for name in deciding_fields(type(job)):
-        value = getattr(job, name)
+        value = job.__dict__[name]
         if name == "keep":
             said[name] = sorted({*value})
         elif name == "clip" and job.source.gives != "audio":
             said[name] = None  # nothing is cut
         elif value:  # a section that is not there, or checks nothing, decides nothing
-            said[name] = described(value, name)
+            said[name] = described(value)
     return said
 
 
 def fingerprint(job: Job) -> str:
     """F: sha256 of the canonical JSON of ``decisive``."""
     return hashlib.sha256(json.dumps(decisive(job), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _difference(wanted: Any, given: Any, path: str = "") -> str:
-    """The first few places in which two recipes differ, with both values."""
-    if isinstance(wanted, dict) and isinstance(given, dict):
-        names = sorted({*wanted, *given})
-        found = (_difference(wanted.get(n), given.get(n), f"{path}.{n}".lstrip(".")) for n in names)
-        return "; ".join([one for one in found if one][:3])
-    return "" if wanted == given else f"{path} is {wanted!r} here, {given!r} there"

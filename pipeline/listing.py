@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.contracts import Source
+from pipeline.decode import Clip
 from pipeline.errors import ObjectFault
+from pipeline.left_out import LeftOut
 from pipeline.planned import ROW, PlannedObjects
 from pipeline.store import Entry, Store
 
@@ -88,17 +90,18 @@ def _is_ordered(objects: pa.Table, strictly: bool = False) -> bool:
 
 
 class Listing:
-    """What a source finds. Iterating lists the corpus, each time anew; ``look`` asks for one path of it."""
+    """What a source finds. Iterating lists the corpus, each time anew; ``left_out`` is what the last time passed by."""
 
-    def __init__(self, source: Any, clip: Any) -> None:
-        self.source, self.clip = source, clip
+    def __init__(self, source: Source, clip: Clip) -> None:
+        self.source, self.clip, self.left_out = source, clip, LeftOut()
 
     def __iter__(self) -> Iterator[pa.Table]:
-        return iter(self.source.objects(self.clip))
+        self.left_out = LeftOut()
+        return self.source.objects(self.clip, self.left_out)
 
-    def look(self, path: str) -> Entry | None:
-        ask = getattr(self.source, "entry_of", None)  # a source from outside may have none
-        return no_look(path) if ask is None else ask(path)
+    def in_order(self) -> pa.Table:
+        """Everything that the source finds now, in plan order: by path."""
+        return in_order(pa.concat_tables(self), self.source.look)
 
 
 def unplanned(store: Store, plans: list[str], listing: Iterable[pa.Table], look: Look = no_look) -> pa.Table:

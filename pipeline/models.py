@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.choice import Choice
+from pipeline.contracts import Model
 
 
-class SamOut(Choice):
+class SamOut(Model):
     """The token LM of model/samout.py. ``heads`` must divide ``d``.
 
     mixer ``max_state_super`` is OpenASH's and the later SamOut's, ``max_state`` SamOutV1's; ``head_linear`` adds
@@ -36,4 +36,4 @@ class SamOut(Choice):
         return Net(vocabulary, self.d, self.heads, self.layers, self.mixer, self.head_linear)
 
 
-MODELS: dict[str, type[Any]] = {"samout": SamOut}
+MODELS: dict[str, type[Model]] = {"samout": SamOut}

@@ -7,9 +7,9 @@ from functools import lru_cache
 from pipeline.absent import Spellings
 from pipeline.corpus import TRIED, look, spread
 from pipeline.errors import JobError, ObjectFault
+from pipeline.left_out import LeftOut
 from pipeline.s3_corpus import pause
 from pipeline.store import Entry, Folder, Store, open_store
-from pipeline.walk import LeftOut
 
 MANY = 200  # above this many objects one listing is cheaper than a question each
 KNOWN = 1 << 17  # paths whose sizes are held, for rows that follow each other

@@ -8,8 +8,8 @@ _mill/plan/<name>/<F>/<sha256>.shards.parquet    shard key, its rows of the obje
 import hashlib
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.job import Job, decisive, fingerprint
-from pipeline.listing import PIECE_ROWS, Listing, identities, in_order, unplanned
+from pipeline.left_out import LeftOut
+from pipeline.listing import PIECE_ROWS, Listing, identities, unplanned
 from pipeline.parquet import damage_of, parquet_in, parquet_of
 from pipeline.rows import frame_bytes
 from pipeline.store import Store, open_store, sha256
@@ -39,11 +40,15 @@ SHARD_SCHEMA = pa.schema([
 
 @dataclass(frozen=True)
 class Plan:
-    """One numbered plan: rows [row_lo, row_hi) of the objects make a shard."""
+    """One numbered plan: rows [row_lo, row_hi) of the objects make a shard.
+
+    ``left_out`` is what the last look at the corpus did not take, of the newest plan in the process that looked.
+    """
 
     number: int
     said: dict[str, Any]  # plan.json
     shards: pa.Table  # SHARD_SCHEMA
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def objects_key(self) -> str:
@@ -74,12 +79,17 @@ def make_plans(job: Job, refresh: bool = False) -> list[Plan]:
     if plans and not refresh and plans[0].said["remote"]:
         return plans
     listing = Listing(job.source, job.clip)
-    objects = unplanned(store, [plan.objects_key for plan in plans], listing, listing.look)
-    return plans if plans and not objects.num_rows else next_plan(job, plans, objects)
+    objects = unplanned(store, [plan.objects_key for plan in plans], listing, job.source.look)
+    if objects.num_rows or not plans:
+        plans = next_plan(job, plans, objects, skipped=listing.left_out.counts)
+    return [*plans[:-1], replace(plans[-1], left_out=listing.left_out)]
 
 
-def next_plan(job: Job, plans: list[Plan], objects: pa.Table, retry: str = "") -> list[Plan]:
+def next_plan(
+    job: Job, plans: list[Plan], objects: pa.Table, retry: str = "", skipped: Mapping[str, int] | None = None
+) -> list[Plan]:
     """The plans and one more, of these objects. ``retry``: they were planned before, and this reason is to be tried.
+    ``skipped``: what their listing passed by, by reason; of a retry it is that of the plan before.
 
     The shards of a later plan never have the key of an earlier one: an object that is as it was before it changed
     twice is milled again, for what was found of it may be why it was put back.
@@ -92,10 +102,10 @@ def next_plan(job: Job, plans: list[Plan], objects: pa.Table, retry: str = "") -
         "number": len(plans) + 1,
         "does": decisive(job),
         "listed_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "remote": str(getattr(job.source, "path", "")).startswith("s3://"),
+        "remote": job.source.remote,
         "bytes": int(pc.sum(pc.max_element_wise(objects["size"], 0)).as_py()),
         "seconds": float(pc.sum(shards["seconds"]).as_py()),
-        "skipped": plans[-1].said.get("skipped", {}) if retry else dict(getattr(job.source, "skipped", {})),
+        "skipped": plans[-1].said.get("skipped", {}) if retry else dict(skipped or {}),
         **({"retry": retry} if retry else {}),
         "objects": put_table(store, folder_of(job), "objects", objects),
         "shards": put_table(store, folder_of(job), "shards", shards),
@@ -107,8 +117,7 @@ def next_plan(job: Job, plans: list[Plan], objects: pa.Table, retry: str = "") -
 
 def list_objects(job: Job) -> pa.Table:
     """Everything the source finds now, in plan order: by path."""
-    listing = Listing(job.source, job.clip)
-    return in_order(pa.concat_tables(listing), listing.look)
+    return Listing(job.source, job.clip).in_order()
 
 
 def cut(job: Job, objects: pa.Table, generation: int = 0) -> pa.Table:
@@ -148,9 +157,9 @@ def _keys(head: bytes, objects: pa.Table, starts: list[int]) -> list[str]:
 def bytes_per_s(job: Job) -> float:
     """The widest column in flight, in bytes per second of sound."""
     widths = [1.0]
-    if job.feature is not None:
-        clock = job.feature.clock
-        widths += [4.0 * clock.rate_hz, clock.frames_hz * frame_bytes(job.feature.type)]
+    for step in job.steps:
+        if step.clock is not None:
+            widths += [4.0 * step.clock.rate_hz, step.clock.frames_hz * frame_bytes(step.type)]
     return max(widths)
 
 

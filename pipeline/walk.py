@@ -9,42 +9,21 @@ import json
 import os
 import re
 import stat
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from pipeline.codebooks import DESCRIBED, TENSOR
 from pipeline.corpus import NOT_READABLE
-from pipeline.errors import JobError, NotAllowed, Stopped
+from pipeline.errors import JobError, NotAllowed
+from pipeline.left_out import LeftOut
 from pipeline.names import text_of
 from pipeline.objects import SOUNDS, is_hidden, suffix_of
 from pipeline.store import Entry, Folder, Store, faults_of, join, open_store, split
 
 LOOPS_NAMED = 10
-MOST_FAULTS = 20  # of a listing; more are not those of single files
 FOLDERS_KNOWN = 4096  # whose choices are kept in memory
 OF_A_STORE = "of a wavmill store"
 VERSIONED = re.compile(r"(?<![^/])v[1-9][0-9]*/")
-
-
-class LeftOut:
-    """What a listing passed by: counts by reason, and what could not be listed for a fault of the disk."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.faults: list[str] = []
-
-    def clear(self) -> None:
-        self.counts.clear()
-        self.faults.clear()
-
-    def fault(self, message: str) -> None:
-        """Remember an object that may be there and is in no plan: the run goes on without it, and then stops."""
-        self.faults.append(message)
-        if len(self.faults) == MOST_FAULTS:
-            raise Stopped(
-                f"{len(self.faults)} files or folders cannot be listed, {message}; run the same command again"
-            )
 
 
 def walk(store: Store, left_out: LeftOut) -> Iterator[Entry]:

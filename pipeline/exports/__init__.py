@@ -1,8 +1,7 @@
 """Exports: a published dataset as the files that another project's loader reads. A new one is one class, one line."""
 
-from typing import Any
-
+from pipeline.contracts import Export
 from pipeline.exports.musetalk import MuseTalkV1
 from pipeline.exports.wav2lip import Wav2LipMels
 
-EXPORTS: dict[str, type[Any]] = {"musetalk-v1": MuseTalkV1, "wav2lip": Wav2LipMels}
+EXPORTS: dict[str, type[Export]] = {"musetalk-v1": MuseTalkV1, "wav2lip": Wav2LipMels}

@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.choice import Choice
+from pipeline.contracts import Export
 
 PAIR = 2  # steps to a frame at 25 fps
 
 
-class MuseTalkV1(Choice):
+class MuseTalkV1(Export):
     """Pairs of steps as <clip>/<n>.npy, (2, L, D) each, n from 0; with ``rows10`` (2 * L, D), as train_codes has them.
 
     L is 5 and D 384 of whisper-tiny. An odd step at the end has no pair, and is left out, as upstream does.

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.choice import Choice
+from pipeline.contracts import Export
 
 
-class Wav2LipMels(Choice):
+class Wav2LipMels(Export):
     """<clip>/mel.npy, (M, 80): what the loader calls ``orig_mel``, before it is cut."""
 
     kind: ClassVar[str] = "wav2lip"

@@ -2,38 +2,48 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from pipeline.choice import Choice, NotDecisive
+from pipeline.choice import NotDecisive
+from pipeline.contracts import Extractor
 from pipeline.errors import JobError
-from pipeline.weights import Weights, describe, fetched
+from pipeline.weights import Weights, describe, fetched, is_folder
 
 
-class Checkpoint(Choice):
+class Checkpoint(Extractor):
     """An extractor that loads a checkpoint, which counts by its content, wherever it lies.
 
     What is ``auto`` has to be resolved, with a look at it, before it opens.
     """
 
-    kind: str
     model: Annotated[str, NotDecisive]  # a folder made by save_pretrained, s3://folder, or a name on the hub
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the arithmetic; auto is float32
     at_rest: Literal["float32", "float16"] = "float32"
     revision: Annotated[str, NotDecisive] = "main"  # of a model on the hub: a branch, a tag or a commit
     sha256: str = Field("auto", pattern="^(auto|[0-9a-f]{64})$")
     dim: Literal["auto"] | int = "auto"
-    reads: ClassVar[str] = "audio"
-    writes: ClassVar[str] = "feature"
-    gpu: ClassVar[bool] = True
+
+    @property
+    def gpu(self) -> bool:
+        return True
+
+    def arithmetic(self) -> str:
+        return "float32" if self.dtype == "auto" else self.dtype
+
+    def in_float32(self) -> Self:
+        return self.model_copy(update={"dtype": "float32"})
+
+    def with_addresses(self, full: Callable[[str], str]) -> Self:
+        return self.model_copy(update={"model": full(self.model)}) if is_folder(self.model) else self
 
     def described(self, weights: Weights, **known: Any) -> Self:
         """With what is known of the checkpoint in place of each auto. JobError where something else was said."""
         known |= {"sha256": weights.sha256}
         for name, value in known.items():
-            if getattr(self, name) not in ("auto", value):
-                raise JobError(f"feature.{name} is {getattr(self, name)}; that of {self.model} is {value}")
+            if (said := self.__dict__[name]) not in ("auto", value):
+                raise JobError(f"feature.{name} is {said}; that of {self.model} is {value}")
         known |= {"revision": weights.revision or self.revision}
         return self.model_copy(update={**known, "dtype": "float32" if self.dtype == "auto" else self.dtype})
 

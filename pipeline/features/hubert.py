@@ -56,6 +56,10 @@ class HuBERT(Checkpoint):
         return Clock(RATE_HZ << half, HOP << half, 2 * window - 1 if half else window, centred=False)
 
     @property
+    def layer_count(self) -> int:
+        return len(self.layers)
+
+    @property
     def layers(self) -> tuple[int, ...]:
         assert self.layer != "last", "resolve first"
         return self.layer if isinstance(self.layer, tuple) else (self.layer,)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,8 @@ from model.blockwise import blockwise
 from model.clock import Clock
 from model.melbank import hann, mel_filters
 from model.products import product_with
-from pipeline.choice import Choice, LeftOutAtDefault
+from pipeline.choice import LeftOutAtDefault
+from pipeline.contracts import Extractor
 from pipeline.errors import Reject
 from pipeline.rows import ragged
 
@@ -24,7 +25,7 @@ ROUNDS = 32  # of Griffin and Lim; twice as many bring a clip's log-mel closer b
 EMPHASIS, WAV2LIP_DB, WAV2LIP_RANGE = 0.97, (-100.0, 20.0), 4.0  # Wav2Lip's hparams.py: levels, then clipped at +-4
 
 
-class Mel(Choice):
+class Mel(Extractor):
     """Log-mel frames: the natural logarithm of mel-weighted STFT magnitudes (librosa's filters, Slaney's scale).
 
     audio (N,) float32 in [-1, 1] at 16 kHz  ->  feature (T, 1, bands) float32, 50 Hz, T = 1 + N // 320
@@ -39,9 +40,6 @@ class Mel(Choice):
     kind: Literal["mel"] = "mel"
     flavour: Annotated[Literal["log", "wav2lip"], LeftOutAtDefault] = "log"
     bands: int = Field(80, ge=8, le=256)
-    reads: ClassVar[str] = "audio"
-    writes: ClassVar[str] = "feature"
-    gpu: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _one_size(self) -> "Mel":
@@ -82,6 +80,10 @@ class Mel(Choice):
         padded = np.pad(wave, edge, mode="constant" if log else "reflect")
         views = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[:: self.clock.hop_samples]
         return blockwise(views[:frames], mel)[:, None]  # (T, 1, bands)
+
+    @property
+    def decodable(self) -> bool:
+        return self.flavour == "log"
 
     def sound(self, frames: np.ndarray) -> np.ndarray:
         """Log-mel frames (T, bands) or (T, 1, bands) -> sound (320*T,) float32 at 16 kHz that has about these frames.

@@ -7,14 +7,14 @@ import numpy as np
 import pyarrow as pa
 
 from model.clock import Clock
-from pipeline.choice import Choice
+from pipeline.contracts import Extractor
 from pipeline.errors import Reject
 from pipeline.rows import ragged
 
 CEPSTRA = 13
 
 
-class Mfcc(Choice):
+class Mfcc(Extractor):
     """Kaldi's MFCC with first and second differences, as fairseq's examples/hubert/simple_kmeans makes them.
 
     audio (N,) float32 in [-1, 1] at 16 kHz  ->  feature (T, 1, 39) float32, 100 Hz, T = (N - 400) // 160 + 1
@@ -24,10 +24,7 @@ class Mfcc(Choice):
     """
 
     kind: Literal["mfcc"] = "mfcc"
-    reads: ClassVar[str] = "audio"
-    writes: ClassVar[str] = "feature"
     clock: ClassVar[Clock] = Clock(rate_hz=16_000, hop_samples=160, window_samples=400, centred=False)
-    gpu: ClassVar[bool] = False
 
     @property
     def type(self) -> pa.DataType:

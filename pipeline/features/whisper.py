@@ -38,6 +38,11 @@ class Whisper(Checkpoint):
     clock: ClassVar[Clock] = Clock(segments.RATE_HZ, segments.STEP_SAMPLES, segments.STEP_SAMPLES, centred=False)
 
     @property
+    def layer_count(self) -> int:
+        assert self.layers != "auto", "resolve first"
+        return self.layers
+
+    @property
     def type(self) -> pa.DataType:
         assert self.layers != "auto" and self.dim != "auto", "resolve first"
         return ragged(self.at_rest, self.layers, self.dim)

@@ -1,7 +1,6 @@
 """Quantizers: frames -> tokens. One file each; a new one is one class and one line here."""
 
-from typing import Any
-
+from pipeline.contracts import Quantizer
 from pipeline.quantizers.kmeans import KMeans
 
-QUANTIZERS: dict[str, type[Any]] = {"kmeans": KMeans}
+QUANTIZERS: dict[str, type[Quantizer]] = {"kmeans": KMeans}

@@ -1,20 +1,21 @@
 """Tokens: for each frame, the number of the nearest centroid."""
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from model.kmeans import assign
-from pipeline.choice import Choice, NotDecisive
-from pipeline.codebooks import load_codebook
-from pipeline.errors import Reject
+from pipeline.choice import Address
+from pipeline.codebooks import codebook_files, describe_codebook, load_codebook
+from pipeline.contracts import Quantizer, Work
+from pipeline.errors import JobError
 from pipeline.rows import ragged
 
 
-class KMeans(Choice):
+class KMeans(Quantizer):
     """k-means codes with a codebook made by ``wavmill fit``.
 
     feature (T, 1, D)  ->  token (T,) uint16, or uint32 above 65,536 codes
@@ -23,20 +24,49 @@ class KMeans(Choice):
     """
 
     kind: Literal["kmeans"] = "kmeans"
-    codebook: Annotated[str, NotDecisive]  # a folder or s3:// address; it counts by its content, wherever it lies
+    codebook: Annotated[str, Address]  # a folder or s3:// address; it counts by its content, wherever it lies
     codes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     sha256: str = Field("auto", pattern="^(auto|[0-9a-f]{64})$")
-    reads: ClassVar[str] = "feature"
-    writes: ClassVar[str] = "token"
-    gpu: ClassVar[bool] = False
 
     @property
     def type(self) -> pa.DataType:
         return ragged(np.uint16 if self.codes == "auto" or self.codes <= 1 << 16 else np.uint32)
 
+    @property
+    def fitted_at(self) -> str:
+        return self.codebook
+
+    def fitted(self, recipe: Callable[[], dict[str, Any]]) -> Self | None:
+        if (described := describe_codebook(self.codebook)) is None:
+            return None
+        if differs := difference(recipe(), described["recipe"]):
+            raise JobError(f"token.codebook: {self.codebook} was learnt on other features: {differs}")
+        for name, said in (("codes", self.codes), ("sha256", self.sha256)):
+            if said not in ("auto", described[name]):
+                raise JobError(f"token.{name} is {said}; the codebook at {self.codebook} has {described[name]}")
+        return self.model_copy(update={name: described[name] for name in ("codes", "sha256")})
+
+    def identity(self) -> str:
+        return self.sha256
+
+    def centroids(self) -> np.ndarray:
+        return load_codebook(self.codebook, self.sha256).centroids
+
+    def files(self) -> dict[str, bytes]:
+        return codebook_files(self.codebook, self.sha256)
+
     def check_here(self) -> None:
         load_codebook(self.codebook, self.sha256)
 
-    def open(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray | Reject]]:
-        centroids = load_codebook(self.codebook, self.sha256).centroids
+    def open(self) -> Work:
+        centroids = self.centroids()
         return lambda clips: [assign(frames.reshape(len(frames), centroids.shape[1]), centroids) for frames in clips]
+
+
+def difference(wanted: Any, given: Any, path: str = "") -> str:
+    """The first few places in which two recipes differ, with both values."""
+    if isinstance(wanted, dict) and isinstance(given, dict):
+        names = sorted({*wanted, *given})
+        found = (difference(wanted.get(n), given.get(n), f"{path}.{n}".lstrip(".")) for n in names)
+        return "; ".join([one for one in found if one][:3])
+    return "" if wanted == given else f"{path} is {wanted!r} here, {given!r} there"

@@ -7,9 +7,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ConfigDict, Field
 
-from pipeline.choice import Choice, InRecipeAs, NotDecisive
+from pipeline.choice import Address, InRecipeAs
+from pipeline.contracts import Source
 from pipeline.decode import Clip
 from pipeline.errors import JobError
+from pipeline.left_out import LeftOut
 from pipeline.objects import SCHEMA
 from pipeline.parquet import parquet_in
 from pipeline.published import find_dataset
@@ -19,7 +21,7 @@ from pipeline.store import Entry, Store, join, open_store
 PARTS_LOOKED_AT = 8
 
 
-class Dataset(Choice):
+class Dataset(Source):
     """The rows of a dataset that wavmill published: ``column`` is where the job goes on.
 
     ``from`` is a dataset's address, the newest version or one (``.../v1``). The job is tied to that version.
@@ -27,13 +29,17 @@ class Dataset(Choice):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
     kind: Literal["dataset"] = "dataset"
-    origin: Annotated[str, NotDecisive] = Field(alias="from")
+    origin: Annotated[str, Address] = Field(alias="from")
     column: Literal["feature", "token"]
     fingerprint: Annotated[str, InRecipeAs("parent")] = "auto"
 
     @property
     def gives(self) -> str:
         return self.column
+
+    @property
+    def unit(self) -> str:
+        return "row groups"
 
     def carried(self) -> tuple[str, ...]:
         return tuple(find_dataset(self.origin)["carry"])
@@ -49,7 +55,7 @@ class Dataset(Choice):
             if entry is None or entry.size != part["bytes"]:
                 raise JobError(f"source.from: {join(store.url, key)} is not there as it was published")
 
-    def objects(self, clip: Clip) -> Iterator[pa.Table]:
+    def objects(self, clip: Clip, left_out: LeftOut) -> Iterator[pa.Table]:
         dataset = find_dataset(self.origin)
         rows = []
         for part in dataset["parts"]:

@@ -1,27 +1,26 @@
 """What MuseTalk v1.5's preprocessing leaves: a JSON file for each clip, with its sound, its faces and landmarks."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Annotated, Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import PrivateAttr
 
-from pipeline.choice import Choice, NotDecisive
+from pipeline.choice import Address
 from pipeline.clip_ids import escaped
+from pipeline.contracts import Source
 from pipeline.corpus import look, object_faults, opened, readable
 from pipeline.decode import Clip
 from pipeline.errors import JobError, NotAllowed, ObjectFault, Reject
-from pipeline.faults import stop_if_not_listed
 from pipeline.fence import read_behind
+from pipeline.left_out import LeftOut
 from pipeline.objects import Found, ahead, decoded_table, nothing_found, suffix_of, table_of
 from pipeline.places import located
 from pipeline.s3_corpus import pause
 from pipeline.store import Entry, Folder, Store, join, open_store, split
-from pipeline.walk import LeftOut, walk
+from pipeline.walk import walk
 
 FPS = 25  # to which the preprocessing converts every video
 SAMPLED = 8  # files looked into, to estimate hours
@@ -29,7 +28,7 @@ UNREAD = (FileNotFoundError, Reject, NotAllowed, ObjectFault)  # the worker will
 SQUARE = 256  # pixels of a face, to which landmarks are scaled
 
 
-class Faces(Choice):
+class Faces(Source):
     """Every JSON file below ``path``, or those that the file ``only`` names, one to a line, the first line too.
 
     The sound is its ``wav_path``, else its ``mp4_path``, relative to ``root``: the folder that the preprocessing ran
@@ -39,46 +38,34 @@ class Faces(Choice):
     """
 
     kind: Literal["faces"] = "faces"
-    path: Annotated[str, NotDecisive]
-    only: Annotated[str | None, NotDecisive] = None
-    root: Annotated[str, NotDecisive] = "auto"
+    path: Annotated[str, Address]
+    only: Annotated[str | None, Address] = None
+    root: Annotated[str, Address] = "auto"
     version: ClassVar[int] = 2
-    gives: ClassVar[str] = "audio"
-    _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
-
-    def carried(self) -> tuple[str, ...]:
-        return ()
 
     @property
-    def skipped(self) -> Counter[str]:
-        """What ``objects`` passed by, by reason or suffix."""
-        return self._left_out.counts
-
-    @property
-    def faults(self) -> list[str]:
-        """What ``objects`` could not list, and is in no plan therefore."""
-        return self._left_out.faults
+    def remote(self) -> bool:
+        return self.path.startswith("s3://")
 
     def place_of(self, path: str) -> tuple[Store, str]:
         return open_store(self.path), path
 
-    def entry_of(self, path: str) -> Entry | None:
+    def look(self, path: str) -> Entry | None:
         return look(*self.place_of(path))
 
-    def objects(self, clip: Clip) -> Iterator[pa.Table]:
+    def objects(self, clip: Clip, left_out: LeftOut) -> Iterator[pa.Table]:
         store, some = open_store(self.path), False
         if isinstance(store, Folder) and store.stat("") is None:
             raise JobError(f"source.path: {self.path} does not exist")
         wanted = self._listed()
-        self._left_out.clear()
 
         def found() -> Iterator[tuple[Any, int, int]]:
-            for entry in walk(store, self._left_out):
+            for entry in walk(store, left_out):
                 suffix = suffix_of(entry.key)
                 if suffix != "json" and not entry.key.endswith("/"):
-                    self.skipped[f".{suffix}" if suffix else "without suffix"] += 1
+                    left_out.counts[f".{suffix}" if suffix else "without suffix"] += 1
                 elif wanted is not None and entry.key not in wanted:
-                    self.skipped["not in source.only"] += 1
+                    left_out.counts["not in source.only"] += 1
                 else:
                     if wanted is not None:
                         named.add(entry.key)
@@ -91,11 +78,11 @@ class Faces(Choice):
             some = True
             yield table
         if missing := (wanted or set()) - named:
-            stop_if_not_listed(self)
+            left_out.stop_if_faults()
             raise JobError(f"source.only: {len(missing):,} of {self.only} are not there, {min(missing)} first")
         if not some:
-            stop_if_not_listed(self)
-            raise nothing_found(self.path, "JSON files of clips", self.skipped)
+            left_out.stop_if_faults()
+            raise nothing_found(self.path, "JSON files of clips", left_out.counts)
 
     def seconds(self, objects: pa.Table) -> np.ndarray:
         """By the frames that a few of the files name, and the sizes of all: landmarks make up a file."""

@@ -1,21 +1,20 @@
 """A folder or s3:// prefix of sound files, at any depth."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import PrivateAttr
 
-from pipeline.choice import Choice, NotDecisive
+from pipeline.choice import Address, NotDecisive
 from pipeline.clip_ids import escaped
+from pipeline.contracts import Source
 from pipeline.corpus import Verdict, both, look, opened, readable
 from pipeline.decode import Clip
 from pipeline.errors import JobError, NotAllowed, ObjectFault, Reject, Stopped
-from pipeline.faults import stop_if_not_listed
+from pipeline.left_out import LeftOut
 from pipeline.objects import (
     LONG_BYTES,
     SOUNDS,
@@ -31,12 +30,12 @@ from pipeline.objects import (
 )
 from pipeline.pictures import frames_of
 from pipeline.store import Entry, Folder, Store, open_store
-from pipeline.walk import LeftOut, walk
+from pipeline.walk import walk
 
 WITH_VIDEO = {"mp4", "m4v", "mov", "webm", "mkv", "3gp"}
 
 
-class Files(Choice):
+class Files(Source):
     """Every sound file below ``path``; the label is the name of the folder a file lies in.
 
     Which files are sounds is told by their suffix (``suffixes`` replaces the usual list, ``[any]`` takes all);
@@ -44,51 +43,39 @@ class Files(Choice):
     """
 
     kind: Literal["files"] = "files"
-    path: Annotated[str, NotDecisive]
+    path: Annotated[str, Address]
     suffixes: Annotated[tuple[str, ...], NotDecisive] = ()  # which files, is for the plan; what a row is, for a recipe
     version: ClassVar[int] = 2
-    gives: ClassVar[str] = "audio"
-    _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
-
-    def carried(self) -> tuple[str, ...]:
-        return ()
 
     @property
-    def skipped(self) -> Counter[str]:
-        """What ``objects`` passed by, by reason or suffix: nothing is left out silently."""
-        return self._left_out.counts
-
-    @property
-    def faults(self) -> list[str]:
-        """What ``objects`` could not list, and is in no plan therefore."""
-        return self._left_out.faults
+    def remote(self) -> bool:
+        return self.path.startswith("s3://")
 
     def place_of(self, path: str) -> tuple[Store, str]:
         return open_store(self.path), path
 
-    def entry_of(self, path: str) -> Entry | None:
+    def look(self, path: str) -> Entry | None:
         return look(*self.place_of(path))
 
-    def objects(self, clip: Clip) -> Iterator[pa.Table]:
+    def objects(self, clip: Clip, left_out: LeftOut) -> Iterator[pa.Table]:
         store, wanted = open_store(self.path), {suffix.lstrip(".").lower() for suffix in self.suffixes} or SOUNDS
         if isinstance(store, Folder):
             there = store.stat("")
             if there is None:
                 raise JobError(f"source.path: {self.path} does not exist")
-        self._left_out.clear()
 
         def found() -> Iterator[tuple[Entry, int, int]]:
-            for entry in walk(store, self._left_out):
+            for entry in walk(store, left_out):
                 suffix = suffix_of(entry.key)
                 if suffix not in wanted and "any" not in wanted and not entry.key.endswith("/"):
-                    self.skipped[f".{suffix}" if suffix else "without suffix"] += 1
+                    left_out.counts[f".{suffix}" if suffix else "without suffix"] += 1
                 elif entry.size <= LONG_BYTES:
                     yield entry, 0, -1
                 else:
                     try:
                         ranges = ranges_of(store, entry, clip)
                     except ObjectFault as fault:
-                        self._left_out.fault(str(fault))
+                        left_out.fault(str(fault))
                         continue
                     yield from ((entry, lo, hi) for lo, hi in ranges)
 
@@ -97,8 +84,8 @@ class Files(Choice):
             some = True
             yield table
         if not some:
-            stop_if_not_listed(self)
-            raise nothing_found(self.path, "sound files", self.skipped)
+            left_out.stop_if_faults()
+            raise nothing_found(self.path, "sound files", left_out.counts)
 
     def seconds(self, objects: pa.Table) -> np.ndarray:
         return seconds_by_suffix(open_store(self.path), objects)

@@ -2,18 +2,21 @@
 
 import io
 from collections.abc import Iterator
+from functools import partial
 from math import inf
 from typing import Annotated, Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import PrivateAttr, field_validator
+from pydantic import field_validator
 
-from pipeline.choice import Choice, LeftOutAtDefault, NotDecisive
+from pipeline.choice import Address, LeftOutAtDefault
+from pipeline.contracts import Source
 from pipeline.corpus import check_readable, opened
 from pipeline.decode import Clip
 from pipeline.errors import JobError, ObjectFault, Reject
 from pipeline.fence import read_behind
+from pipeline.left_out import LeftOut
 from pipeline.manifest_columns import Columns, choose, remarks_on
 from pipeline.manifest_ids import Ids
 from pipeline.manifest_meaning import Rows, meant, settled
@@ -31,14 +34,13 @@ from pipeline.objects import (
 from pipeline.places import Places, located
 from pipeline.sources.files import with_frames
 from pipeline.store import Entry, Store, open_store, split
-from pipeline.walk import LeftOut
 
 BAD_ROW = "bad_row"
 EXTRA = [pa.field("clip", pa.string()), pa.field("start_s", pa.float64()), pa.field("end_s", pa.float64())]
 WHY = [pa.field("reason", pa.string()), pa.field("message", pa.string())]  # of a row that is a reject already
 
 
-class Manifest(Choice):
+class Manifest(Source):
     """A row is a clip: ``path`` (relative to ``root``, by default the manifest's folder, or a whole address).
 
     With ``start_s`` and ``end_s`` it is that stretch of the sound. A column named clip is its id; without one it is
@@ -52,16 +54,13 @@ class Manifest(Choice):
     """
 
     kind: Literal["manifest"] = "manifest"
-    path: Annotated[str, NotDecisive]
-    root: Annotated[str, NotDecisive] = "auto"
+    path: Annotated[str, Address]
+    root: Annotated[str, Address] = "auto"
     label: str = "label"
     carry: Carry = ()
     encoding: Annotated[str, LeftOutAtDefault] = "utf-8"
     quoting: Annotated[Literal["auto", "none", "csv"], LeftOutAtDefault] = "auto"
     version: ClassVar[int] = 2
-    gives: ClassVar[str] = "audio"
-    _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
-    _remarks: list[str] = PrivateAttr(default_factory=list)
 
     @field_validator("encoding")
     @classmethod
@@ -75,40 +74,37 @@ class Manifest(Choice):
     def carried(self) -> tuple[str, ...]:
         return self.carry
 
-    @property
-    def remarks(self) -> list[str]:
-        """What is to be told of the columns that ``objects`` read."""
-        return self._remarks
-
-    @property
-    def faults(self) -> list[str]:
-        """Paths that ``objects`` could not look at for a fault of the disk: they are in no plan."""
-        return self._left_out.faults
-
     def _root(self) -> str:
         return split(self.path)[0] if self.root == "auto" else self.root
+
+    @property
+    def unit(self) -> str:
+        return "rows"
+
+    @property
+    def remote(self) -> bool:
+        return self.path.startswith("s3://")
 
     def place_of(self, path: str) -> tuple[Store, str]:
         return located(self._root(), path)
 
-    def objects(self, clip: Clip) -> Iterator[pa.Table]:
-        self._left_out.clear()
-        places, ids, first_faults, good = Places(self._root(), self._left_out), Ids(clip), list[str](), 0
-        for rows in self._rows():
+    def objects(self, clip: Clip, left_out: LeftOut) -> Iterator[pa.Table]:
+        places, ids, first_faults, good = Places(self._root(), left_out), Ids(clip), list[str](), 0
+        for rows in self._rows(left_out):
             ids.add(rows)
             good += rows.faults.count(None)
             first_faults += [fault for fault in rows.faults if fault][: 3 - len(first_faults)]
             if rows.numbers:
-                yield self._planned(rows, places, clip)
+                yield self._planned(rows, places, clip, left_out)
         if not good and first_faults:
             raise JobError(f"source.path: no row of {self.path} can be used: {'; '.join(first_faults)}")
         if not good:
             raise JobError(f"source.path: {self.path} has no rows")
         check_readable(places.sample)
-        if wrong := ids.problem(self._rows, self.path):
+        if wrong := ids.problem(partial(self._rows, left_out), self.path):
             raise JobError(f"source.path: {wrong}; give each row a name of its own in a column 'clip'")
 
-    def _planned(self, rows: Rows, places: "Places", clip: Clip) -> pa.Table:
+    def _planned(self, rows: Rows, places: Places, clip: Clip, left_out: LeftOut) -> pa.Table:
         asked = places.of(rows.paths)
         found = [one or (Entry(path, -1, ""), "") for one, path in zip(asked, rows.paths, strict=True)]
         sizes, stamps = [entry.size for entry, _ in found], [entry.stamp for entry, _ in found]
@@ -123,7 +119,7 @@ class Manifest(Choice):
         # rows that become several objects of the plan, or none
         spans_of: dict[int, list[tuple[int, int]]] = {at: [] for at, one in enumerate(asked) if one is None}
         for at in whole:
-            spans_of[at] = self._ranges(Entry(rows.paths[at], sizes[at], stamps[at]), clip)
+            spans_of[at] = self._ranges(Entry(rows.paths[at], sizes[at], stamps[at]), clip, left_out)
         spans = [(at, *span) for at in range(len(sizes)) for span in spans_of.get(at, [(0, -1)])]
         takes, los, his = (list(column) for column in zip(*spans, strict=True)) if spans else ([], [], [])
         nothing = pa.chunked_array([pa.nulls(len(sizes), pa.string())])  # where no row could be read
@@ -141,13 +137,13 @@ class Manifest(Choice):
             columns.append(column.take(pa.array(takes, pa.int64())) if spans_of and field.name in own else column)
         return pa.table(columns, schema=schema)
 
-    def _ranges(self, entry: Entry, clip: Clip) -> list[tuple[int, int]]:
+    def _ranges(self, entry: Entry, clip: Clip, left_out: LeftOut) -> list[tuple[int, int]]:
         """The stretches of a long sound; none when its disk cannot say how long it is: then it is among the faults."""
         store, key = self.place_of(entry.key)
         try:
             return ranges_of(store, entry._replace(key=key), clip)
         except ObjectFault as fault:
-            self._left_out.fault(str(fault))
+            left_out.fault(str(fault))
             return []
 
     def seconds(self, objects: pa.Table) -> np.ndarray:
@@ -173,13 +169,13 @@ class Manifest(Choice):
         fetched = ahead(fetch, rows) if self._root().startswith("s3://") else map(fetch, rows)
         return decoded_table(fetched, self.carry, clip, rate_hz)
 
-    def _rows(self) -> Iterator[Rows]:
-        """The rows, batch by batch. JobError when the manifest as a whole is not what it must be."""
+    def _rows(self, left_out: LeftOut) -> Iterator[Rows]:
+        """The rows, batch by batch; what is to be told of their columns goes to ``left_out``. JobError when the manifest as a whole is not what it must be."""
         folder, name = split(self.path)
         kind_of(name)
         try:
             with open_store(folder).open(name) as file:
-                columns, tables = settled(self._pieces(file, name), self._columns)
+                columns, tables = settled(self._pieces(file, name), partial(self._columns, left_out))
                 for rows in tables:
                     yield meant(rows, columns, name)
         except FileNotFoundError as error:
@@ -192,7 +188,7 @@ class Manifest(Choice):
         options |= {"encoding": self.encoding, "quoting": self.quoting}
         return read_behind(file, "table", options)
 
-    def _columns(self, names: list[str]) -> Columns:
+    def _columns(self, left_out: LeftOut, names: list[str]) -> Columns:
         columns = choose(names, self.label, self.carry, self.path)
-        self._remarks[:] = remarks_on(columns, names, self.label)
+        left_out.remarks[:] = remarks_on(columns, names, self.label)
         return columns

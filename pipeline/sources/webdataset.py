@@ -1,7 +1,6 @@
 """Tar shards in the WebDataset layout: beside each sound the texts that share its name."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from glob import escape
@@ -9,15 +8,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import AfterValidator, PrivateAttr
+from pydantic import AfterValidator
 
-from pipeline.choice import Choice, LeftOutAtDefault, NotDecisive
+from pipeline.choice import Address, LeftOutAtDefault
 from pipeline.clip_ids import escaped, member_id, place_id, second_id
+from pipeline.contracts import Source
 from pipeline.corpus import look, opened, readable
 from pipeline.decode import Clip
 from pipeline.errors import JobError, ObjectFault, Reject
-from pipeline.faults import stop_if_not_listed
 from pipeline.fence import read_behind
+from pipeline.left_out import LeftOut
 from pipeline.objects import (
     GUESS_BYTES_PER_S,
     LONG_BYTES,
@@ -35,13 +35,13 @@ from pipeline.objects import (
 from pipeline.store import Entry, Folder, Store, join, open_store, split
 from pipeline.tarfeed import TarEnd, sounds_fed
 from pipeline.texts import UTF_8, encoding_named
-from pipeline.walk import LeftOut, walk
+from pipeline.walk import walk
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TARS = tuple(f"*{suffix}" for suffix in SUFFIXES)  # at any depth: * matches / too
 
 
-class WebDataset(Choice):
+class WebDataset(Source):
     """Every sound in the tars of ``path`` (a folder, a prefix, or a pattern like s3://bucket/en/*.tar).
 
     Beside a sound NAME.wav, NAME.json gives the carried fields (text of anything that is not text), NAME.txt the
@@ -51,28 +51,24 @@ class WebDataset(Choice):
     """
 
     kind: Literal["webdataset"] = "webdataset"
-    path: Annotated[str, NotDecisive]
+    path: Annotated[str, Address]
     label: str = "label"
     carry: Carry = ()
     encoding: Annotated[str, AfterValidator(encoding_named), LeftOutAtDefault] = UTF_8
     version: ClassVar[int] = 2
-    gives: ClassVar[str] = "audio"
-    _left_out: LeftOut = PrivateAttr(default_factory=LeftOut)
 
     @property
-    def skipped(self) -> Counter[str]:
-        """What ``objects`` passed by, by reason or suffix."""
-        return self._left_out.counts
+    def unit(self) -> str:
+        return "tars"
 
     @property
-    def faults(self) -> list[str]:
-        """What ``objects`` could not list, and is in no plan therefore."""
-        return self._left_out.faults
+    def remote(self) -> bool:
+        return self.path.startswith("s3://")
 
     def place_of(self, path: str) -> tuple[Store, str]:
         return self._at()[0], path
 
-    def entry_of(self, path: str) -> Entry | None:
+    def look(self, path: str) -> Entry | None:
         return look(*self.place_of(path))
 
     def carried(self) -> tuple[str, ...]:
@@ -88,22 +84,21 @@ class WebDataset(Choice):
         root = plain.rsplit("/", 1)[0] if "/" in plain else "."
         return open_store(root), (self.path[len(root) :].lstrip("/") if "/" in plain else self.path,)
 
-    def objects(self, clip: Clip) -> Iterator[pa.Table]:
+    def objects(self, clip: Clip, left_out: LeftOut) -> Iterator[pa.Table]:
         store, patterns = self._at()
         if isinstance(store, Folder) and store.stat("") is None:
             raise JobError(f"source.path: {store.url} does not exist")
-        self._left_out.clear()
 
         def found() -> Iterator[tuple[Entry, int, int]]:
-            for entry in walk(store, self._left_out):
+            for entry in walk(store, left_out):
                 suffix = suffix_of(entry.key)
                 if not entry.key.endswith("/") and not any(fnmatchcase(entry.key, pattern) for pattern in patterns):
-                    self.skipped[f".{suffix}" if suffix else "without suffix"] += 1
+                    left_out.counts[f".{suffix}" if suffix else "without suffix"] += 1
                     continue
                 try:
                     ranges = self._ranges(store, entry)
                 except ObjectFault as fault:
-                    self._left_out.fault(str(fault))
+                    left_out.fault(str(fault))
                     continue
                 yield from ((entry, lo, hi) for lo, hi in ranges)
 
@@ -112,8 +107,8 @@ class WebDataset(Choice):
             some = True
             yield table
         if not some:
-            stop_if_not_listed(self)
-            raise nothing_found(self.path, "tars", self.skipped)
+            left_out.stop_if_faults()
+            raise nothing_found(self.path, "tars", left_out.counts)
 
     def _ranges(self, store: Store, entry: Entry) -> list[tuple[int, int]]:
         """A large tar goes to several shards: a sample belongs to the stretch of bytes in which its header starts."""

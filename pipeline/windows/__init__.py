@@ -2,10 +2,9 @@
 and one line here.
 """
 
-from typing import Any
-
+from pipeline.contracts import Window
 from pipeline.windows.fixed import Fixed
 from pipeline.windows.musetalk import MuseTalk
 from pipeline.windows.wav2lip import Wav2Lip
 
-WINDOWS: dict[str, type[Any]] = {"fixed": Fixed, "musetalk": MuseTalk, "wav2lip": Wav2Lip}
+WINDOWS: dict[str, type[Window]] = {"fixed": Fixed, "musetalk": MuseTalk, "wav2lip": Wav2Lip}

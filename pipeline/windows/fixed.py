@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.choice import Choice
+from pipeline.contracts import Window
 from pipeline.errors import Reject
 from pipeline.rows import ragged
 
 
-class Fixed(Choice):
+class Fixed(Window):
     """Windows of one length, every ``stride_frames``.
 
     T frames or tokens  ->  window (W, length_frames) int32: positions in that column, -1 = nothing there.
@@ -26,12 +26,17 @@ class Fixed(Choice):
     length_frames: int = Field(ge=1, le=1_000_000)
     stride_frames: int = Field(ge=1, le=1_000_000)
     tail: Literal["drop", "pad"] = "drop"
-    writes: ClassVar[str] = "window"
     made_shorter_by: ClassVar[str] = "lower window.length_frames, or set window.tail to pad"
 
     @property
     def reads(self) -> str:
         return self.over
+
+    def over_column(self, column: str) -> "Fixed":
+        return self.model_copy(update={"over": column})
+
+    def windows_hz(self, frames_hz: float) -> float:
+        return frames_hz / self.stride_frames
 
     @property
     def type(self) -> pa.DataType:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.choice import Choice
+from pipeline.contracts import Window
 from pipeline.errors import Reject
 from pipeline.video import Fps, exact, first_frame
 
@@ -14,23 +14,26 @@ ON_TIME = Fraction(0)
 USUAL_FPS = 25
 
 
-class PerFrame(Choice):
+class PerFrame(Window):
     """A window for every frame of the video with ``fps: from_video``, otherwise for every whole one in the sound."""
 
     fps: Literal["from_video"] | Fps = "from_video"
     compat_float: bool = False
-    over: ClassVar[str] = "feature"
-    reads: ClassVar[str] = "feature"
-    writes: ClassVar[str] = "window"
-    made_shorter_by: ClassVar[str] = "leave out clips as short as these"
+
+    @property
+    def reads(self) -> str:
+        return "feature"
+
+    @property
+    def needs_video(self) -> bool:
+        return self.fps == "from_video"
 
     @property
     def facts(self) -> tuple[str, ...]:
         return ("seconds", "frames", "fps", "start_s") if self.fps == "from_video" else ("seconds",)
 
-    @property
-    def windows_hz(self) -> float:
-        """Windows in a second of sound; a guess when only the video knows."""
+    def windows_hz(self, frames_hz: float) -> float:
+        """As Window has it; a guess when only the video knows."""
         return float(Fraction(USUAL_FPS if self.fps == "from_video" else self.fps))
 
     def open(self) -> Callable[..., list[np.ndarray | Reject]]:

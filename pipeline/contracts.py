@@ -1,0 +1,287 @@
+"""The contracts of a job's parts: one abstract class for each family, with every attribute that wavmill asks for.
+
+A class that fits a section of a job file derives from its family's class here and overrides what differs. Attributes
+that are not declared here are its own business: options (pydantic fields) and helpers. A public one whose name is
+almost that of a declared attribute is refused when the class is made, since it would be ignored.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+
+from model.clock import Clock
+from pipeline.choice import Choice
+from pipeline.decode import Clip
+from pipeline.errors import AGAIN, ObjectFault, Reject
+from pipeline.left_out import LeftOut
+from pipeline.store import Entry, Store
+
+Work = Callable[..., list[np.ndarray | Reject]]  # arrays of clips, then the facts -> for each clip an array or a Reject
+SIMILAR = 0.8  # of difflib: from here on a name is taken for a misspelt one
+
+
+class Part(Choice, ABC):
+    """What the families have in common: a ``kind``, and no attribute that is almost one of the contract's."""
+
+    kind: str
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        declared, own = _public([one for one in cls.__mro__ if one.__module__ == __name__]), _public([cls])
+        for name in sorted(own - declared) if cls.__module__ != __name__ else ():
+            left = [one for one in declared if one not in own]
+            if close := get_close_matches(name, left, n=1, cutoff=SIMILAR):
+                raise TypeError(f"{cls.__name__}.{name} is none of the names that wavmill uses; did you mean {close[0]}?")
+
+
+def _public(classes: Sequence[type[Any]]) -> set[str]:
+    """The public names in the bodies of classes, pydantic's own apart."""
+    names = {name for one in classes for name in (*vars(one), *vars(one).get("__annotations__", {}))}
+    return {name for name in names if not name.startswith(("_", "model_"))}
+
+
+class Step(Part):
+    """Turns one column of clips into another."""
+
+    @property
+    @abstractmethod
+    def reads(self) -> str:
+        """The column that it takes: ``audio``, ``feature`` or ``token``."""
+
+    @property
+    @abstractmethod
+    def writes(self) -> str:
+        """The column that it makes."""
+
+    @property
+    @abstractmethod
+    def type(self) -> pa.DataType:
+        """The Arrow type of that column."""
+
+    @property
+    def clock(self) -> Clock | None:
+        """Of a step that reads sound: its rate, and how many frames so many samples give. Frame counts are checked
+        against it, and of a part of a long sound the frames of the context around it are dropped by it."""
+        return None
+
+    @property
+    def context(self) -> bool:
+        """Whether a part of a long sound comes with the sound around it, where there is any."""
+        return True
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """Columns of facts on a clip that the function of ``open`` gets after the arrays."""
+        return ()
+
+    @property
+    def gpu(self) -> bool:
+        """Whether it wants a GPU where there is one."""
+        return False
+
+    def arithmetic(self) -> str:
+        """The dtype that it computes in."""
+        return "float32"
+
+    def in_float32(self) -> Self:
+        """The same step, computing in float32: clips whose numbers were not finite are made again by it."""
+        return self
+
+    def resolved(self) -> Self:
+        """With each ``auto`` that a look at a checkpoint decides replaced. JobError when it is not there or no fit."""
+        return self
+
+    @abstractmethod
+    def open(self) -> Work:
+        """Load what the step works with, in the worker. The function takes a list of arrays, one for each clip, and a
+        list for each of ``facts``; it gives an array of ``type`` for each clip, or the Reject that is its fate."""
+
+
+class Extractor(Step):
+    """What fits as ``feature:``: sound (N,) float32 at ``clock.rate_hz`` -> frames (T, L, D), T = clock.frames(N)."""
+
+    @property
+    def reads(self) -> str:
+        return "audio"
+
+    @property
+    def writes(self) -> str:
+        return "feature"
+
+    @property
+    @abstractmethod
+    def clock(self) -> Clock: ...
+
+    @property
+    def layer_count(self) -> int:
+        """L: how many layers' frames are side by side."""
+        return 1
+
+    @property
+    def decodable(self) -> bool:
+        """Whether ``sound`` turns frames back into sound."""
+        return False
+
+    def sound(self, frames: np.ndarray) -> np.ndarray:
+        """Frames (T, L, D) or (T, D) -> sound (N,) float32 at the clock's rate, where it is ``decodable``."""
+        raise NotImplementedError
+
+
+class Quantizer(Step):
+    """What fits as ``token:``: features, or sound, -> codes (T,), or (T, Q) of several codebooks.
+
+    A quantizer that reads sound has a clock. ``codes`` is how many codes each codebook has.
+    """
+
+    codes: int | Literal["auto"]
+
+    @property
+    def reads(self) -> str:
+        return "feature"
+
+    @property
+    def writes(self) -> str:
+        return "token"
+
+    @property
+    def codebooks(self) -> int:
+        """Q: how many codes a frame has; with one the column is (T,)."""
+        return 1
+
+    @property
+    def fitted_at(self) -> str | None:
+        """The address of the codebook that ``wavmill fit`` learns for it; None when there is none to learn."""
+        return None
+
+    def fitted(self, recipe: Callable[[], dict[str, Any]]) -> Self | None:
+        """With what its codebook decides filled in; None when the codebook is not there yet.
+
+        ``recipe`` gives that of the features it is to quantize. JobError when the codebook is of others.
+        """
+        return self
+
+    @abstractmethod
+    def identity(self) -> str:
+        """A hex sha256 of what the codes mean: tokens with the same can be trained on together."""
+
+    def centroids(self) -> np.ndarray | None:
+        """(K, D) float32 of a quantizer whose codes stand for the nearest of K vectors; None of any other."""
+        return None
+
+    def files(self) -> dict[str, bytes]:
+        """What a published dataset carries of it, by path: all that is needed to know what the codes are."""
+        return {}
+
+
+class Window(Step):
+    """What fits as ``window:``: (T, ...) -> (W, S) int32 positions in the column that it reads, -1 = nothing there."""
+
+    @property
+    def writes(self) -> str:
+        return "window"
+
+    def over_column(self, column: str) -> Self:
+        """With the column it reads decided, where ``reads`` is ``auto``."""
+        return self
+
+    @property
+    def needs_hz(self) -> float | None:
+        """The frame rate that the column must have; None for any."""
+        return None
+
+    @property
+    def needs_video(self) -> bool:
+        """Whether it asks for the frames of a clip's video."""
+        return False
+
+    def windows_hz(self, frames_hz: float) -> float:
+        """About how many windows a second of sound gives, for an estimate of sizes."""
+        return frames_hz
+
+    def count(self, frames: int, seconds: float) -> int | None:
+        """How many windows a clip gives; None when that is not told by its length."""
+        return None
+
+    @property
+    def made_shorter_by(self) -> str:
+        """What to do about clips that are too short for one window, as the end of a sentence."""
+        return "leave out clips as short as these"
+
+
+class Source(Part):
+    """What fits as ``source:``. ``objects`` runs once, when a job is planned; ``read`` in the workers."""
+
+    @property
+    def gives(self) -> str:
+        """The column that ``read`` fills: ``audio``, or one of a published dataset."""
+        return "audio"
+
+    @property
+    def unit(self) -> str:
+        """What its objects are, for people."""
+        return "sound files"
+
+    @property
+    def remote(self) -> bool:
+        """Whether listing it is slow or costs money: it is listed again only when that is asked for."""
+        return False
+
+    def carried(self) -> tuple[str, ...]:
+        """The columns of text that travel with each clip."""
+        return ()
+
+    def place_of(self, path: str) -> tuple[Store, str] | None:
+        """The store and key of a plan's path; None when the source does not say, and nodes cannot be asked for it."""
+        return None
+
+    def look(self, path: str) -> Entry | None:
+        """What is at a path now, None for nothing: asked when a listing named it twice with two sizes or stamps."""
+        raise ObjectFault(f"{path} was listed twice, with two sizes or stamps; {AGAIN}")
+
+    @abstractmethod
+    def objects(self, clip: Clip, left_out: LeftOut) -> Iterator[pa.Table]:
+        """Tables with at least the columns of objects.SCHEMA: path, size, stamp, lo, hi; a row is what one worker reads
+        as a whole. What is not taken is counted in ``left_out``. JobError when there is nothing at all."""
+
+    @abstractmethod
+    def seconds(self, objects: pa.Table) -> np.ndarray:
+        """(rows,) float64: about how much sound each row holds, for cutting shards."""
+
+    @abstractmethod
+    def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
+        """Rows of the plan -> clips, as objects.decoded_table makes them; ``rate_hz`` 0: nobody hears the sound."""
+
+
+class Export(Part):
+    """What fits as ``export --to``: a published dataset as the files that another project's loader reads."""
+
+    @property
+    @abstractmethod
+    def column(self) -> str:
+        """The column that the files are made of."""
+
+    @property
+    def fps(self) -> str | None:
+        """The rate of the pictures beside the files, which clips must have; None when there are none."""
+        return None
+
+    @property
+    def recipe_has(self) -> dict[str, Any]:
+        """What the recipe of the dataset's features must say for the files to be what the loader takes."""
+        return {}
+
+    @abstractmethod
+    def files(self, frames: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """The files of a clip: (name, array) of its rows, (T, L, D) of features and (T,) or (T, Q) of tokens."""
+
+
+class Model(Part):
+    """What fits as ``model:`` of a training job."""
+
+    @abstractmethod
+    def open(self, vocabulary: int) -> Any:
+        """A torch module for ids below ``vocabulary``, with weights from torch's random state."""
