@@ -2,7 +2,7 @@
 
 A class that fits a section of a job file derives from its family's class here and overrides what differs. Attributes
 that are not declared here are its own business: options (pydantic fields) and helpers. A public one whose name is
-almost that of a declared attribute is refused when the class is made, since it would be ignored.
+almost that of a declared attribute is refused when a job file names the class, since it would be ignored.
 """
 
 from abc import ABC, abstractmethod
@@ -25,17 +25,20 @@ SIMILAR = 0.8  # of difflib: from here on a name is taken for a misspelt one
 
 
 class Part(Choice, ABC):
-    """What the families have in common: a ``kind``, and no attribute that is almost one of the contract's."""
+    """What the families have in common: a ``kind``, and a look at classes from outside when a job file is read."""
 
     kind: str
 
     @classmethod
-    def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        declared, own = _public([one for one in cls.__mro__ if one.__module__ == __name__]), _public([cls])
-        for name in sorted(own - declared) if cls.__module__ != __name__ else ():
-            left = [one for one in declared if one not in own]
-            if close := get_close_matches(name, left, n=1, cutoff=SIMILAR):
-                raise TypeError(f"{cls.__name__}.{name} is none of the names that wavmill uses; did you mean {close[0]}?")
+    def check_class(cls) -> None:
+        """ValueError when a class lacks what it must say, or says something that is almost one of the names above."""
+        declared = _public([one for one in cls.__mro__ if one.__module__ == __name__])
+        own = _public([one for one in cls.__mro__ if issubclass(one, Part) and one.__module__ != __name__])
+        for name in sorted(own - declared):
+            if close := get_close_matches(name, declared - own, n=1, cutoff=SIMILAR):
+                raise ValueError(f"has {name}, which nothing reads; did you mean {close[0]}?")
+        if missing := sorted(cls.__abstractmethods__):
+            raise ValueError(f"does not say {', '.join(missing)}; see pipeline/contracts.py")
 
 
 def _public(classes: Sequence[type[Any]]) -> set[str]:

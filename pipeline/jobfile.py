@@ -2,24 +2,26 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
+from pipeline.choice import Choice
 from pipeline.errors import JobError
 from pipeline.job import Job
-from pipeline.plugins import class_of
+from pipeline.one_of import NO_CLASS, OneOf
 from pipeline.submitted import is_submitted, refuse_relative
 from pipeline.trainjob import TrainJob
-from pipeline.weights import is_folder
 from pipeline.yamltext import read_yaml
 
-ADDRESSES = ("path", "root", "only", "origin", "codebook")
 BRANCH = re.compile(r"(constrained-)?(int|float|str|bool)|literal\[.*\]", re.DOTALL)  # of a union, in pydantic's paths
+UNION = ("missing", "union_tag_not_found", "union_tag_invalid", NO_CLASS)  # errors of a section that takes kinds
 Problem = tuple[tuple[Any, ...], str]  # the path of an option, and what is wrong with it
+AnyJob = TypeVar("AnyJob", Job, TrainJob)
 
 
 def load_job(path: str | Path, sets: Sequence[str] = ()) -> Job | TrainJob:
@@ -46,32 +48,22 @@ def parse_job(text: str, where: str = "job", sets: Sequence[str] = (), beside: P
     problems: list[Problem] = []
     for one in sets:
         problems += _set(given, one, lines)
-    kind: type[Any] = TrainJob if TrainJob.TELLING & given.keys() else Job
-    values: dict[str, Any] = {}
-    for key, value in given.items():
-        if key in kind.FAMILIES:
-            values[key] = _choice(key, kind.FAMILIES[key], value, problems, beside)
-        elif key in kind.SECTIONS:
-            values[key] = _checked(kind.SECTIONS[key], value, (key,), key, problems)
-        elif key in kind.LISTS and isinstance(value, list):
-            each = enumerate(value)
-            values[key] = [_checked(kind.LISTS[key], one, (key, at), f"{key}.{at}", problems) for at, one in each]
-        else:
-            values[key] = value
-    unfit = {path[0] for path, _ in problems}
+    kind: type[Job | TrainJob] = TrainJob if TrainJob.TELLING & given.keys() else Job
+    given = {name: value for name, value in given.items() if value is not None or name not in _sections(kind)}
     try:
-        job = kind.model_validate(values)
-        if not unfit:
+        job = kind.model_validate(given, context={"beside": beside})
+        if not problems:
             problems += job.misfits()
     except ValidationError as error:
-        problems += [(p, m) for p, m in _said(kind, error, (), "a job") if p[0] not in unfit]
+        unfit = {path[0] for path, _ in problems}
+        problems += [problem for problem in _sentences(kind, error, given) if problem[0][0] not in unfit]
     if problems:
         problems.sort(key=lambda problem: _line(lines, problem[0]) or 1 << 30)
         raise JobError("\n".join(_place(where, lines, path) + message for path, message in problems))
     return absolute(job)
 
 
-def absolute(job: Any) -> Any:
+def absolute(job: AnyJob) -> AnyJob:
     """The job with its folders as absolute paths: workers run elsewhere. JobError for one that cannot be meant."""
     relative: list[str] = []
 
@@ -86,92 +78,104 @@ def absolute(job: Any) -> Any:
             raise JobError(f"{address!r} is no path: {error}") from error
         return made
 
-    def moved(choice: Any) -> Any:
-        if isinstance(choice, tuple):
-            return tuple(map(moved, choice))
-        named = {name: getattr(choice, name) for name in ADDRESSES if isinstance(getattr(choice, name, None), str)}
-        return choice.model_copy(update={name: full(address) for name, address in named.items()}) if named else choice
+    def moved(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(moved, value))
+        return value.with_addresses(full) if isinstance(value, Choice) else value
 
-    there = {name: moved(getattr(job, name)) for name in ("source", "token", "data", "train") if hasattr(job, name)}
-    feature: Any = getattr(job, "feature", None)
-    if is_folder(getattr(feature, "model", "")):
-        there["feature"] = feature.model_copy(update={"model": full(feature.model)})
+    there = {name: moved(value) for name, value in job}
     there["store"] = full(job.store)
     refuse_relative(relative)
     return job.model_copy(update=there)
 
 
-def _choice(family: str, known: dict[str, type[Any]], value: Any, problems: list[Problem], beside: Path | None) -> Any:
-    """A section with a ``kind`` as the class of that kind."""
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-        problems.append(((family,), f"{family} takes {{kind: ..., ...}}; kinds: {', '.join(known)}"))
-        return None
-    kind = value["kind"]
-    if kind in known:
-        return _checked(known[kind], value, (family,), kind, problems)
-    if ":" not in kind:
-        close = get_close_matches(kind, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}, or package.module:Class"
-        problems.append(((family, "kind"), f"{family}.kind {kind!r} is not known; {hint}"))
-        return None
-    try:
-        outside = class_of(kind, beside)
-    except ValueError as error:
-        problems.append(((family, "kind"), f"{family}.kind {kind!r} {error}"))
-        return None
-    made = _checked(outside, {k: v for k, v in value.items() if k != "kind"}, (family,), kind, problems)
-    if made is not None and not hasattr(made, {"source": "gives", "model": "open"}.get(family, "reads")):
-        problems.append(((family, "kind"), f"{family}.kind {kind!r} is no {family}"))
-        return None
-    return made
+def _sections(kind: type[BaseModel]) -> set[str]:
+    """The names of the sections of a job that have defaults: an empty one is all defaults."""
+    return {name for name, field in kind.model_fields.items() if isinstance(field.default, BaseModel)}
 
 
-def _checked(model: type[Any], value: Any, path: tuple[Any, ...], kind: str, problems: list[Any]) -> Any:
-    try:
-        return model.model_validate(value if value is not None else {})
-    except ValidationError as error:
-        problems += _said(model, error, path, kind)
-        return None
+def _kinds(kind: type[BaseModel], section: Any) -> Mapping[str, type[BaseModel]]:
+    """The classes that a section takes by their ``kind``; none of one that has no kinds."""
+    field = kind.model_fields.get(section)
+    marks = [*field.metadata, *_marks(field.annotation)] if field is not None else []
+    return next((mark.kinds for mark in marks if isinstance(mark, OneOf)), {})
 
 
-def _said(model: type[Any], error: ValidationError, path: tuple[Any, ...], kind: str) -> list[Any]:
-    """pydantic's errors as sentences."""
-    said, seen = [], set()
+def _marks(annotation: Any) -> list[Any]:
+    """What an annotation, or one in its union, is Annotated with."""
+    inner = [mark for one in get_args(annotation) for mark in _marks(one)]
+    return [*annotation.__metadata__, *inner] if get_origin(annotation) is Annotated else inner
+
+
+def _sentences(job: type[BaseModel], error: ValidationError, given: dict[str, Any]) -> list[Problem]:
+    """pydantic's errors as sentences, each with the path of its option."""
+    said: dict[tuple[Any, ...], str] = {}
     for one in error.errors():
-        loc = one["loc"]
+        loc, kinds = one["loc"], _kinds(job, one["loc"][0])
+        model, whose = job, "a job"
+        if kinds and len(loc) > 1:  # the second is the tag of the union
+            model, whose = kinds.get(str(loc[1]), BaseModel), given[str(loc[0])]["kind"]
+            loc = (loc[0], *loc[2:])
+        elif len(loc) > 1:
+            whose = ".".join(map(str, loc[:2] if isinstance(loc[1], int) else loc[:1]))
         if one["type"] not in ("extra_forbidden", "missing"):  # there it ends with the option, whatever its name
             loc = tuple(part for part in loc if not BRANCH.fullmatch(str(part)))
-        at, option = (*path, *loc), ".".join(map(str, (*path, *loc)))
-        if at in seen:
-            continue  # the other branch of a union
-        seen.add(at)
-        names = [field.alias or name for name, field in _owner(model, loc).model_fields.items()]
-        if one["type"] == "extra_forbidden":
-            close = get_close_matches(str(loc[-1]), names, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(names)}"
-            said.append((at, f"{option} is not an option of {kind}; {hint}"))
-        elif one["type"] == "missing":
-            said.append((at, f"{option} is missing from {kind}"))
+        if kinds and one["type"] in UNION:
+            loc, sentence = _of_kind(str(loc[0]), one, kinds, given)
         else:
-            branches = [e["msg"] for e in error.errors() if e["loc"][: len(loc)] == one["loc"][: len(loc)]]
-            right = " or ".join(dict.fromkeys(message.removeprefix("Input should be ") for message in branches))
-            plain = one["msg"].startswith("Input should be ")
-            right = f"it should be {right}" if plain else right.removeprefix("Value error, ")
-            shown = repr(one["input"]) if len(repr(one["input"])) < 60 else "the value"
-            said.append((at, f"{option} is {shown}; {right}"))
-    return said
+            own = loc[1:] if kinds else loc
+            sentence = _sentence(".".join(map(str, loc)), whose, one, error, _owner(model, own) if own else model)
+        said.setdefault(loc, sentence)  # another branch of a union says the same again
+    return [*said.items()]
 
 
-def _owner(model: type[Any], loc: tuple[Any, ...]) -> type[Any]:
+def _of_kind(
+    family: str, one: ErrorDetails, kinds: Mapping[str, type[BaseModel]], given: dict[str, Any]
+) -> tuple[tuple[Any, ...], str]:
+    """What is wrong with a section's ``kind``: the path, and a sentence."""
+    known = ", ".join(kinds)
+    if one["type"] == "missing":
+        return (family,), f"{family} is missing; kinds: {known}"
+    if one["type"] == "union_tag_not_found":
+        return (family,), f"{family} takes {{kind: ..., ...}}; kinds: {known}"
+    kind = given[family]["kind"]
+    if one["type"] == NO_CLASS:
+        return (family, "kind"), f"{family}.kind {kind!r} {one['msg']}"
+    close = get_close_matches(kind, kinds, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {known}, or package.module:Class"
+    return (family, "kind"), f"{family}.kind {kind!r} is not known; {hint}"
+
+
+def _sentence(option: str, whose: str, one: ErrorDetails, error: ValidationError, owner: type[BaseModel]) -> str:
+    """One of pydantic's errors; ``owner`` is the model that lacks or refuses the option."""
+    if one["type"] == "missing":
+        return f"{option} is missing from {whose}"
+    if one["type"] == "extra_forbidden":
+        names = [field.alias or name for name, field in owner.model_fields.items()]
+        close = get_close_matches(str(one["loc"][-1]), names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(names)}"
+        return f"{option} is not an option of {whose}; {hint}"
+    branches = [e["msg"] for e in error.errors() if e["loc"][: len(one["loc"])] == one["loc"]]
+    right = " or ".join(dict.fromkeys(message.removeprefix("Input should be ") for message in branches))
+    plain = one["msg"].startswith("Input should be ")
+    right = f"it should be {right}" if plain else right.removeprefix("Value error, ")
+    shown = repr(one["input"]) if len(repr(one["input"])) < 60 else "the value"
+    return f"{option} is {shown}; {right}"
+
+
+def _owner(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel]:
     """The model that an error's last name belongs to: follows fields that are models themselves."""
     for name in loc[:-1]:
         field = model.model_fields.get(name)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        if field is None or not (inner := [one for one in _types(field.annotation) if issubclass(one, BaseModel)]):
             break
-        model = field.annotation
+        model = inner[0]
     return model
+
+
+def _types(annotation: Any) -> list[type[Any]]:
+    """The classes in an annotation."""
+    return [annotation] if isinstance(annotation, type) else [t for one in get_args(annotation) for t in _types(one)]
 
 
 def _set(given: dict[str, Any], one: str, lines: dict[tuple[Any, ...], int]) -> list[Any]:

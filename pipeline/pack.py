@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from pipeline.choice import Choice, NotDecisive
+from pipeline.choice import Address, Choice
 from pipeline.errors import JobError, Reject, Stopped
 from pipeline.flat import UNPACKED, flat
 from pipeline.parquet import parquet_in
@@ -38,7 +38,7 @@ class Data(Choice):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-    origin: Annotated[str, NotDecisive] = Field(alias="from")
+    origin: Annotated[str, Address] = Field(alias="from")
     column: Literal["token"] = "token"
     label: str | None = "label"
     weight: float = Field(1.0, gt=0, le=1e6, allow_inf_nan=False)

@@ -8,16 +8,19 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import BaseModel
+from pipeline.contracts import Part
 
 NO_PLUGINS = "WAVMILL_NO_PLUGINS"
+AnyPart = TypeVar("AnyPart", bound=Part)
 
 
-def class_of(kind: str, beside: Path | None) -> type[BaseModel]:
+def class_of(kind: str, beside: Path | None, family: type[AnyPart]) -> type[AnyPart]:
     """The class that ``package.module:Class`` names; ``beside`` is the folder of the job file, None of a bare text.
 
-    Raises ValueError, with the reason, when it cannot be imported, is no pydantic model, or plugins are off.
+    Raises ValueError, with the reason, when it cannot be imported, is none of the family, lacks what the family's
+    contract asks for, or plugins are off.
     """
     if os.environ.get(NO_PLUGINS):
         raise ValueError("is code from outside, and plugins are off (--no-plugins)")
@@ -29,6 +32,8 @@ def class_of(kind: str, beside: Path | None) -> type[BaseModel]:
     except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
         where = f"; it is looked for among installed packages and in {beside}" if beside is not None else ""
         raise ValueError(f"cannot be imported: {error}{where}") from error
-    if not (isinstance(outside, type) and issubclass(outside, BaseModel)):
-        raise ValueError("is no choice: it must be a pydantic model")
+    if not (isinstance(outside, type) and issubclass(outside, family)):
+        name = family.__name__
+        raise ValueError(f"is no {name.lower()}: it must be a class derived from pipeline.contracts.{name}")
+    outside.check_class()
     return outside

@@ -21,24 +21,10 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _of(job: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
+def _of(job: type[Job | TrainJob], definitions: dict[str, Any]) -> dict[str, Any]:
     """The schema of one kind of job; what it refers to goes to ``definitions``."""
     made = job.model_json_schema(by_alias=True)
-    _moved(made, definitions)
-    for family, kinds in job.FAMILIES.items():
-        refs = []
-        for kind in kinds.values():
-            one = kind.model_json_schema(by_alias=True)
-            _moved(one, definitions)
-            one.setdefault("required", []).append("kind")
-            definitions[f"{family}-{one['title']}"] = one
-            refs.append({"$ref": f"#/$defs/{family}-{one['title']}"})
-        outside = {"type": "object", "properties": {"kind": {"type": "string", "pattern": ":"}}, "required": ["kind"]}
-        made["properties"][family] = {"anyOf": [*refs, outside]}
+    for name, one in made.pop("$defs", {}).items():  # two classes of one name in different jobs must not meet
+        if definitions.setdefault(name, one) != one:
+            raise ValueError(f"two classes are named {name}")
     return made
-
-
-def _moved(made: dict[str, Any], definitions: dict[str, Any]) -> None:
-    """Take the definitions out of a schema. Two classes of one name in different jobs must not meet."""
-    for name, one in made.pop("$defs", {}).items():
-        assert definitions.setdefault(name, one) == one, f"two classes are named {name}"

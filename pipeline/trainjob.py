@@ -6,8 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.choice import Choice, NotDecisive
+from pipeline.choice import Address, Choice, NotDecisive
+from pipeline.contracts import Model
 from pipeline.models import MODELS
+from pipeline.one_of import OneOf
 from pipeline.pack import Data, Packing
 from pipeline.published import VERSION, find_dataset, find_published
 from pipeline.store import join, split
@@ -44,7 +46,7 @@ class Train(Choice):
     log_every: Annotated[int, NotDecisive] = Field(10, ge=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = Field(0, ge=0, lt=1 << 32)
-    origin: Annotated[str, NotDecisive] = Field("auto", alias="from")  # the weights are known by their content
+    origin: Annotated[str, Address] = Field("auto", alias="from")  # the weights are known by their content
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     @property
@@ -77,17 +79,14 @@ class Team(Choice):
 class TrainJob(BaseModel):
     """A checked training job."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     data: tuple[Data, ...] = Field(min_length=1)
     pack: Packing = Packing()
-    model: Any
+    model: Annotated[Model, OneOf(MODELS)]
     train: Train = Train()
     store: str
     scale: Team = Team()
-    FAMILIES: ClassVar[dict[str, dict[str, type[Any]]]] = {"model": MODELS}
-    SECTIONS: ClassVar[dict[str, type[Any]]] = {"pack": Packing, "train": Train, "scale": Team}
-    LISTS: ClassVar[dict[str, type[Any]]] = {"data": Data}
     TELLING: ClassVar[set[str]] = {"data", "model", "train", "pack"}  # a file with one of these is a training job
 
     @property
@@ -100,8 +99,6 @@ class TrainJob(BaseModel):
         problems: list[tuple[tuple[Any, ...], str]] = []
         if VERSION.fullmatch(self.name):
             problems.append((("name",), f"name is {self.name!r}, as the versions of a model are; take another"))
-        if self.model is None:
-            problems.append((("model",), f"model is missing; kinds: {', '.join(MODELS)}"))
         if (origin := self.train.starts_from) is not None and not VERSION.fullmatch(split(origin)[1]):
             wanted = f"a version of a model, as in {origin}/v1, or {' or '.join(ORIGINS)}"
             problems.append((("train", "from"), f"train.from is {origin!r}; it should be {wanted}"))
