@@ -13,7 +13,7 @@ import typer
 from typer import Argument, Option
 
 from cluster import exportverb, modelverbs, verifyverb, words
-from cluster.app import JobFile, On, Set, Verbose, app, connecting, err, out
+from cluster.app import JobFile, On, Set, Verbose, app, connecting, err, executing, out
 from cluster.supervisor import STOPPED, telling
 from cluster.terminal import escape, escape_lines
 from pipeline.errors import JobError, TooManyRejects, WavmillError
@@ -92,7 +92,7 @@ def fit(
 
     checked = resolve(load_making(job, set), how_to_fit=None, any_codebook=True)
     with out.status("fitting the codebook") if out.is_terminal else words.nothing():
-        described, already = fit_codebook(checked, connecting(on, verbose), replace)
+        described, already = fit_codebook(checked, executing(on, verbose), replace)
     words.print_codebook(out, checked.token.codebook, described, already)
 
 
@@ -136,7 +136,7 @@ def run(
         # shards of other corpora with the same recipe have records beside these
         resumed = sum(one.shards.num_rows for one in plans) - left
         with Watch(out, total_s, max_rejects) as watch:
-            dataset = run_job(checked, plans, connecting(on, verbose), watch, done)
+            dataset = run_job(checked, plans, executing(on, verbose), watch, done)
         words.print_ran(out, watch, resumed)
     words.print_dataset(out, dataset, checked.address)
     counts = dataset["counts"]

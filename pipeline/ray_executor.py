@@ -39,7 +39,8 @@ class RayExecutor:
         while wave := list(islice(todo, WAVE_SHARDS)):
             self.connect()
             if not ready and (others := make_ready(job, wave, wiring(None))):
-                watch({"waiting": f"Ray Data gives this run a part of the CPUs: others that share the cluster: {others}"})
+                said = f"Ray Data gives this run a part of the CPUs: others that share the cluster: {others}"
+                watch({"waiting": said})
             ready = True
             yield from _mill(job, wiring, wave, watch)
 

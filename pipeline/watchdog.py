@@ -43,7 +43,10 @@ def beat() -> None:
 
 
 class Watched:
-    """A stage of a run, watched; ``board`` hears of it. ``end`` is the exit code of a process in which nothing moves."""
+    """A stage of a run, watched; ``board`` hears of it.
+
+    A process in which nothing moves for ``patience_s`` ends itself with the exit code ``end``.
+    """
 
     def __init__(
         self,

@@ -174,7 +174,10 @@ RUNS_WHAT_IT_READS = {
     "shelve",
     "jsonpickle",
 }
-EXCEPTION = ("pipeline/run.py", "ray.cloudpickle.register_pickle_by_value")  # Ray's own way to send a class to workers
+EXCEPTION = (
+    "pipeline/ray_executor.py",
+    "ray.cloudpickle.register_pickle_by_value",
+)  # Ray's own way to send a class to workers
 
 
 def calls(path: Path) -> list[tuple[str, dict[str, str], int]]:

@@ -29,7 +29,7 @@ HEAVY |= {
     "huggingface_hub",
     "httpx",
 }
-RAY_ON_TOP = {"pipeline/run.py", "pipeline/train.py"}  # imported by the verbs that run, when they run
+RAY_ON_TOP = {"pipeline/ray_executor.py", "pipeline/train.py"}  # imported by the verbs that run, when they run
 NETS = {
     f"model/{name}.py"
     for name in ("generate", "hubert", "lm", "mixing", "net", "samout", "scan", "upstream", "whisper")
