@@ -66,7 +66,7 @@ def executing(on: str | None, verbose: bool) -> "Engine":
 
 def is_cluster(on: str | None) -> bool:
     """Whether work goes to a running cluster: named, in RAY_ADDRESS, or the one that this process was submitted to."""
-    return address_of(on) != "local" or is_submitted()
+    return (on or os.environ.get("RAY_ADDRESS") or "local").strip() != "local" or is_submitted()
 
 
 def connecting(on: str | None, verbose: bool) -> Any:

@@ -13,7 +13,7 @@ import typer
 from typer import Argument, Option
 
 from cluster import exportverb, modelverbs, verifyverb, words
-from cluster.app import JobFile, On, Set, Verbose, app, connecting, err, executing, out
+from cluster.app import JobFile, On, Set, Verbose, app, connecting, err, executing, is_cluster, out
 from cluster.supervisor import STOPPED, telling
 from cluster.terminal import escape, escape_lines
 from pipeline.errors import JobError, TooManyRejects, WavmillError
@@ -71,10 +71,14 @@ def plan(job: JobFile, set: Set = []) -> None:
 
         words.print_training(out, foretell(checked), job, set)
     else:
+        from pipeline.engine import choose, this_machine
         from pipeline.job import resolve
         from pipeline.preview import preview
 
-        words.print_preview(out, preview(resolve(checked, how_to_fit=None)), job, set)
+        resolved = resolve(checked, how_to_fit=None)
+        seen = preview(resolved)
+        engine = choose(resolved, seen.left_s, None, is_cluster(None), this_machine())
+        words.print_preview(out, seen, str(engine), job, set)
 
 
 @app.command()

@@ -44,8 +44,7 @@ class Chosen:
     def __str__(self) -> str:
         if self.engine == "ray":
             return "Ray"
-        many = f"{self.workers} worker{'s' * (self.workers > 1)}" if self.workers else "one process"
-        return f"this machine, {many}, without Ray"
+        return f"{self.workers} worker{'s' * (self.workers != 1)} of this machine" if self.workers else "this process"
 
 
 def choose(job: Job, seconds: float, on: str | None, cluster: bool, machine: Machine) -> Chosen:

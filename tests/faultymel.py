@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +44,6 @@ HAPPENS: dict[str, Callable[[], object]] = {
 
 
 class FaultyMel(Mel):
-    kind: Literal["faultymel:FaultyMel"] = "faultymel:FaultyMel"  # type: ignore[assignment]
     happens: str
     times: str
 
