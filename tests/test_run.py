@@ -20,22 +20,57 @@ from pipeline.errors import JobError, ObjectFault, Stopped
 from pipeline.fit import fit
 from pipeline.job import fingerprint, recipe_of, resolve
 from pipeline.jobfile import parse_job
+from pipeline.local_executor import LocalExecutor
 from pipeline.plan import make_plans
 from pipeline.run import run
 from pipeline.sources.files import Files
 from pipeline.store import open_store
 
 
+def here(*_: Any) -> LocalExecutor:
+    return LocalExecutor(0)
+
+
 def never(*_: Any) -> Any:
     raise AssertionError("Ray was asked for")
 
 
-def test_ray_publishes_what_the_bare_stages_do(corpus, tmp_path, on_ray):
+def parts_of(job: Any) -> dict[str, bytes]:
+    """The bytes of all that readers of a dataset read."""
+    return {path.name: path.read_bytes() for path in Path(job.address, "v1").rglob("*.parquet")}
+
+
+def test_ray_publishes_to_the_byte_what_the_local_executor_does(corpus, tmp_path, on_ray):
     job, bare = words(corpus, tmp_path / "store"), words(corpus, tmp_path / "bare")
     seen: list[dict] = []
     dataset = run(job, make_plans(job), on_ray, seen.append)
-    assert digest(rows_of(job, dataset)) == digest(rows_of(bare, run_inline(bare)))
+    run_inline(bare)
+    assert len(parts_of(job)) == 2 and parts_of(job) == parts_of(bare)
     assert sum(row["found"] for row in seen) == dataset["counts"]["clips"]
+
+
+class Enough(Exception):
+    """Raised by a test that has seen as many shards as it wants."""
+
+
+@pytest.mark.parametrize("first", ["ray", "local"])
+def test_a_run_that_one_executor_began_goes_on_in_the_other(corpus, tmp_path, on_ray, first):
+    job, bare = words(corpus, tmp_path / "store"), words(corpus, tmp_path / "bare")
+    engines = [on_ray, lambda *_: LocalExecutor(2)][:: 1 if first == "ray" else -1]
+    plans, seen = make_plans(job), []
+
+    def some(row: dict) -> None:
+        seen.append(row["shard"])
+        if len(seen) == 7:
+            raise Enough
+
+    with pytest.raises(Enough):
+        run(job, plans, engines[0], some)
+    done, later = {*attempts_done(open_store(job.store), fingerprint(job))}, []
+    run(job, plans, engines[1], later.append)
+    run_inline(bare)
+    assert parts_of(job) == parts_of(bare)
+    assert {*seen} <= done and not done & {row["shard"] for row in later}
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="which sockets a process has: Linux's /proc")
@@ -58,14 +93,14 @@ def test_a_finished_job_asks_for_no_ray_and_reads_no_sound(corpus, tmp_path):
     assert run(job, make_plans(job), never) == first
 
 
-def test_a_lost_record_and_ten_new_files_cost_one_shard_and_ten(corpus, tmp_path, on_ray, tone, wav):
+def test_a_lost_record_and_ten_new_files_cost_one_shard_and_ten(corpus, tmp_path, tone, wav):
     job = words(corpus, tmp_path / "store")
     run_inline(job)
     for number in range(10):
         (corpus / "word1" / f"new{number}.wav").write_bytes(wav(tone(0.5, seed=100 + number)))
     sorted((Path(job.store) / "_mill" / "done").rglob("*.json"))[3].unlink()
     seen: list[dict] = []
-    second = run(job, make_plans(job), on_ray, seen.append)
+    second = run(job, make_plans(job), here, seen.append)
     assert len(seen) == 1 + 10
     assert (second["version"], second["counts"]["objects"]) == (2, 27 + 10)
 
@@ -88,7 +123,7 @@ def test_a_fault_of_one_object_stops_the_run_when_all_other_shards_are_done(corp
     assert len(seen) == len(done) == plans[0].shards.num_rows - 1
 
 
-def test_any_name_and_container_in_any_folder_is_milled(tmp_path, on_ray, tone):
+def test_any_name_and_container_in_any_folder_is_milled(tmp_path, tone):
     import av
 
     root = tmp_path / "odd 'names'" / 'нёсted "folder"'
@@ -105,7 +140,7 @@ def test_any_name_and_container_in_any_folder_is_milled(tmp_path, on_ray, tone):
     Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9.mp4")).write_bytes(film)
     (root / "new\nline.mp4").write_bytes(film)
     job = words(tmp_path / "odd 'names'", tmp_path / "store")
-    dataset = run(job, make_plans(job), on_ray)
+    dataset = run(job, make_plans(job), here)
     assert dataset["counts"]["done"] == dataset["counts"]["objects"] == 5
     assert any("caf\ufffdE9.mp4" in clip for clip in rows_of(job, dataset)["clip"].to_pylist())
 
@@ -150,29 +185,29 @@ def tokens(corpus: Path, tmp_path: Path, codebook: str, seed: int = 1) -> Any:
 
 def test_a_codebook_is_a_function_of_corpus_and_seed(corpus, tmp_path, on_ray):
     one, already = fit(tokens(corpus, tmp_path, "one"), on_ray)
-    two, _ = fit(tokens(corpus, tmp_path, "two"), on_ray)
+    two, _ = fit(tokens(corpus, tmp_path, "two"), lambda *_: LocalExecutor(2))
     assert not already and one["sha256"] == two["sha256"]
     assert one["report"]["codes_used"] <= 12 and 1 < one["report"]["perplexity"] <= 12
 
 
-def test_a_codebook_that_is_there_is_not_learnt_again_and_not_overwritten(corpus, tmp_path, on_ray):
-    first, _ = fit(tokens(corpus, tmp_path, "one"), on_ray)
+def test_a_codebook_that_is_there_is_not_learnt_again_and_not_overwritten(corpus, tmp_path):
+    first, _ = fit(tokens(corpus, tmp_path, "one"), here)
     assert fit(tokens(corpus, tmp_path, "one"), never) == (first, True)
     with pytest.raises(JobError, match="another codebook is at"):
         fit(tokens(corpus, tmp_path, "one", seed=2), never)
 
 
-def test_a_job_that_says_its_number_of_codes_once_learns_so_many(corpus, tmp_path, on_ray):
+def test_a_job_that_says_its_number_of_codes_once_learns_so_many(corpus, tmp_path):
     job = tokens(corpus, tmp_path, "one")
     of = {"fit": job.fit.model_copy(update={"codes": "auto"}), "token": job.token.model_copy(update={"codes": 7})}
-    assert fit(job.model_copy(update=of), on_ray)[0]["codes"] == 7
+    assert fit(job.model_copy(update=of), here)[0]["codes"] == 7
 
 
-def test_more_codes_than_frames_is_an_error_that_says_so(corpus, tmp_path, on_ray):
+def test_more_codes_than_frames_is_an_error_that_says_so(corpus, tmp_path):
     job = tokens(corpus, tmp_path, "one")
     job = job.model_copy(update={"fit": job.fit.model_copy(update={"codes": 100_000})})
     with pytest.raises(JobError, match="frames cannot make 100000 codes"):
-        fit(job, on_ray)
+        fit(job, here)
 
 
 GPU = """
