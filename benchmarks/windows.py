@@ -228,6 +228,7 @@ def milled(root: Path, folder: str) -> Any:
     from pipeline.job import resolve
     from pipeline.jobfile import parse_job
     from pipeline.plan import make_plans
+    from pipeline.ray_executor import RayExecutor
     from pipeline.run import run
 
     (root / "in").mkdir()
@@ -237,7 +238,7 @@ def milled(root: Path, folder: str) -> Any:
         f"name: talking\nsource: {{kind: files, path: {root}/in}}\nstore: {root}/out\n"
         f"feature: {{kind: whisper, model: {folder}, states: {STATES}}}\nwindow: {{kind: musetalk, fps: 25}}\n"
     ))  # fmt: skip
-    run(job, make_plans(job), lambda: connect("local"))
+    run(job, make_plans(job), lambda *_: RayExecutor(lambda: connect("local")))
     return job
 
 

@@ -1,7 +1,7 @@
 """What the verbs share: the app, the consoles, the options that several of them take."""
 
 import os
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -10,6 +10,11 @@ from cluster.ray_address import address_of
 from cluster.supervisor import supervise
 from cluster.terminal import console
 from pipeline.plugins import NO_PLUGINS
+from pipeline.submitted import is_submitted
+
+if TYPE_CHECKING:
+    from pipeline.job import Job
+    from pipeline.stages import Engine, Executor
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,6 +47,26 @@ On = Annotated[
     Option(callback=watched, help="a running Ray cluster, as host:6379; default: RAY_ADDRESS, else a local one"),
 ]
 Verbose = Annotated[bool, Option("--verbose", help="show Ray's own log")]
+
+
+def executing(on: str | None, verbose: bool) -> "Engine":
+    """What gives the executor of a job when it is known how much there is to do; see engine.py.
+
+    JobError at once when the address can be no cluster's.
+    """
+    connect = connecting(on, verbose)
+
+    def engine(job: "Job", seconds: float) -> "Executor":
+        from pipeline.engine import executor_of
+
+        return executor_of(job, seconds, on, is_cluster(on), connect, verbose)
+
+    return engine
+
+
+def is_cluster(on: str | None) -> bool:
+    """Whether work goes to a running cluster: named, in RAY_ADDRESS, or the one that this process was submitted to."""
+    return (on or os.environ.get("RAY_ADDRESS") or "local").strip() != "local" or is_submitted()
 
 
 def connecting(on: str | None, verbose: bool) -> Any:

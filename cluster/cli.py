@@ -13,7 +13,7 @@ import typer
 from typer import Argument, Option
 
 from cluster import exportverb, modelverbs, verifyverb, words
-from cluster.app import JobFile, On, Set, Verbose, app, connecting, err, out
+from cluster.app import JobFile, On, Set, Verbose, app, connecting, err, executing, is_cluster, out
 from cluster.supervisor import STOPPED, telling
 from cluster.terminal import escape, escape_lines
 from pipeline.errors import JobError, TooManyRejects, WavmillError
@@ -71,10 +71,14 @@ def plan(job: JobFile, set: Set = []) -> None:
 
         words.print_training(out, foretell(checked), job, set)
     else:
+        from pipeline.engine import choose, this_machine
         from pipeline.job import resolve
         from pipeline.preview import preview
 
-        words.print_preview(out, preview(resolve(checked, how_to_fit=None)), job, set)
+        resolved = resolve(checked, how_to_fit=None)
+        seen = preview(resolved)
+        engine = choose(resolved, seen.left_s, None, is_cluster(None), this_machine())
+        words.print_preview(out, seen, str(engine), job, set)
 
 
 @app.command()
@@ -92,7 +96,7 @@ def fit(
 
     checked = resolve(load_making(job, set), how_to_fit=None, any_codebook=True)
     with out.status("fitting the codebook") if out.is_terminal else words.nothing():
-        described, already = fit_codebook(checked, connecting(on, verbose), replace)
+        described, already = fit_codebook(checked, executing(on, verbose), replace)
     words.print_codebook(out, checked.token.codebook, described, already)
 
 
@@ -136,7 +140,7 @@ def run(
         # shards of other corpora with the same recipe have records beside these
         resumed = sum(one.shards.num_rows for one in plans) - left
         with Watch(out, total_s, max_rejects) as watch:
-            dataset = run_job(checked, plans, connecting(on, verbose), watch, done)
+            dataset = run_job(checked, plans, executing(on, verbose), watch, done)
         words.print_ran(out, watch, resumed)
     words.print_dataset(out, dataset, checked.address)
     counts = dataset["counts"]

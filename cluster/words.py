@@ -46,7 +46,7 @@ def table(*columns: str) -> Table:
     return made
 
 
-def print_preview(console: Console, seen: Any, job: str, sets: list[str]) -> None:
+def print_preview(console: Console, seen: Any, engine: str, job: str, sets: list[str]) -> None:
     """What ``plan`` says: the steps with every auto resolved, the corpus, the shards, what is there already."""
     steps = table("step", "kind", "options", "reads", "writes", "rate")
     for step in seen.steps:
@@ -67,6 +67,8 @@ def print_preview(console: Console, seen: Any, job: str, sets: list[str]) -> Non
     if seen.unverified:
         console.print(f"unchecked {escape(seen.unverified)}")
     console.print(f"shards    {seen.shards:,}, {seen.done:,} of them done; about {seen.requests:,} writes to the store")
+    if seen.left_s:
+        console.print(f"run by    {engine}")
     console.print(f"gives     about {size(seen.out_bytes)} in {escape(seen.address)}/v{seen.version}")
     console.print(f"identity  {seen.fingerprint[:16]}")
     if seen.codebook_missing:

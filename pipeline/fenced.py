@@ -3,7 +3,6 @@
 python -m pipeline.fenced PARENT SOCKET SAMPLES GIVEN...    (the parent's process id, and handles)
 """
 
-import ctypes
 import errno
 import io
 import os
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO
 from pipeline.decode import Clip, Part, length_s, parts_of
 from pipeline.errors import JobError, Reject
 from pipeline.line import READ_BYTES, Distant, Line, Samples
+from pipeline.parent import end_with
 from pipeline.sandbox import lock
 
 MEMORY_BYTES = 1 << 30  # for one sound, above what the process has anyway; and for the clip that is being cut:
@@ -30,7 +30,6 @@ MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, err
 TOGETHER_SAMPLES = 1 << 22  # the most that an answer to such a message brings
 ALIVE_S = 1.0
 HEADER_BYTES = 1 << 13  # read at once by readers of local files, which skip from header to header
-PR_SET_PDEATHSIG = 1
 
 
 class Reporting(io.FileIO):
@@ -196,17 +195,9 @@ def _address_space_bytes() -> int:
         return 0
 
 
-def _die_with(parent: int) -> None:
-    """Be killed when the parent ends, whatever it ends of; where that cannot be had, the closed socket will tell."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit()
-
-
 def main() -> None:
     parent, control, samples, *given = (int(word) for word in sys.argv[1:])
-    _die_with(parent)
+    end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the parent
     import soundfile  # noqa: F401  so that its memory is not the first sound's
     import soxr  # noqa: F401

@@ -1,7 +1,7 @@
 """fit(job): the codebook a job names, learnt on a seeded sample of its corpus or of a published dataset."""
 
 import hashlib
-from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from secrets import token_hex
 from typing import Any
@@ -13,13 +13,12 @@ import pyarrow.compute as pc
 from model.codebook import Codebook
 from model.kmeans import fit as fit_kmeans
 from pipeline.codebooks import describe_codebook, save_codebook
-from pipeline.corpus import spread_rows
 from pipeline.errors import JobError, ObjectFault
 from pipeline.faults import stop_if_not_listed
 from pipeline.job import Job, recipe_of
-from pipeline.nodes import SAMPLED
 from pipeline.plan import cut, list_objects, put_table
 from pipeline.rows import FAULT, arrays_of
+from pipeline.stages import Engine, Stage, feature_stages
 from pipeline.store import open_store
 
 CODES = 100  # unless the job says
@@ -35,7 +34,12 @@ class Frames:
         return shard.filter(pc.equal(shard["error"], "")).select(["clip", "seconds", "feature"])
 
 
-def fit(job: Job, connect: Callable[[], Any], replace: bool = False) -> tuple[dict[str, Any], bool]:
+def fit_stages(job: Job, driver: Any = None) -> list[Stage]:
+    """The stages of a fit: a row of the plan's shards -> the frames of its clips."""
+    return [*feature_stages(job, driver), Stage("frames", Frames(), "rest")]
+
+
+def fit(job: Job, engine: Engine, replace: bool = False) -> tuple[dict[str, Any], bool]:
     """Learn the codebook of ``job.token``; return codebook.json and whether it was there already.
 
     The sample is the objects first in the order of sha256(seed, path), as many as ``fit.frames`` takes; the frames
@@ -53,7 +57,7 @@ def fit(job: Job, connect: Callable[[], Any], replace: bool = False) -> tuple[di
         raise JobError(
             f"token.codebook: another codebook is at {job.token.codebook}; name a new place, or --replace it"
         )
-    frames, facts = sample(job, connect)
+    frames, facts = sample(job, engine)
     try:
         centroids, report = fit_kmeans(frames, codes, job.fit.seed)
     except ValueError as error:
@@ -62,10 +66,8 @@ def fit(job: Job, connect: Callable[[], Any], replace: bool = False) -> tuple[di
     return save_codebook(job.token.codebook, codebook), False
 
 
-def sample(job: Job, connect: Callable[[], Any]) -> tuple[np.ndarray, dict[str, Any]]:
+def sample(job: Job, engine: Engine) -> tuple[np.ndarray, dict[str, Any]]:
     """frames (N, D) float32 of a seeded sample of the corpus, N <= fit.frames, and what it was taken from."""
-    from pipeline.run import extracted, make_ready, results, stage
-
     objects = list_objects(job)
     stop_if_not_listed(job.source)
     seconds = np.asarray(job.source.seconds(objects), float)
@@ -77,14 +79,13 @@ def sample(job: Job, connect: Callable[[], Any]) -> tuple[np.ndarray, dict[str, 
     )
     enough = np.searchsorted(np.cumsum(seconds[order]), SPARE * job.fit.frames / frames_hz(job)) + 1
     chosen = objects.take(pa.array(np.sort(order[:enough])))
-    connect()
-    make_ready(job, partial(spread_rows, chosen, SAMPLED), [job.feature])
     store = open_store(job.store)
     put = put_table(store, f"_mill/fit/{job.name}-{token_hex(4)}", "objects", chosen)
     shards = [{**shard, "objects": put["key"]} for shard in cut(job, chosen).to_pylist()]
     try:
-        rows, shares = extracted(job, shards)
-        tables = [t for t in results(stage(rows, Frames(), **shares.rest())) if t.num_rows]
+        execute = engine(job, sum(shard["seconds"] for shard in shards))
+        with closing(execute(job, partial(fit_stages, job), shards, lambda row: None)) as made:
+            tables = [table for table in made if table.num_rows]
     finally:
         store.remove(put["key"])
     if not tables:

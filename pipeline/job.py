@@ -59,9 +59,11 @@ class Workers(Choice):
 class Scale(Choice):
     """How fast, never what. Each auto is chosen when the run starts, by what the cluster has (scale.py).
 
+    ``engine``: what runs the stages, workers of this machine or Ray; auto is by how much work there is (engine.py).
     A worker in which nothing moves for ``patience_s`` is ended, and its shard given to another.
     """
 
+    engine: Literal["auto", "local", "ray"] = "auto"
     decode: Tasks = Tasks()
     feature: Workers = Workers()
     token: Tasks = Tasks()

@@ -36,6 +36,7 @@ class Preview:
     unverified: str  # which inputs have no checksum, as a sentence; "" = none
     shards: int
     done: int
+    left_s: float  # of sound, by the plans and what is new
     requests: int
     out_bytes: float
     address: str
@@ -52,8 +53,8 @@ def preview(job: Job) -> Preview:
     seconds = np.asarray(job.source.seconds(objects), float)
     fresh = unplanned(store, [plan.objects_key for plan in plans], [objects])
     planned = sum(plan.shards.num_rows for plan in plans)
-    new = cut(job, fresh).num_rows if fresh.num_rows else 0
-    left = len(list(todo_of(plans, set(attempts_done(store, fingerprint(job))))))
+    new = cut(job, fresh)["seconds"].to_pylist() if fresh.num_rows else []
+    left = [shard["seconds"] for shard in todo_of(plans, set(attempts_done(store, fingerprint(job))))]
     missing = job.token is not None and job.token.sha256 == "auto"
     there = numbers(job.address)
     return Preview(
@@ -66,9 +67,10 @@ def preview(job: Job) -> Preview:
         findings=findings(job, objects) + [("warning", text) for text in [no_windows(job, objects)] if text],
         faults=list(getattr(job.source, "faults", ())),
         unverified=unverified(objects, job.source.kind),
-        shards=planned + new,
-        done=planned - left,
-        requests=2 * (left + new),
+        shards=planned + len(new),
+        done=planned - len(left),
+        left_s=sum(left) + sum(new),
+        requests=2 * (len(left) + len(new)),
         out_bytes=seconds.sum() * kept_bytes_per_s(job),
         address=job.address,
         version=(there[-1] if there else 0) + (1 if left or new or not there else 0),

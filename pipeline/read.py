@@ -17,6 +17,15 @@ from pipeline.rows import decoded, fault, nothing
 from pipeline.spent import started
 
 
+def read_clips(job: Job, objects: pa.Table) -> pa.Table:
+    """Objects of a plan -> their clips (rows.decoded), at the rate that the job's feature wants; checked, if it checks.
+
+    ObjectFault when one of them cannot be read, which says nothing about its sound.
+    """
+    clips = job.source.read(objects, job.clip, job.feature.clock.rate_hz if job.feature is not None else 0)
+    return job.check(clips) if job.clip.video else clips
+
+
 class Read:
     """One row of the plan's shards -> a table of clips; in every row the shard's key, their number and the time.
 
@@ -26,16 +35,13 @@ class Read:
 
     def __init__(self, job: Job, driver: Any = None) -> None:
         self.job, self.driver = job, driver
-        self.rate_hz = job.feature.clock.rate_hz if job.feature is not None else 0
 
     def __call__(self, planned: pa.Table) -> pa.Table:
         start = perf_counter()
         [shard] = planned.to_pylist()
         objects = objects_between(self.job.store, shard["objects"], shard["row_lo"], shard["row_hi"])
         try:
-            clips = self.job.source.read(objects, self.job.clip, self.rate_hz)
-            if self.job.clip.video:
-                clips = self.job.check(clips)
+            clips = read_clips(self.job, objects)
             found = clips.num_rows
             if self.driver is not None:
                 self._stop_if_seen_elsewhere(objects, clips)

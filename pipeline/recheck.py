@@ -20,6 +20,7 @@ from pipeline.errors import JobError
 from pipeline.job import Job, decisive
 from pipeline.parquet import parquet_in
 from pipeline.plan import Plan, list_objects, objects_between, plans_of, read_objects
+from pipeline.read import read_clips
 from pipeline.rows import VIDEO
 from pipeline.sources.manifest import Manifest
 from pipeline.store import faults_of, open_store
@@ -162,9 +163,7 @@ def _of_manifest(job: Job, schema: pa.Schema, watch: Callable[[int, int], None])
 
 
 def _read(job: Job, objects: pa.Table, schema: pa.Schema) -> pa.Table:
-    clips = job.source.read(objects, job.clip, job.feature.clock.rate_hz if job.feature is not None else 0)
-    if job.clip.video:
-        clips = job.check(clips)
+    clips = read_clips(job, objects)
     return _as(clips, schema, clips["error"], clips["message"])
 
 

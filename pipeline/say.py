@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from model.generate import Sampling, generate
 from model.vocab import END
 from pipeline.decode import Clip, Sound, resampled
 from pipeline.errors import JobError, Reject
+from pipeline.rows import AUDIO, arrays_of, column_of
 from pipeline.speak import Voice, extractor_of, voice
-from pipeline.step import opened
+from pipeline.step import Apply
 from pipeline.trained import Trained
 
 
@@ -89,12 +91,20 @@ def codes_of(model: Trained, path: Path) -> np.ndarray:
     try:
         with path.open("rb") as file, Sound(file, Clip(channel=recipe["channel"]).channel) as sound:
             wave = resampled(sound.read(0, 1 << 62), sound.rate_hz, extractor.clock.rate_hz)
-        [frames] = opened(extractor)([wave])
-        if isinstance(frames, Reject):
-            raise frames
+        frames = _frames(extractor, wave)
     except OSError as error:
         raise JobError(f"{path}: {error.strerror}") from error
     except Reject as reject:
         raise JobError(f"{path}: {reject.reason}: {reject.message}") from reject
-    codes = assign(frames.reshape(len(frames), -1), model.codebook.centroids).astype(np.int64)
+    codes = assign(frames, model.codebook.centroids).astype(np.int64)
     return codes[np.flatnonzero(np.diff(codes, prepend=-1))] if model.dedup else codes
+
+
+def _frames(extractor: Any, wave: np.ndarray) -> np.ndarray:
+    """wave (N,) float32 at the extractor's rate -> (T, D), by the stage that makes a dataset's. Raises Reject."""
+    row = {"lead_samples": [0], "kept_samples": [len(wave)], "error": [""], "stage": [""], "message": [""]}
+    clip = Apply([extractor])(pa.table({**row, extractor.reads: column_of([wave], AUDIO)}))
+    if reason := clip["error"][0].as_py():
+        raise Reject(reason, clip["message"][0].as_py())
+    [frames] = arrays_of(clip[extractor.writes])
+    return frames

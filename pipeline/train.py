@@ -21,8 +21,8 @@ from pipeline.finite import Diverged
 from pipeline.learn import Learner, Tell
 from pipeline.nodes import Needs, alive, check_nodes, lost_since
 from pipeline.pack import make_pack
+from pipeline.ray_executor import beside_driver
 from pipeline.release import already, release
-from pipeline.run import beside_driver
 from pipeline.scale import Node, nodes_of
 from pipeline.starting import check_start
 from pipeline.store import open_store

@@ -20,8 +20,10 @@ from pipeline.errors import JobError
 from pipeline.job import Job
 from pipeline.parquet import parquet_in
 from pipeline.plan import Plan, read_objects
+from pipeline.read import read_clips
 from pipeline.rows import arrays_of
-from pipeline.step import Apply, in_float32
+from pipeline.stages import products_of
+from pipeline.step import in_float32
 from pipeline.store import open_store, sha256
 
 CLIPS = 32
@@ -85,7 +87,8 @@ def golden(job: Job, folder: Path) -> Verified:
     source = Files(path=str(folder))
     objects = pa.concat_tables(source.objects(job.clip))
     mine = objects.filter(pc.is_in(objects["path"], pa.array([known[name].name for name in names])))
-    sound = _good(source.read(mine, job.clip.model_copy(update={"max_s": 3600}), job.feature.clock.rate_hz))
+    whole = {"source": source, "clip": job.clip.model_copy(update={"max_s": 3600, "video": False})}
+    sound = _good(read_clips(job.model_copy(update=whole), mine))
     sound = sound.take([sound["clip"].to_pylist().index(escaped(known[name].name)) for name in names])
     there: dict[str, list[Any]] = {}
     if features:
@@ -135,7 +138,7 @@ def _decoded(job: Job, plans: list[Plan], rows: pa.Table) -> pa.Table:
     for plan in plans:
         objects = read_objects(store, plan)
         found.append(objects.filter(pc.is_in(objects["path"], sources)))
-    sound = _good(job.source.read(pa.concat_tables(found), job.clip, job.feature.clock.rate_hz))
+    sound = _good(read_clips(job, pa.concat_tables(found)))
     at = {clip: number for number, clip in enumerate(sound["clip"].to_pylist())}
     if gone := [clip for clip in rows["clip"].to_pylist() if clip not in at]:
         raise JobError(f"verify: {len(gone)} of the sampled clips can no longer be decoded, {gone[0]} first")
@@ -176,7 +179,7 @@ def _compared(job: Job, sound: pa.Table, there: dict[str, list[Any]], called: st
 
 def _made(job: Job, sound: pa.Table) -> dict[str, list[np.ndarray]]:
     """Features and tokens of clips, together."""
-    table = Apply([step for step in (job.feature, job.token) if step is not None])(sound)
+    table = products_of(job, sound)
     if bad := [error for error in table["error"].to_pylist() if error]:
         raise JobError(f"verify: a clip that was milled is now rejected: {bad[0]}")
     return {name: arrays_of(table[name]) for name in ("feature", "token") if name in table.column_names}

@@ -49,13 +49,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def ray_local() -> Iterator[Callable[[], Any]]:
-    """A private Ray of two CPUs for a file of tests, as the ``connect`` that run() and fit() take."""
+    """A private Ray of two CPUs for a file of tests, as a ``connect``."""
     from cluster.connect import connect
 
     yield lambda: connect("local")
     import ray
 
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def on_ray(ray_local: Callable[[], Any]) -> Callable[..., Any]:
+    """The engine that run() and fit() take, which has that Ray do all work."""
+    from pipeline.ray_executor import RayExecutor
+
+    return lambda job, seconds: RayExecutor(ray_local)
 
 
 @pytest.fixture(scope="session")

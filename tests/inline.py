@@ -1,6 +1,7 @@
-"""The stages of a run one after another in this process, without Ray: what run() must equal."""
+"""A job of words, run in this process by the product's local executor; and what was published, for comparing."""
 
 import hashlib
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,16 +9,15 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from pipeline import decode
-from pipeline.commit import Commit, attempts_done
+from pipeline.commit import attempts_done
 from pipeline.faults import Faults, stop_if_not_listed
 from pipeline.job import Job, fingerprint, resolve
 from pipeline.jobfile import parse_job
+from pipeline.local_executor import LocalExecutor
 from pipeline.plan import Plan, make_plans, todo_of
 from pipeline.publish import publish
-from pipeline.read import Read
 from pipeline.retry import retried
-from pipeline.rows import CONTEXT
-from pipeline.step import Apply
+from pipeline.stages import stages_of
 from pipeline.store import open_store
 
 WORDS = """
@@ -37,14 +37,11 @@ def words(path: Any, store: Any, *sets: str) -> Job:
 
 
 def mill(job: Job, plans: list[Plan], most: int | None = None) -> int:
-    """Mill the shards without a record, ``most`` at most; return how many."""
-    read, commit = Read(job), Commit(job)
-    extract = Apply([job.feature] if job.feature else [], ["audio", *CONTEXT])
-    rest = Apply([step for step in (job.token, job.window) if step], [] if "feature" in job.keep else ["feature"])
+    """Mill the shards without a record in this process, ``most`` at most; return how many."""
     todo = list(todo_of(plans, set(attempts_done(open_store(job.store), fingerprint(job)))))[:most]
     faults = Faults()
-    for shard in todo:
-        for row in commit(rest(extract(read(pa.Table.from_pylist([shard]))))).to_pylist():
+    for table in LocalExecutor(0)(job, partial(stages_of, job), todo, lambda row: None):
+        for row in table.to_pylist():
             faults.see(row)
     faults.stop()
     return len(todo)

@@ -1,28 +1,18 @@
-"""The command, without Ray, where no file may grow beyond a limit: python limited.py BYTES VERB JOB
+"""The command where no file may grow beyond a limit: python limited.py BYTES VERB JOB
 
 The system enforces it: a write that goes beyond fails with EFBIG, after what fits was written.
 """
 
 import resource
 import sys
-from types import SimpleNamespace
-from typing import Any
 
-from inline import mill, without_fence
+from inline import without_fence
 
 from cluster import cli
 from pipeline import decode, objects
-from pipeline.publish import publish
-
-
-def run(job: Any, plans: Any, *_: Any) -> Any:
-    mill(job, plans)
-    return publish(job, plans)
-
 
 if __name__ == "__main__":
     limit = int(sys.argv.pop(1))
     objects.parts_of_each, objects.length_s = without_fence, decode.length_s  # a fence passes sound on as a file
-    sys.modules["pipeline.run"] = SimpleNamespace(run=run)  # type: ignore[assignment]
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     cli.main()

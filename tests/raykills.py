@@ -81,7 +81,7 @@ def history(job_file: Path, store: Path, runs: list[list[Death]], cluster: Any =
     for deaths in runs if runs[-1][-1][0] not in ENDS_THE_RUN else [*runs, []]:
         on = ["--on", cluster.address] if cluster else []
         pool = ["--set", "scale.feature.workers=1"] if "extractor" in dict(deaths) else []
-        command = [WAVMILL, "run", str(job_file), "--max-rejects", "1", *on, *pool]
+        command = [WAVMILL, "run", str(job_file), "--max-rejects", "1", "--set", "scale.engine=ray", *on, *pool]
         env = cluster.env if cluster else None
         run = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:

