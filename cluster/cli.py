@@ -91,13 +91,14 @@ def fit(
 ) -> None:
     """Learn the codebook that the job names, on a seeded sample of its corpus."""
     from cluster.load import load_making
+    from pipeline.fit import address_of
     from pipeline.fit import fit as fit_codebook
     from pipeline.job import resolve
 
     checked = resolve(load_making(job, set), how_to_fit=None, any_codebook=True)
     with out.status("fitting the codebook") if out.is_terminal else words.nothing():
         described, already = fit_codebook(checked, executing(on, verbose), replace)
-    words.print_codebook(out, checked.token.codebook, described, already)
+    words.print_codebook(out, address_of(checked), described, already)
 
 
 @app.command()
@@ -114,7 +115,6 @@ def run(
     from cluster.load import load_making
     from cluster.progress import Watch, too_many
     from pipeline.commit import attempts_done
-    from pipeline.faults import stop_if_not_listed
     from pipeline.job import fingerprint, resolve
     from pipeline.plan import make_plans, todo_of
     from pipeline.publish import published
@@ -128,7 +128,7 @@ def run(
         plans = retried(checked, plans, retry)
     dataset = published(checked, plans)
     if dataset is not None:
-        stop_if_not_listed(checked.source)
+        plans[-1].left_out.stop_if_faults()
         out.print(f"done already, as listed on {plans[-1].said['listed_at']}")
     else:
         from pipeline.run import run as run_job

@@ -202,6 +202,7 @@ def _needs(what: str) -> Any:
     from pipeline.corpus import spread_rows
     from pipeline.job import Job, resolve
     from pipeline.jobfile import load_job
+    from pipeline.listing import Listing
     from pipeline.nodes import SAMPLED, Needs, needs_of
 
     if not what.endswith((".yaml", ".yml")):
@@ -210,7 +211,7 @@ def _needs(what: str) -> Any:
     if not isinstance(job, Job):
         return Needs(job.store)
     job = resolve(job, f"wavmill fit {what}")
-    return needs_of(job, spread_rows(next(iter(job.source.objects(job.clip))), SAMPLED), job.steps)
+    return needs_of(job, spread_rows(next(iter(Listing(job.source, job.clip))), SAMPLED), job.steps)
 
 
 def token() -> Iterator[Finding]:

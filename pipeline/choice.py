@@ -47,7 +47,9 @@ class Choice(BaseModel):
 
     def with_addresses(self, full: Callable[[str], str]) -> Self:
         """With each Address replaced by what ``full`` gives for it."""
-        given = {name: self.__dict__[name] for name, field in type(self).model_fields.items() if Address in field.metadata}
+        given = {
+            name: self.__dict__[name] for name, field in type(self).model_fields.items() if Address in field.metadata
+        }
         return self.model_copy(update={name: full(value) for name, value in given.items() if value is not None})
 
     def deciding(self) -> dict[str, Any]:

@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from model.clock import Clock
 from pipeline.choice import Choice
+from pipeline.corpus import look
 from pipeline.decode import Clip
-from pipeline.errors import AGAIN, ObjectFault, Reject
+from pipeline.errors import AGAIN, ObjectFault, Reject, WavmillError
 from pipeline.left_out import LeftOut
 from pipeline.store import Entry, Store
 
@@ -169,7 +170,8 @@ class Quantizer(Step):
 
     @abstractmethod
     def identity(self) -> str:
-        """A hex sha256 of what the codes mean: tokens with the same can be trained on together."""
+        """A hex sha256 of what the codes mean: tokens with the same can be trained on together. ``auto`` while a
+        codebook is to be fitted."""
 
     def centroids(self) -> np.ndarray | None:
         """(K, D) float32 of a quantizer whose codes stand for the nearest of K vectors; None of any other."""
@@ -244,6 +246,14 @@ class Source(Part):
     def look(self, path: str) -> Entry | None:
         """What is at a path now, None for nothing: asked when a listing named it twice with two sizes or stamps."""
         raise ObjectFault(f"{path} was listed twice, with two sizes or stamps; {AGAIN}")
+
+    def has(self, row: dict[str, Any]) -> bool:
+        """Whether this process sees an object of a plan, by its path, size and stamp, as it was listed."""
+        try:
+            entry = look(*place) if (place := self.place_of(row["path"])) is not None else None
+        except WavmillError:
+            return False
+        return entry is not None and entry.size >= 0 and (entry.size, entry.stamp) == (row["size"], row["stamp"])
 
     @abstractmethod
     def objects(self, clip: Clip, left_out: LeftOut) -> Iterator[pa.Table]:

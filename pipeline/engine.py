@@ -55,7 +55,7 @@ def choose(job: Job, seconds: float, on: str | None, cluster: bool, machine: Mac
     asked = job.scale.engine
     if asked == "local" and on:
         raise JobError(f"scale.engine is local, and --on {on} names a Ray cluster; leave one of them out")
-    net = bool(getattr(job.feature, "gpu", False))
+    net = any(step.gpu for step in job.steps)
     speed = NET_SPEED if net else ARITHMETIC_SPEED if job.source.gives == "audio" else READ_SPEED
     cpu_s = seconds / speed
     workers, threads = workers_of(job, machine)
@@ -75,7 +75,7 @@ def workers_of(job: Job, machine: Machine) -> tuple[int, int]:
     workers = max(1, min(machine.cpus // threads, by_memory))
     if job.scale.feature.workers != "auto":
         return job.scale.feature.workers, threads
-    if machine.gpus and getattr(job.feature, "gpu", False):
+    if machine.gpus and any(step.gpu for step in job.steps):
         share = 1.0 if job.scale.feature.gpus == "auto" else job.scale.feature.gpus
         workers = min(workers, max(1, int(len(machine.gpus) / share))) if share else workers
     return workers, threads
@@ -106,5 +106,5 @@ def executor_of(
         return RayExecutor(connect)
     from pipeline.local_executor import LocalExecutor
 
-    gpus = machine.gpus if getattr(job.feature, "gpu", False) else ()
+    gpus = machine.gpus if any(step.gpu for step in job.steps) else ()
     return LocalExecutor(chosen.workers, chosen.threads, gpus, verbose)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.clip_ids import without_suffixes
+from pipeline.contracts import Export
 from pipeline.errors import JobError, Stopped
 from pipeline.parquet import parquet_in
 from pipeline.rows import arrays_of
@@ -34,7 +35,7 @@ class Exported(NamedTuple):
 
 
 def export(
-    dataset: dict[str, Any], choice: Any, folder: Path, watch: Callable[[int, int], None] = lambda done, of: None
+    dataset: dict[str, Any], choice: Export, folder: Path, watch: Callable[[int, int], None] = lambda done, of: None
 ) -> Exported:
     """Write what is not there yet. JobError when the dataset is not of this kind, or the folder is of another one."""
     _check(dataset, choice)
@@ -79,11 +80,11 @@ def folders_of(dataset: dict[str, Any]) -> dict[str, str]:
     return folders
 
 
-def _check(dataset: dict[str, Any], choice: Any) -> None:
+def _check(dataset: dict[str, Any], choice: Export) -> None:
     if choice.column not in dataset["columns"]:
         raise JobError(f"{dataset['address']} has no column {choice.column}; publish it with keep: [{choice.column}]")
-    if wanted := getattr(choice, "fps", None):
-        _check_rates(dataset, choice, wanted)
+    if choice.fps is not None:
+        _check_rates(dataset, choice, choice.fps)
     made = dataset["recipe"]["feature"]
     for name, value in choice.recipe_has.items():
         if made.get(name) != value:
@@ -91,7 +92,7 @@ def _check(dataset: dict[str, Any], choice: Any) -> None:
             raise JobError(f"{dataset['address']} cannot be exported to {choice.kind}: {said}")
 
 
-def _check_rates(dataset: dict[str, Any], choice: Any, wanted: str) -> None:
+def _check_rates(dataset: dict[str, Any], choice: Export, wanted: str) -> None:
     """JobError when pictures would not be where the files are: of clips at other rates, or windows made for others."""
     rates = {(dataset["job"]["does"].get("window") or {}).get("fps", wanted)} - {"from_video"}
     if "fps" in dataset["columns"]:

@@ -23,11 +23,15 @@ class Faults:
         self.messages.append(row["fault"])
         self.in_a_row += 1
         if self.in_a_row == MOST_IN_A_ROW:
-            raise Stopped(f"{self.in_a_row} shards one after another could not be read: {some_of(self.messages)}; {AGAIN}")
+            raise Stopped(
+                f"{self.in_a_row} shards one after another could not be read: {some_of(self.messages)}; {AGAIN}"
+            )
         return True
 
     def stop(self) -> None:
         """Stopped when there was a fault."""
         if self.messages:
             many = len(self.messages)
-            raise Stopped(f"all is done but {many:,} shard{'s' * (many > 1)} with a fault: {some_of(self.messages)}; {AGAIN}")
+            raise Stopped(
+                f"all is done but {many:,} shard{'s' * (many > 1)} with a fault: {some_of(self.messages)}; {AGAIN}"
+            )

@@ -14,10 +14,12 @@ from model.codebook import Codebook
 from model.kmeans import fit as fit_kmeans
 from pipeline.codebooks import describe_codebook, save_codebook
 from pipeline.errors import JobError, ObjectFault
-from pipeline.faults import stop_if_not_listed
 from pipeline.job import Job, recipe_of
-from pipeline.plan import cut, list_objects, put_table
+from pipeline.listing import Listing
+from pipeline.plan import cut, put_table
+from pipeline.published import find_dataset
 from pipeline.rows import FAULT, arrays_of
+from pipeline.sources.dataset import Dataset
 from pipeline.stages import Engine, Stage, feature_stages
 from pipeline.store import open_store
 
@@ -46,30 +48,37 @@ def fit(job: Job, engine: Engine, replace: bool = False) -> tuple[dict[str, Any]
     are sorted by clip before the fit, so the codebook does not depend on which worker was first.
     Raises JobError when another codebook is at that address, or the sample has fewer frames than codes.
     """
-    if job.token is None:
-        raise JobError("the job has no token: there is no codebook to fit")
-    codes = next((one for one in (job.fit.codes, job.token.codes) if one != "auto"), CODES)
+    address = address_of(job)
+    codes = next((one for one in (job.fit.codes, job.token.codes if job.token else CODES) if one != "auto"), CODES)
     asked = {"codes": codes, "frames_asked": job.fit.frames, "seed": job.fit.seed}
-    there = describe_codebook(job.token.codebook)
+    there = describe_codebook(address)
     if there is not None and not replace:
         if there["recipe"] == recipe_of(job) and all(there["report"].get(key) == asked[key] for key in asked):
             return there, True
-        raise JobError(
-            f"token.codebook: another codebook is at {job.token.codebook}; name a new place, or --replace it"
-        )
+        raise JobError(f"token.codebook: another codebook is at {address}; name a new place, or --replace it")
     frames, facts = sample(job, engine)
     try:
         centroids, report = fit_kmeans(frames, codes, job.fit.seed)
     except ValueError as error:
         raise JobError(f"fit.codes: {error}; lower fit.codes or give more sound") from error
     codebook = Codebook(centroids, recipe_of(job), {**asked, **facts, **report})
-    return save_codebook(job.token.codebook, codebook), False
+    return save_codebook(address, codebook), False
+
+
+def address_of(job: Job) -> str:
+    """Where the codebook goes. JobError when the job has none that could be fitted."""
+    if job.token is None:
+        raise JobError("the job has no token: there is no codebook to fit")
+    if job.token.fitted_at is None:
+        raise JobError(f"token.kind {job.token.kind} has no codebook that could be fitted; 'wavmill run' needs none")
+    return job.token.fitted_at
 
 
 def sample(job: Job, engine: Engine) -> tuple[np.ndarray, dict[str, Any]]:
     """frames (N, D) float32 of a seeded sample of the corpus, N <= fit.frames, and what it was taken from."""
-    objects = list_objects(job)
-    stop_if_not_listed(job.source)
+    listing = Listing(job.source, job.clip)
+    objects = listing.in_order()
+    listing.left_out.stop_if_faults()
     seconds = np.asarray(job.source.seconds(objects), float)
     order = np.array(
         sorted(
@@ -104,6 +113,6 @@ def sample(job: Job, engine: Engine) -> tuple[np.ndarray, dict[str, Any]]:
 def frames_hz(job: Job) -> float:
     if job.feature is not None:
         return job.feature.clock.frames_hz
-    from pipeline.published import find_dataset
-
+    if not isinstance(job.source, Dataset):
+        raise JobError("the job has no feature: there is nothing to fit a codebook on")
     return float(find_dataset(job.source.origin)["columns"]["feature"]["rate_hz"])

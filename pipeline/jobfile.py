@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -19,9 +19,7 @@ from pipeline.trainjob import TrainJob
 from pipeline.yamltext import read_yaml
 
 BRANCH = re.compile(r"(constrained-)?(int|float|str|bool)|literal\[.*\]", re.DOTALL)  # of a union, in pydantic's paths
-UNION = ("missing", "union_tag_not_found", "union_tag_invalid", NO_CLASS)  # errors of a section that takes kinds
 Problem = tuple[tuple[Any, ...], str]  # the path of an option, and what is wrong with it
-AnyJob = TypeVar("AnyJob", Job, TrainJob)
 
 
 def load_job(path: str | Path, sets: Sequence[str] = ()) -> Job | TrainJob:
@@ -37,7 +35,7 @@ def load_job(path: str | Path, sets: Sequence[str] = ()) -> Job | TrainJob:
     return parse_job(text, str(path), sets, Path(path).absolute().parent)
 
 
-def parse_job(text: str, where: str = "job", sets: Sequence[str] = (), beside: Path | None = None) -> Any:
+def parse_job(text: str, where: str = "job", sets: Sequence[str] = (), beside: Path | None = None) -> Job | TrainJob:
     """``load_job`` of a text; ``where`` names it in messages. A file with data, model, train or pack trains.
 
     ``beside``: the folder of the job file, in which its own classes may lie.
@@ -63,7 +61,7 @@ def parse_job(text: str, where: str = "job", sets: Sequence[str] = (), beside: P
     return absolute(job)
 
 
-def absolute(job: AnyJob) -> AnyJob:
+def absolute(job: Job | TrainJob) -> Job | TrainJob:
     """The job with its folders as absolute paths: workers run elsewhere. JobError for one that cannot be meant."""
     relative: list[str] = []
 
@@ -120,7 +118,7 @@ def _sentences(job: type[BaseModel], error: ValidationError, given: dict[str, An
             whose = ".".join(map(str, loc[:2] if isinstance(loc[1], int) else loc[:1]))
         if one["type"] not in ("extra_forbidden", "missing"):  # there it ends with the option, whatever its name
             loc = tuple(part for part in loc if not BRANCH.fullmatch(str(part)))
-        if kinds and one["type"] in UNION:
+        if kinds and (one["type"] == NO_CLASS or len(one["loc"]) == 1):
             loc, sentence = _of_kind(str(loc[0]), one, kinds, given)
         else:
             own = loc[1:] if kinds else loc

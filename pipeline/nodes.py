@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pipeline.corpus import look
 from pipeline.errors import JobError, NotAllowed, ObjectFault, Stopped, WavmillError
+from pipeline.job import Job
 from pipeline.store import Folder, join, open_store
 
 ANSWER_S = 120.0  # for a node to start a process and to look at a few files
@@ -43,22 +44,11 @@ class Answer(NamedTuple):
     problems: list[WavmillError]
 
 
-def needs_of(job: Any, objects: Sequence[dict[str, Any]], choices: Sequence[Any]) -> Needs:
+def needs_of(job: Job, objects: Sequence[dict[str, Any]], choices: Sequence[Any]) -> Needs:
     """What the workers of a job need; of the objects, only those that are as they were listed from here."""
-    in_files = job.source.gives == "audio" and hasattr(job.source, "place_of")  # one from outside may not say where
-    there = [row for row in objects if as_listed(job.source, row)] if in_files else []
+    there = [row for row in objects if job.source.has(row)] if job.source.gives == "audio" else []
     looks = [choice.check_here for choice in (job.source, *choices) if choice is not None]
     return Needs(job.store, job.source, there, looks)
-
-
-def as_listed(source: Any, row: dict[str, Any]) -> bool:
-    """Whether an object of a plan is where this process runs, and as it was listed."""
-    try:
-        store, key = source.place_of(row["path"])
-        entry = look(store, key)
-    except WavmillError:
-        return False
-    return entry is not None and entry.size >= 0 and (entry.size, entry.stamp) == (row["size"], row["stamp"])
 
 
 def seen_by_driver(driver: Any, source: Any, objects: list[dict[str, Any]]) -> list[str]:
@@ -209,7 +199,7 @@ def _check_store(url: str, probe: str, text: bytes) -> None:
 
 def _check_objects(needs: Needs) -> None:
     """NotAllowed or JobError when this node does not see the objects as they were listed."""
-    wrong = [row for row in needs.objects if not as_listed(needs.source, row)]
+    wrong = [row for row in needs.objects if not needs.source.has(row)]
     for row in wrong:
         store, key = needs.source.place_of(row["path"])
         entry = look(store, key)  # raises NotAllowed for wrong credentials

@@ -1,5 +1,6 @@
 """What a job would do, found without starting or writing anything: steps, corpus, shards, what is there already."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +10,13 @@ import pyarrow.compute as pc
 
 from pipeline.commit import attempts_done
 from pipeline.job import Job, fingerprint
-from pipeline.listing import unplanned
+from pipeline.listing import Listing, unplanned
 from pipeline.objects import LONG_BYTES
-from pipeline.plan import cut, list_objects, plans_of, todo_of
+from pipeline.plan import cut, plans_of, todo_of
 from pipeline.published import numbers
-from pipeline.rows import PRODUCTS, frame_bytes
+from pipeline.rows import frame_bytes
 from pipeline.s3 import IS_MD5
-from pipeline.sources.manifest import BAD_ROW, Manifest
+from pipeline.sources.manifest import BAD_ROW
 from pipeline.store import open_store
 from pipeline.too_short import no_windows
 
@@ -49,23 +50,25 @@ def preview(job: Job) -> Preview:
     """Look at the corpus and the store of a resolved job (its codebook may be missing)."""
     store = open_store(job.store)
     plans = plans_of(job)
-    objects = list_objects(job)
+    listing = Listing(job.source, job.clip)
+    objects = listing.in_order()
     seconds = np.asarray(job.source.seconds(objects), float)
     fresh = unplanned(store, [plan.objects_key for plan in plans], [objects])
     planned = sum(plan.shards.num_rows for plan in plans)
     new = cut(job, fresh)["seconds"].to_pylist() if fresh.num_rows else []
     left = [shard["seconds"] for shard in todo_of(plans, set(attempts_done(store, fingerprint(job))))]
-    missing = job.token is not None and job.token.sha256 == "auto"
+    missing = job.token is not None and job.token.identity() == "auto"
     there = numbers(job.address)
     return Preview(
         steps=steps_of(job),
-        unit={"webdataset": "tars", "dataset": "row groups", "manifest": "rows"}.get(job.source.kind, "sound files"),
+        unit=job.source.unit,
         objects=objects.num_rows,
         bytes=int(pc.sum(pc.max_element_wise(objects["size"], 0)).as_py()),
         seconds=float(seconds.sum()),
-        skipped=dict(getattr(job.source, "skipped", {})),
-        findings=findings(job, objects) + [("warning", text) for text in [no_windows(job, objects)] if text],
-        faults=list(getattr(job.source, "faults", ())),
+        skipped=dict(listing.left_out.counts),
+        findings=findings(listing.left_out.remarks, objects)
+        + [("warning", text) for text in [no_windows(job, objects)] if text],
+        faults=listing.left_out.faults,
         unverified=unverified(objects, job.source.kind),
         shards=planned + len(new),
         done=planned - len(left),
@@ -75,13 +78,13 @@ def preview(job: Job) -> Preview:
         address=job.address,
         version=(there[-1] if there else 0) + (1 if left or new or not there else 0),
         fingerprint=fingerprint(job),
-        codebook_missing=job.token.codebook if missing else "",
+        codebook_missing=(job.token.fitted_at or "") if missing and job.token is not None else "",
     )
 
 
-def findings(job: Job, objects: pa.Table) -> list[tuple[str, str]]:
+def findings(remarks: Sequence[str], objects: pa.Table) -> list[tuple[str, str]]:
     """How a manifest's columns are taken, and which objects are not there or cannot be understood, the first few."""
-    found = [("columns", remark) for remark in job.source.remarks] if isinstance(job.source, Manifest) else []
+    found = [("columns", remark) for remark in remarks]
     absent = pc.less(objects["size"], 0)
     if "reason" in objects.column_names:
         bad = pc.fill_null(pc.equal(objects["reason"], BAD_ROW), False)
@@ -122,15 +125,13 @@ def steps_of(job: Job) -> list[tuple[str, str, str, str, str, str]]:
     rows = [("source", job.source.kind, options(job.source, source), "", job.source.gives, "")]
     rate = ""
     if job.source.gives == "audio":
-        rate = f"{job.feature.clock.rate_hz:,} Hz" if job.feature is not None else ""
+        rate = f"{job.rate_hz:,} Hz" if job.rate_hz else ""
         rows.append(("decode", "", options(job.clip, set()), "audio", "audio", rate))
         if job.check:
             rows.append(("check", "", options(job.check, set()), "audio", "audio", rate))
-    for name in PRODUCTS:
-        step = getattr(job, name)
-        if step is None:
-            continue
-        if name == "feature":
+    for step in job.steps:
+        name = step.writes
+        if step.clock is not None:
             rate = f"{step.clock.frames_hz:g} Hz"
         kept = " (kept)" if name in job.keep else ""
         rows.append((name, step.kind, options(step, {"kind"}), step.reads, f"{shape_of(step.type)}{kept}", rate))
@@ -153,6 +154,7 @@ def options(choice: Any, but: set[str]) -> str:
 
 def kept_bytes_per_s(job: Job) -> float:
     """Bytes at rest per second of sound, before compression."""
-    rate_hz = job.feature.clock.frames_hz if job.feature is not None else GUESS_HZ
-    rates = {"window": getattr(job.window, "windows_hz", rate_hz / getattr(job.window, "stride_frames", 1))}
-    return sum(rates.get(name, rate_hz) * frame_bytes(getattr(job, name).type) for name in job.keep)
+    frames_hz = job.clock.frames_hz if job.clock is not None else GUESS_HZ
+    rates = {"window": job.window.windows_hz(frames_hz)} if job.window is not None else {}
+    kept = [step for step in job.steps if step.writes in job.keep]
+    return sum(rates.get(step.writes, frames_hz) * frame_bytes(step.type) for step in kept)

@@ -30,6 +30,7 @@ from pipeline.plan import Plan
 from pipeline.published import DATASET, find_dataset
 from pipeline.report import dataset_page
 from pipeline.rows import rejects
+from pipeline.sources.dataset import Dataset
 from pipeline.spent import time_of
 from pipeline.standing import Standing
 from pipeline.store import Store, faults_of, join, open_store, sha256
@@ -205,11 +206,13 @@ def _write_rejects(store: Store, top: str, standing: Standing) -> tuple[int, Cou
 def _copy_codebook(store: Store, top: str, job: Job) -> dict[str, Any] | None:
     """The codebook of the job's tokens, or of its parent's, beside the parts: the folder alone can speak."""
     if job.token is not None:
-        address, digest = job.token.codebook, job.token.sha256
-    elif job.source.kind == "dataset" and (parent := find_dataset(job.source.origin)).get("codebook"):
-        address, digest = join(parent["address"], parent["codebook"]["path"]), parent["codebook"]["sha256"]
+        files = job.token.files()
+        digest = job.token.identity() if job.token.fitted_at is not None else None
+    elif isinstance(job.source, Dataset) and (parent := find_dataset(job.source.origin)).get("codebook"):
+        digest = parent["codebook"]["sha256"]
+        files = codebook_files(join(parent["address"], parent["codebook"]["path"]), digest)
     else:
         return None
-    for path, data in codebook_files(address, digest).items():
+    for path, data in files.items():
         store.put(f"{top}/{path}", data)
-    return {"path": "codebook", "sha256": digest}
+    return {"path": "codebook", "sha256": digest} if digest is not None else None

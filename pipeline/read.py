@@ -22,7 +22,7 @@ def read_clips(job: Job, objects: pa.Table) -> pa.Table:
 
     ObjectFault when one of them cannot be read, which says nothing about its sound.
     """
-    clips = job.source.read(objects, job.clip, job.feature.clock.rate_hz if job.feature is not None else 0)
+    clips = job.source.read(objects, job.clip, job.rate_hz)
     return job.check(clips) if job.clip.video else clips
 
 

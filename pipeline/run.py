@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from pipeline.commit import attempts_done
-from pipeline.faults import Faults, stop_if_not_listed
+from pipeline.faults import Faults
 from pipeline.job import Job, fingerprint
 from pipeline.plan import Plan, todo_of
 from pipeline.publish import publish, published
@@ -35,5 +35,5 @@ def run(
                     if not faults.see(row):
                         watch(row)
     faults.stop()
-    stop_if_not_listed(job.source)
+    plans[-1].left_out.stop_if_faults()
     return publish(job, plans)

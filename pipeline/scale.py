@@ -94,8 +94,8 @@ def shares_of(job: Job, nodes: Sequence[Node], shard_bytes: int) -> Shares:
     ``shard_bytes``: the widest column in flight of the longest shard.
     """
     scale, gpus = job.scale, sum(node.gpus for node in nodes)
-    wants_gpu = bool(gpus) and getattr(job.feature, "gpu", False)
-    feature_gpus = _or(scale.feature.gpus, 1.0 if wants_gpu else 0.0)
+    net = any(step.gpu for step in job.steps)
+    feature_gpus = _or(scale.feature.gpus, 1.0 if gpus and net else 0.0)
     smallest = min((node.memory_bytes for node in nodes), default=GIB)  # a task has to fit into one node
     memory = min(IN_FLIGHT * shard_bytes, int(smallest * 0.2))
     workers = 0
@@ -103,7 +103,7 @@ def shares_of(job: Job, nodes: Sequence[Node], shard_bytes: int) -> Shares:
         by_memory = sum(int(node.memory_bytes * MEMORY_SHARE // max(memory, 1)) for node in nodes)
         workers = min(sum(int(node.gpus / feature_gpus) for node in nodes), by_memory)
     workers = int(_or(scale.feature.workers, max(1, workers) if feature_gpus else 0))
-    task_cpus = NET_CPUS if getattr(job.feature, "gpu", False) and not workers else TASK_CPUS
+    task_cpus = NET_CPUS if net and not workers else TASK_CPUS
     return Shares(
         pool_workers=workers,
         feature_cpus=_or(scale.feature.cpus, 0.0 if feature_gpus else task_cpus),

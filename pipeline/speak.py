@@ -57,7 +57,7 @@ def extractor_of(recipe: dict[str, Any]) -> Any:
 def voice(codebook: Codebook) -> Voice | str:
     """The voice of a codebook, or why it has none."""
     made = extractor_of(codebook.recipe)
-    if not isinstance(made, str) and (not hasattr(made, "sound") or getattr(made, "flavour", "log") != "log"):
+    if not isinstance(made, str) and not made.decodable:
         return f"its features are {made.kind}, which do not turn back into sound"
     return made if isinstance(made, str) else Voice(made, codebook.centroids)
 

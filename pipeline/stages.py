@@ -55,9 +55,11 @@ def stages_of(job: Job, driver: Any = None) -> list[Stage]:
     where it is made, unless the windows go over the feature, too.
     """
     last_read = ["feature"] if "feature" not in job.keep else []
-    over = getattr(job.window, "over", "token")
-    early = [job.token] if last_read and job.token is not None and over == "token" else []
-    rest = [step for step in (job.token, job.window) if step is not None and step not in early]
+    over_feature = job.window is not None and job.window.reads == "feature"
+    with_sound = [step for step in job.steps if step.reads == "audio"]
+    early = [step for step in (job.token,) if step is not None and last_read and not over_feature]
+    early = [step for step in early if step not in with_sound]
+    rest = [step for step in job.steps if step not in (*with_sound, *early)]
     return [
         *feature_stages(job, driver, early),
         Stage("token", Apply(rest, drop=last_read), "rest", tuple(rest)),
@@ -71,9 +73,10 @@ def feature_stages(job: Job, driver: Any = None, early: Sequence[Any] = ()) -> l
     ``early`` steps run where the features are made, and only what they make leaves that worker.
     """
     read = Stage("read", Read(job, driver), "decode")
-    if job.feature is None:
+    with_sound = [step for step in job.steps if step.reads == "audio"]
+    if not with_sound:
         return [read]
-    choices = (job.feature, *early)
+    choices = (*with_sound, *early)
     drop = ["audio", *CONTEXT, *(["feature"] if early else [])]
     return [read, Stage("feature", Apply(choices, drop), "feature", choices)]
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from model.clock import Clock
 from model.products import used
+from pipeline.contracts import Step, Work
 from pipeline.errors import Reject
 from pipeline.processors import noted
 from pipeline.rows import arrays_of, column_of, marked, replace
@@ -23,14 +25,11 @@ _open: dict[Any, Any] = {}  # what this worker has opened
 class Apply:
     """Run choices one after another over a shard; rows whose ``error`` is set pass through with an empty array.
 
-    A choice names the column it ``reads`` and the one it ``writes``, gives that column's Arrow ``type``, and its
-    ``open()``, called once per worker, returns a function from a list of arrays to a list with, per clip, an array
-    or a Reject. What else it must know of a clip it names in ``facts``, columns that the function gets behind the
-    arrays. A choice with a ``clock`` reads sound: its frame counts are checked here, and the frames of the context
-    around a part are dropped, for all of them alike; one whose ``context`` is False does not hear it.
+    Of a step with a clock the frame counts are checked here, and the frames of the context around a part are dropped,
+    for all of them alike; one whose ``context`` is False gets the part alone.
     """
 
-    def __init__(self, choices: Sequence[Any], drop: Sequence[str] = ()) -> None:
+    def __init__(self, choices: Sequence[Step], drop: Sequence[str] = ()) -> None:
         self.choices, self.drop = choices, drop
 
     def __call__(self, shard: pa.Table) -> pa.Table:
@@ -39,18 +38,18 @@ class Apply:
             start = perf_counter()
             used.clear()
             shard = self._one(choice, shard)
-            shard = noted(shard, choice.writes, used, getattr(choice, "gpu", False))
+            shard = noted(shard, choice.writes, used, choice.gpu)
             shard = spent(shard, choice.writes, perf_counter() - start)
         return shard.drop_columns([name for name in self.drop if name in shard.column_names])
 
-    def _one(self, choice: Any, shard: pa.Table) -> pa.Table:
+    def _one(self, choice: Step, shard: pa.Table) -> pa.Table:
         good = [i for i, error in enumerate(shard["error"].to_pylist()) if not error]
         arrays = arrays_of(shard[choice.reads])
-        if not getattr(choice, "context", True):
+        if not choice.context:
             places = zip(arrays, shard["lead_samples"].to_pylist(), shard["kept_samples"].to_pylist(), strict=True)
             arrays = [wave[lead : lead + kept] if kept else wave for wave, lead, kept in places]
             shard = replace(shard, "lead_samples", pa.repeat(pa.scalar(0, pa.int64()), shard.num_rows))
-        facts = [shard[name].to_pylist() for name in getattr(choice, "facts", ())]
+        facts = [shard[name].to_pylist() for name in choice.facts]
 
         def of(work: Any, rows: list[int]) -> dict[int, Any]:
             columns = [[column[i] for i in rows] for column in (arrays, *facts)]
@@ -65,18 +64,20 @@ class Apply:
                 rejected[i] = result
             else:
                 column[i] = result
-        if hasattr(choice, "clock"):
-            self._keep_part(choice, shard, arrays, column, [i for i in good if i not in rejected])
+        if choice.clock is not None:
+            self._keep_part(choice, choice.clock, shard, arrays, column, [i for i in good if i not in rejected])
         shard = replace(shard, choice.writes, column_of(column, choice.type))
         return marked(shard, choice.writes, rejected)
 
-    def _keep_part(self, choice: Any, shard: pa.Table, arrays: list[Any], column: list[Any], rows: list[int]) -> None:
+    def _keep_part(
+        self, choice: Step, clock: Clock, shard: pa.Table, arrays: list[Any], column: list[Any], rows: list[int]
+    ) -> None:
         leads, kepts = shard["lead_samples"].to_numpy(), shard["kept_samples"].to_numpy()
         for i in rows:
             samples = len(arrays[i])
-            if len(column[i]) != choice.clock.frames(samples):
+            if len(column[i]) != clock.frames(samples):
                 raise AssertionError(f"{choice.kind}: {len(column[i])} frames of {samples} samples; see its clock")
-            first, last = choice.clock.part(int(leads[i]), int(kepts[i]), samples)
+            first, last = clock.part(int(leads[i]), int(kepts[i]), samples)
             column[i] = column[i][first:last]
 
 
@@ -86,30 +87,30 @@ def finite(result: Any) -> bool:
     return not floats or bool(np.isfinite(result).all())
 
 
-def again_in_float32(choice: Any, rows: list[int], of: Callable[[Any, list[int]], dict[int, Any]]) -> dict[int, Any]:
+def again_in_float32(choice: Step, rows: list[int], of: Callable[[Any, list[int]], dict[int, Any]]) -> dict[int, Any]:
     """Rows whose numbers were not finite -> each one's finite result in float32, or a Reject.
 
     A net in half precision is opened in float32 for these rows alone and let go; one in float32 already would give the
     same again. Where there is no memory for both nets the clip is rejected, and the run goes on.
     """
-    exact = in_float32(choice)
-    if exact == choice or getattr(choice, "dtype", "") == "auto":  # auto is float32
+    exact, dtype = choice.in_float32(), choice.arithmetic()
+    if dtype == "float32":
         return dict.fromkeys(rows, Reject("nan_features", f"{choice.kind} gave NaN or infinity"))
     made: dict[int, Any] = {}
     try:
-        work = exact.open()
+        work: Work | None = exact.open()
         for i in rows:  # one at a time: memory is scarce
             beat()
             made |= of(work, [i])
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        told = f"{choice.kind} gave NaN or infinity in {choice.dtype}, and memory is too small to try float32: {error}"
+        told = f"{choice.kind} gave NaN or infinity in {dtype}, and memory is too small to try float32: {error}"
         made = dict.fromkeys(rows, Reject("nan_features", told[:500])) | made
     finally:
         work = None
         give_back_memory()
-    told = f"{choice.kind} gave NaN or infinity in {choice.dtype} and in float32"
+    told = f"{choice.kind} gave NaN or infinity in {dtype} and in float32"
     return {i: result if finite(result) else Reject("nan_features", told) for i, result in made.items()}
 
 
@@ -125,12 +126,7 @@ def give_back_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def in_float32(choice: Any) -> Any:
-    """The choice with its arithmetic in float32, where it has another."""
-    return choice.model_copy(update={"dtype": "float32"}) if hasattr(choice, "dtype") else choice
-
-
-def opened(choice: Any) -> Any:
+def opened(choice: Step) -> Work:
     """What ``choice.open()`` returns, opened once in this process."""
     key = (type(choice), choice.model_dump_json())
     if key not in _open:

@@ -1,8 +1,13 @@
 """Would a window rule give any window at all? Told from a few headers, before an hour of work that gives none."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from model.clock import Clock
+from pipeline.contracts import Window
 from pipeline.corpus import spread_rows
 from pipeline.errors import ObjectFault
 from pipeline.job import Job
@@ -33,9 +38,10 @@ def no_windows(job: Job, objects: pa.Table) -> str:
     if not lengths_s:
         return ""
     longest_s = min(max(lengths_s), job.clip.max_s + job.clip.min_s)  # a short rest stays with the part before it
-    if windows_in(job, longest_s):
+    count = partial(windows_in, job.feature.clock, job.window)
+    if count(longest_s):
         return ""
-    needs_s = shortest_s(job)
+    needs_s = shortest_s(count)
     needs = f"{needs_s:.2f} s" if needs_s else f"more than {MOST_S} s"
     return (
         f"none of the {len(lengths_s)} clips that were looked at is as long as one window, which needs {needs}; the "
@@ -43,20 +49,20 @@ def no_windows(job: Job, objects: pa.Table) -> str:
     )
 
 
-def windows_in(job: Job, seconds: float) -> int:
+def windows_in(clock: Clock, window: Window, seconds: float) -> int:
     """How many windows a clip of so many seconds gives."""
-    clock = job.feature.clock
-    return int(job.window.count(clock.frames(round(seconds * clock.rate_hz)), seconds))
+    count = window.count(clock.frames(round(seconds * clock.rate_hz)), seconds)
+    return 1 if count is None else count  # what is not told by a clip's length is no reason for a warning
 
 
-def shortest_s(job: Job) -> float:
+def shortest_s(count: Callable[[float], int]) -> float:
     """The shortest clip that gives a window, to a hundredth of a second, upwards; 0 when none up to MOST_S does."""
     low, high = 0, 1  # hundredths of a second
-    while not windows_in(job, high / 100):
+    while not count(high / 100):
         if high >= 100 * MOST_S:
             return 0.0
         low, high = high, min(2 * high, 100 * MOST_S)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if windows_in(job, middle / 100) else (middle, high)
+        low, high = (low, middle) if count(middle / 100) else (middle, high)
     return high / 100

@@ -15,15 +15,14 @@ import pyarrow.compute as pc
 
 from model.agreement import Tokens, compare_tokens, near_ties, relative
 from pipeline.clip_ids import escaped
-from pipeline.codebooks import load_codebook
 from pipeline.errors import JobError
 from pipeline.job import Job
+from pipeline.listing import Listing
 from pipeline.parquet import parquet_in
 from pipeline.plan import Plan, read_objects
 from pipeline.read import read_clips
 from pipeline.rows import arrays_of
 from pipeline.stages import products_of
-from pipeline.step import in_float32
 from pipeline.store import open_store, sha256
 
 CLIPS = 32
@@ -85,7 +84,7 @@ def golden(job: Job, folder: Path) -> Verified:
     if tokens and job.token is None:
         raise JobError(f"--golden: {folder} says codes (.km), and the job makes none: it has no token:")
     source = Files(path=str(folder))
-    objects = pa.concat_tables(source.objects(job.clip))
+    objects = pa.concat_tables(Listing(source, job.clip))
     mine = objects.filter(pc.is_in(objects["path"], pa.array([known[name].name for name in names])))
     whole = {"source": source, "clip": job.clip.model_copy(update={"max_s": 3600, "video": False})}
     sound = _good(read_clips(job.model_copy(update=whole), mine))
@@ -150,13 +149,13 @@ def _good(sound: pa.Table) -> pa.Table:
 
 
 def _compared(job: Job, sound: pa.Table, there: dict[str, list[Any]], called: str) -> Verified:
-    exact = job.model_copy(update={"feature": in_float32(job.feature)})
+    exact = job.model_copy(update={step.writes: step.in_float32() for step in job.steps})
     alone = [_made(exact, sound.slice(row, 1)) for row in range(sound.num_rows)]
     right = {name: [one[name][0] for one in alone] for name in alone[0]}
     here = _made(job, sound)
-    clock = job.feature.clock
-    found = Verified(sound.num_rows, sum(len(wave) for wave in arrays_of(sound["audio"])) / clock.rate_hz)
-    found.dtype, found.device = getattr(job.feature, "dtype", "float32"), _device(job)
+    found = Verified(sound.num_rows, sum(len(wave) for wave in arrays_of(sound["audio"])) / job.rate_hz)
+    found.device = _device(job)
+    found.dtype = next((step.arithmetic() for step in job.steps if step.arithmetic() != "float32"), "float32")
     for version, made in ((f"{called} against clip by clip in float32", there), (f"batched in {found.dtype}", here)):
         if "feature" in made:
             pairs = zip(made["feature"], right["feature"], strict=True)
@@ -166,11 +165,10 @@ def _compared(job: Job, sound: pa.Table, there: dict[str, list[Any]], called: st
                 clip = sound["clip"][bad[0]].as_py()
                 raise JobError(f"verify: {len(bad)} clips have other numbers of tokens, {clip} first")
             found.tokens[version] = compare_tokens(made["token"], right["token"])
-    if job.token is not None:
+    if job.token is not None and (centroids := job.token.centroids()) is not None:
         errors = [
             np.linalg.norm(_flat(a) - _flat(b), axis=1) for a, b in zip(here["feature"], right["feature"], strict=True)
         ]
-        centroids = load_codebook(job.token.codebook, job.token.sha256).centroids
         found.near_ties = near_ties(
             np.concatenate([_flat(one) for one in right["feature"]]), np.concatenate(errors), centroids
         )
@@ -196,7 +194,7 @@ def _as(found: Any, right: Any) -> np.ndarray:
 
 
 def _device(job: Job) -> str:
-    if not getattr(job.feature, "gpu", False):
+    if not any(step.gpu for step in job.steps):
         return "cpu"
     import torch
 

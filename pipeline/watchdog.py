@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from pipeline.nodes import as_listed
+from pipeline.contracts import Source
 
 LOOK_S = 1.0
 SAY_S = 300.0  # without a finished shard, until the driver says who is at what, and again
@@ -146,9 +146,9 @@ class Board:
         self.at.pop(shard, None)
         self.tries.pop(shard, None)
 
-    def as_listed(self, source: Any, objects: list[dict[str, Any]]) -> list[bool]:
+    def as_listed(self, source: Source, objects: list[dict[str, Any]]) -> list[bool]:
         """Of each object of a plan whether it is as it was listed, seen from where this actor runs."""
-        return [as_listed(source, row) for row in objects]
+        return [source.has(row) for row in objects]
 
     def lines(self, most: int = 5) -> list[str]:
         """Who is at what, the most tried and the oldest first."""

@@ -10,7 +10,7 @@ import pyarrow.dataset as pads
 
 from pipeline import decode
 from pipeline.commit import attempts_done
-from pipeline.faults import Faults, stop_if_not_listed
+from pipeline.faults import Faults
 from pipeline.job import Job, fingerprint, resolve
 from pipeline.jobfile import parse_job
 from pipeline.local_executor import LocalExecutor
@@ -58,7 +58,7 @@ def run_inline(job: Job, refresh: bool = False, retry: str = "") -> dict[str, An
     if retry:
         plans = retried(job, plans, retry)
     mill(job, plans)
-    stop_if_not_listed(job.source)
+    plans[-1].left_out.stop_if_faults()
     return publish(job, plans)
 
 

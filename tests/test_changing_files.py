@@ -13,6 +13,7 @@ from movies import film
 from pipeline import fence
 from pipeline import objects as objects_module
 from pipeline.decode import Clip
+from pipeline.listing import Listing
 from pipeline.sources.faces import Faces
 from pipeline.sources.files import Files
 from pipeline.sources.manifest import Manifest
@@ -76,7 +77,7 @@ def outcome(source: Any, objects: Any, clip: Clip = SHORT) -> dict[str, str]:
 
 
 def listed(source: Any, clip: Clip = SHORT) -> Any:
-    [table] = source.objects(clip)
+    [table] = Listing(source, clip)
     return table
 
 

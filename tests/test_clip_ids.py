@@ -17,6 +17,7 @@ from inline import without_fence
 from pipeline import objects as objects_module
 from pipeline.clip_ids import escaped, member_id, part_id, part_of, place_id, second_id, stretch_id, without_suffixes
 from pipeline.decode import Clip
+from pipeline.listing import Listing
 from pipeline.pictures import Pictures
 from pipeline.sources.files import Files
 from pipeline.sources.manifest import Manifest
@@ -54,7 +55,7 @@ def as_floats(piece: str) -> tuple[float, float | None]:
 
 
 def milled(source: Any) -> list[dict[str, Any]]:
-    return source.read(pa.concat_tables(source.objects(CUT)), CUT, RATE_HZ).drop_columns("audio").to_pylist()
+    return source.read(pa.concat_tables(Listing(source, CUT)), CUT, RATE_HZ).drop_columns("audio").to_pylist()
 
 
 def check_all_apart(rows: list[dict[str, Any]]) -> None:

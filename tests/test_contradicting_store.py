@@ -16,6 +16,7 @@ from pipeline.corpus import opened
 from pipeline.decode import Clip
 from pipeline.errors import ObjectFault, Stopped
 from pipeline.job import fingerprint
+from pipeline.listing import Listing
 from pipeline.objects import Found, decoded_table
 from pipeline.plan import make_plans
 from pipeline.sources.faces import Faces
@@ -137,7 +138,7 @@ def test_a_body_that_is_not_its_etag_s_may_be_rejected_only_where_the_server_enc
     client.spoil = lambda answer, body: {**answer, **kms, "Body": io.BytesIO(body)}
     client.suffix, client.left = ".wav", 1000
     source = Files(path=corpus)
-    [objects] = source.objects(Clip())
+    [objects] = Listing(source, Clip())
     client.asked.clear()
     if says_so:
         errors = source.read(objects, Clip(), 16_000)["error"].to_pylist()
@@ -225,9 +226,9 @@ def test_a_head_that_finds_nothing_is_not_believed_while_a_listing_has_the_objec
         return honest(**asked)
 
     faces = Faces(path=client.bucket)
-    [planned] = faces.objects(Clip())
+    [planned] = Listing(faces, Clip())
     client.head_object = head
     manifest = Manifest(path=f"{client.bucket}/m.csv")
-    [objects] = manifest.objects(Clip())
+    [objects] = Listing(manifest, Clip())
     assert manifest.read(objects, Clip(), 16_000)["error"].to_pylist() == ["", "missing"]
     assert faces.read(planned, Clip(), 16_000)["error"].to_pylist() == [""]

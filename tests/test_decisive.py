@@ -10,15 +10,19 @@ from decisive import SHA, jobs, training
 
 from pipeline import trainjob
 from pipeline.check import Check
-from pipeline.choice import Choice, LeftOutAtDefault, NotDecisive
+from pipeline.choice import Address, Choice, LeftOutAtDefault, NotDecisive
 from pipeline.decode import Clip
-from pipeline.job import FAMILIES, Job, decisive, fingerprint
+from pipeline.features import EXTRACTORS
+from pipeline.job import Job, decisive, fingerprint
 from pipeline.models import MODELS
 from pipeline.pack import Data, Packing
+from pipeline.quantizers import QUANTIZERS
+from pipeline.sources import SOURCES
 from pipeline.trainjob import Train
+from pipeline.windows import WINDOWS
 
 BEFORE = json.loads((Path(__file__).parent / "decisive.json").read_text())  # as of when it was listed by hand
-CHOICES = [kind for family in FAMILIES.values() for kind in family.values()]
+CHOICES = [kind for family in (SOURCES, EXTRACTORS, QUANTIZERS, WINDOWS) for kind in family.values()]
 CHOICES += [*MODELS.values(), Clip, Check, Data, Packing, Train]
 MARKED = {  # where something lies, and how often something is shown or saved
     "Files.path",
@@ -95,7 +99,7 @@ def test_an_option_decides_unless_it_is_marked(kind, name):
 
 def test_every_mark_is_on_the_list():
     fields = [(kind, *one) for kind in [*CHOICES, Job] for one in kind.model_fields.items()]
-    marked = {f"{kind.__name__}.{name}" for kind, name, field in fields if NotDecisive in field.metadata}
+    marked = {f"{kind.__name__}.{name}" for kind, name, field in fields if {NotDecisive, Address} & {*filter(callable, field.metadata)}}
     assert marked == MARKED
 
 

@@ -17,6 +17,7 @@ from inline import without_fence
 from pipeline import child, decode, fence
 from pipeline.decode import Clip
 from pipeline.errors import Reject, Stopped
+from pipeline.listing import Listing
 from pipeline.sources.files import Files
 
 RATE_HZ = 16_000
@@ -257,7 +258,7 @@ def test_bad_sounds_in_a_shard_cost_themselves_only(hostile, tmp_path, tone, wav
         (tmp_path / f"{2 * number}.wav").write_bytes(wav(tone(0.5, seed=number)))
         (tmp_path / f"{2 * number + 1}.wav").write_bytes(data)
     source = Files(path=str(tmp_path))
-    [objects] = source.objects(Clip())
+    [objects] = Listing(source, Clip())
     rows = source.read(objects, Clip(), RATE_HZ).to_pylist()
     assert {row["clip"]: row["error"] for row in rows} == {
         **{f"{even}.wav": "" for even in range(0, 8, 2)},

@@ -18,6 +18,7 @@ from pipeline import manifest_rows, manifest_text
 from pipeline.decode import Clip
 from pipeline.errors import JobError
 from pipeline.jobfile import parse_job
+from pipeline.listing import Listing
 from pipeline.manifest_text import lines_of
 from pipeline.preview import findings
 from pipeline.sources.manifest import Manifest
@@ -36,7 +37,7 @@ def listed(folder: Path, data: str | bytes, name: str = "m.csv", clip: Clip = Cl
     """The planned rows of a manifest, in its order."""
     (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
     source = Manifest(path=str(folder / name), **options)
-    return [row for table in source.objects(clip) for row in table.to_pylist()]
+    return [row for table in Listing(source, clip) for row in table.to_pylist()]
 
 
 def seen(folder: Path, *arguments: Any, column: str = "text", **options: Any) -> list[tuple[str, str | None]]:
@@ -190,7 +191,7 @@ def test_a_bad_row_becomes_a_row_of_the_rejects_and_keeps_the_id_it_was_given(tm
     (tmp_path / "a.wav").write_bytes(wav(tone(0.3)))
     (tmp_path / "m.csv").write_text("path,clip,start_s\na.wav,one,0\na.wav,two,soon\n,three,\n")
     source = Manifest(path=str(tmp_path / "m.csv"))
-    rows = source.read(pa.concat_tables(source.objects(Clip())), Clip(), 16_000).to_pylist()
+    rows = source.read(pa.concat_tables(Listing(source, Clip())), Clip(), 16_000).to_pylist()
     assert [(row["clip"], row["error"]) for row in rows] == [("one", ""), ("two", "bad_row"), ("three", "bad_row")]
     assert rows[1]["message"] == "row 2 of m.csv has 'soon' in start_s, which is not a number"
 
@@ -307,7 +308,7 @@ def test_a_path_may_have_the_name_that_other_tools_give_it(tmp_path, kind, name)
 def test_plan_says_which_column_is_read_for_which(tmp_path):
     (tmp_path / "m.csv").write_text("audio_path,sentence,start\na.wav,hello,1\n")
     source = Manifest(path=str(tmp_path / "m.csv"), carry=("text",))
-    list(source.objects(Clip()))
+    list(Listing(source, Clip()))
     assert source.remarks[:2] == ["path is read from the column audio_path", "text is read from the column sentence"]
     assert source.remarks[2].startswith("start are not read") or source.remarks[2].startswith("start is not read")
 
@@ -374,7 +375,7 @@ def test_a_file_that_is_not_there_is_rejected_with_the_spelling_that_is(tmp_path
     (tmp_path / path).write_bytes(wav(tone(0.3)))
     (tmp_path / "m.jsonl").write_text(json.dumps({"path": SPELLINGS[why](path)}))
     source = Manifest(path=str(tmp_path / "m.jsonl"))
-    objects = pa.concat_tables(source.objects(Clip()))
+    objects = pa.concat_tables(Listing(source, Clip()))
     [row] = source.read(objects, Clip(), 16_000).to_pylist()
     assert row["error"] == "missing" and repr(path) in row["message"] and why in row["message"]
     job = parse_job(
@@ -389,7 +390,7 @@ def test_plan_counts_rows_that_are_malformed_apart_from_files_that_are_not_there
     job = parse_job(
         f"name: a\nsource: {{kind: manifest, path: {tmp_path}/m.jsonl}}\nfeature: {{kind: mfcc}}\nstore: s\n", "a.yaml"
     )
-    found = dict(findings(job, pa.concat_tables(job.source.objects(Clip()))))
+    found = dict(findings(job, pa.concat_tables(Listing(job.source, Clip()))))
     assert found["malformed"].startswith("1 of 2 rows") and found["not there"].startswith("1 of 2")
 
 

@@ -23,6 +23,7 @@ from pipeline.errors import NotAllowed, ObjectFault, Stopped
 from pipeline.faults import MOST_IN_A_ROW
 from pipeline.fit import Frames
 from pipeline.job import fingerprint
+from pipeline.listing import Listing
 from pipeline.plan import make_plans, read_objects
 from pipeline.read import Read
 from pipeline.rows import decoded, fault
@@ -116,7 +117,7 @@ every_source = pytest.mark.parametrize("kind", SOURCES)
 
 
 def errors(source: Any) -> dict[str, str]:
-    objects = pa.concat_tables(source.objects(Clip()))
+    objects = pa.concat_tables(Listing(source, Clip()))
     source.seconds(objects)
     rows = source.read(objects, Clip(), 16_000).select(["source", "error"]).to_pylist()
     return {row["source"]: row["error"] for row in rows}
@@ -253,7 +254,7 @@ def test_a_fault_in_the_middle_of_an_object_is_no_reject_whatever_the_source(kin
         return honest(self, key, stamp)
 
     (root / "d1" / "4.json").write_text((root / "d1" / "4.json").read_text() + " " * 1000) if kind == "faces" else None
-    objects = pa.concat_tables(source.objects(Clip()))
+    objects = pa.concat_tables(Listing(source, Clip()))
     honest = store.Folder.open_plainly
     monkeypatch.setattr(store.Folder, "open_plainly", failing)
     monkeypatch.setattr(objects_module, "parts_of_each", fence.parts_of_each)

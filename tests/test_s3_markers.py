@@ -5,6 +5,7 @@ import os
 from conftest import bucket_on
 
 from pipeline.decode import Clip
+from pipeline.listing import Listing
 from pipeline.sources import SOURCES
 from pipeline.store import open_store
 
@@ -19,4 +20,4 @@ def test_markers_of_folders_are_no_objects(moto, monkeypatch):
     assert sorted(entry.key for entry in open_store(address).list()) == sounds
     for suffixes in ((), ("any",)):
         files = SOURCES["files"](path=address, suffixes=suffixes)
-        assert [path for table in files.objects(Clip()) for path in table["path"].to_pylist()] == sounds
+        assert [path for table in Listing(files, Clip()) for path in table["path"].to_pylist()] == sounds

@@ -27,6 +27,7 @@ from pipeline import publish as publish_module
 from pipeline.clip_ids import escaped
 from pipeline.decode import Clip
 from pipeline.errors import JobError
+from pipeline.listing import Listing
 from pipeline.names import text_of
 from pipeline.rows import decoded
 from pipeline.sources import files as files_module
@@ -50,7 +51,7 @@ def sound(tone: Any, wav: Any) -> bytes:
 
 
 def listed(source: Any, clip: Clip = Clip()) -> pa.Table:
-    return pa.concat_tables(source.objects(clip))
+    return pa.concat_tables(Listing(source, clip))
 
 
 def paths(source: Any) -> list[str]:

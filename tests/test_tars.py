@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from pipeline import fence, tarwalk
 from pipeline.decode import Clip
+from pipeline.listing import Listing
 from pipeline.sources.webdataset import WebDataset
 from pipeline.tarfeed import TarEnd, sounds_fed
 from pipeline.tarsounds import tar_sounds
@@ -52,7 +53,7 @@ def rows_of(folder: Path, tars: dict[str, bytes], **options: Any) -> dict[str, d
     for name, data in tars.items():
         (folder / name).write_bytes(data)
     source = WebDataset(path=str(folder), carry=("text",), **options)
-    objects = pa.concat_tables(source.objects(Clip()))
+    objects = pa.concat_tables(Listing(source, Clip()))
     rows = source.read(objects, Clip(), RATE_HZ).drop_columns("audio").to_pylist()
     assert len({row["clip"] for row in rows}) == len(rows)
     return {row["clip"]: row for row in rows}
@@ -214,7 +215,7 @@ def test_the_second_of_a_name_is_rejected_in_another_stretch_too(tmp_path, sound
     tar = tar_of(("a.wav", sound), ("b.wav", sound), ("a.wav", sound))
     (tmp_path / "x.tar").write_bytes(tar)
     source = WebDataset(path=str(tmp_path))
-    [row] = pa.concat_tables(source.objects(Clip())).to_pylist()
+    [row] = pa.concat_tables(Listing(source, Clip())).to_pylist()
     cut = len(sound) + BLOCK
     objects = [pa.Table.from_pylist([{**row, "lo": lo, "hi": hi}]) for lo, hi in ((0, cut), (cut, -1))]
     clips = [clip for some in objects for clip in source.read(some, Clip(), RATE_HZ).to_pylist()]
@@ -290,7 +291,7 @@ def test_utf_16_without_a_mark_is_no_text_with_nul_characters(tmp_path, sound):
 def test_a_txt_that_nobody_asked_for_is_not_read(tmp_path, sound):
     (tmp_path / "x.tar").write_bytes(tar_of(("a.wav", sound), ("a.txt", b"\xff\xff\xff")))
     source = WebDataset(path=str(tmp_path))
-    rows = source.read(pa.concat_tables(source.objects(Clip())), Clip(), RATE_HZ)
+    rows = source.read(pa.concat_tables(Listing(source, Clip())), Clip(), RATE_HZ)
     assert rows["error"].to_pylist() == [""]
 
 
@@ -432,7 +433,7 @@ def test_a_tar_that_wants_more_than_it_is_costs_what_is_wrong_with_it_and_no_mem
 def test_a_plan_measures_a_first_tar_that_wants_more_than_it_is(tmp_path, bombs, name):
     (tmp_path / name).write_bytes(bombs[name][0])
     source = WebDataset(path=str(tmp_path))
-    objects = pa.concat_tables(source.objects(Clip()))
+    objects = pa.concat_tables(Listing(source, Clip()))
     tracemalloc.start()
     [seconds] = source.seconds(objects)
     _, most_bytes = tracemalloc.get_traced_memory()

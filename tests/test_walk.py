@@ -15,6 +15,7 @@ from inline import mill, run_inline, without_fence, words
 from pipeline import objects as objects_module
 from pipeline import publish as publish_module
 from pipeline.decode import Clip
+from pipeline.listing import Listing
 from pipeline.plan import list_objects, make_plans, read_objects
 from pipeline.sources.faces import Faces
 from pipeline.sources.files import Files
@@ -87,7 +88,7 @@ def test_pipes_sockets_hidden_files_and_links_to_them_are_counted(tmp_path, monk
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("s.wav")
         source = Files(path=str(tmp_path))
-        [objects] = source.objects(Clip())
+        [objects] = Listing(source, Clip())
     assert objects["path"].to_pylist() == ["a.wav", "hidden/b.wav"]
     assert source.skipped == {"hidden": 1, "pipes, sockets and devices": 3}
 
@@ -105,7 +106,7 @@ def test_markers_of_folders_and_hidden_keys_of_a_bucket_are_counted(moto, monkey
         store.put(key, data)
     store.put("", b"")
     source = Files(path=store.url)
-    [objects] = source.objects(Clip())
+    [objects] = Listing(source, Clip())
     assert objects["path"].to_pylist() == ["a.wav", "d/b.wav"]
     assert source.skipped == {"hidden": 2, "markers of folders": 2, "keys that end with '/'": 1}
     assert [entry.key for entry in store.list()] == [".c.wav", "a.wav", "d/.e/f.wav", "d/b.wav"]

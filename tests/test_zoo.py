@@ -20,6 +20,7 @@ from pipeline import fence
 from pipeline.decode import Clip
 from pipeline.errors import JobError, Reject
 from pipeline.fenced_readers import READERS
+from pipeline.listing import Listing
 from pipeline.names import bytes_of
 from pipeline.sources.manifest import Manifest
 from pipeline.sources.webdataset import WebDataset
@@ -190,7 +191,7 @@ def tar_of(*members: tuple[str, bytes, dict[str, Any]]) -> bytes:
 def read_tar(folder: Path, name: str, data: bytes) -> dict[str, str]:
     (folder / name).write_bytes(data)
     source = WebDataset(path=str(folder))
-    [objects] = source.objects(Clip())
+    [objects] = Listing(source, Clip())
     return {row["clip"]: row["error"] for row in source.read(objects, Clip(), RATE_HZ).to_pylist()}
 
 
@@ -279,7 +280,7 @@ def test_a_manifest_of_anything_is_refused_or_every_row_of_it_has_an_outcome(tmp
     (folder / "m.jsonl").write_text("\n".join(map(json.dumps, rows)) + ends)
     source = Manifest(path=str(folder / "m.jsonl"), carry=("who",) if all("who" in row for row in rows) else ())
     try:
-        [objects] = source.objects(Clip())
+        [objects] = Listing(source, Clip())
     except JobError as error:
         assert str(folder) in str(error)
         return

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ class MuseTalkV1(Export):
     """
 
     rows10: bool = False
-    kind: ClassVar[str] = "musetalk-v1"
+    kind: Literal["musetalk-v1"] = "musetalk-v1"
     column: ClassVar[str] = "feature"
     fps: ClassVar[str] = "25"  # of the pictures beside the files
     recipe_has: ClassVar[dict[str, Any]] = {"kind": "whisper", "states": "musetalk-v1"}

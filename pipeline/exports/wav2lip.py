@@ -1,7 +1,7 @@
 """Wav2Lip's mels, one file per clip, so that its loader need not compute one for every item it draws."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from pipeline.contracts import Export
 class Wav2LipMels(Export):
     """<clip>/mel.npy, (M, 80): what the loader calls ``orig_mel``, before it is cut."""
 
-    kind: ClassVar[str] = "wav2lip"
+    kind: Literal["wav2lip"] = "wav2lip"
     column: ClassVar[str] = "feature"
     recipe_has: ClassVar[dict[str, Any]] = {"kind": "mel", "flavour": "wav2lip"}
 
