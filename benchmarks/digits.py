@@ -30,8 +30,8 @@ from sklearn.svm import SVC
 from model.clock import Clock
 from model.kmeans import assign
 from model.vocab import LAYOUTS
-from pipeline.choice import Choice
 from pipeline.codebooks import load_codebook
+from pipeline.contracts import Extractor
 from pipeline.features.mel import Mel
 from pipeline.speak import Voice, voice
 
@@ -43,14 +43,11 @@ PLACES = 24  # a clip's frames, stretched to so many, are what the classifier se
 DB = 20 / np.log(10)  # of a nat of magnitude
 
 
-class LevelMel(Choice):
+class LevelMel(Extractor):
     """Log-mels less the clip's mean in each band, over its deviation: less is left of a voice and a microphone."""
 
     kind: Literal["digits:LevelMel"] = "digits:LevelMel"
-    reads: ClassVar[str] = "audio"
-    writes: ClassVar[str] = "feature"
     clock: ClassVar[Clock] = Mel.clock
-    gpu: ClassVar[bool] = False
 
     @property
     def type(self) -> pa.DataType:

@@ -57,8 +57,8 @@ def stages_of(job: Job, driver: Any = None) -> list[Stage]:
     last_read = ["feature"] if "feature" not in job.keep else []
     over_feature = job.window is not None and job.window.reads == "feature"
     with_sound = [step for step in job.steps if step.reads == "audio"]
-    early = [step for step in (job.token,) if step is not None and last_read and not over_feature]
-    early = [step for step in early if step not in with_sound]
+    last = job.feature is not None and last_read and not over_feature  # whoever reads the feature after the token
+    early = [step for step in (job.token,) if step is not None and last and step not in with_sound]
     rest = [step for step in job.steps if step not in (*with_sound, *early)]
     return [
         *feature_stages(job, driver, early),

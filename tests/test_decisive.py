@@ -99,7 +99,11 @@ def test_an_option_decides_unless_it_is_marked(kind, name):
 
 def test_every_mark_is_on_the_list():
     fields = [(kind, *one) for kind in [*CHOICES, Job] for one in kind.model_fields.items()]
-    marked = {f"{kind.__name__}.{name}" for kind, name, field in fields if {NotDecisive, Address} & {*filter(callable, field.metadata)}}
+    marked = {
+        f"{kind.__name__}.{name}"
+        for kind, name, field in fields
+        if {NotDecisive, Address} & {*filter(callable, field.metadata)}
+    }
     assert marked == MARKED
 
 

@@ -308,9 +308,11 @@ def test_a_path_may_have_the_name_that_other_tools_give_it(tmp_path, kind, name)
 def test_plan_says_which_column_is_read_for_which(tmp_path):
     (tmp_path / "m.csv").write_text("audio_path,sentence,start\na.wav,hello,1\n")
     source = Manifest(path=str(tmp_path / "m.csv"), carry=("text",))
-    list(Listing(source, Clip()))
-    assert source.remarks[:2] == ["path is read from the column audio_path", "text is read from the column sentence"]
-    assert source.remarks[2].startswith("start are not read") or source.remarks[2].startswith("start is not read")
+    listing = Listing(source, Clip())
+    list(listing)
+    remarks = listing.left_out.remarks
+    assert remarks[:2] == ["path is read from the column audio_path", "text is read from the column sentence"]
+    assert remarks[2].startswith("start are not read") or remarks[2].startswith("start is not read")
 
 
 def test_two_columns_that_could_be_the_path_are_an_error_and_wavmills_own_name_is_not(tmp_path):
@@ -378,10 +380,7 @@ def test_a_file_that_is_not_there_is_rejected_with_the_spelling_that_is(tmp_path
     objects = pa.concat_tables(Listing(source, Clip()))
     [row] = source.read(objects, Clip(), 16_000).to_pylist()
     assert row["error"] == "missing" and repr(path) in row["message"] and why in row["message"]
-    job = parse_job(
-        f"name: a\nsource: {{kind: manifest, path: {tmp_path}/m.jsonl}}\nfeature: {{kind: mfcc}}\nstore: s\n", "a.yaml"
-    )
-    words = " ".join(sentence for _, sentence in findings(job, objects))
+    words = " ".join(sentence for _, sentence in findings([], objects))
     assert "1 of 1" in words and repr(path) in words
 
 
@@ -390,7 +389,7 @@ def test_plan_counts_rows_that_are_malformed_apart_from_files_that_are_not_there
     job = parse_job(
         f"name: a\nsource: {{kind: manifest, path: {tmp_path}/m.jsonl}}\nfeature: {{kind: mfcc}}\nstore: s\n", "a.yaml"
     )
-    found = dict(findings(job, pa.concat_tables(Listing(job.source, Clip()))))
+    found = dict(findings([], pa.concat_tables(Listing(job.source, Clip()))))
     assert found["malformed"].startswith("1 of 2 rows") and found["not there"].startswith("1 of 2")
 
 

@@ -11,7 +11,7 @@ import pytest
 from test_step import shard, wave
 
 from pipeline import step
-from pipeline.choice import Choice
+from pipeline.contracts import Quantizer
 from pipeline.errors import Reject
 from pipeline.rows import ragged
 from pipeline.step import Apply
@@ -31,7 +31,7 @@ def fault(name: str) -> Exception:
     return kind(message)  # a new one: its traceback holds on to what raised it
 
 
-class Spoils(Choice):
+class Spoils(Quantizer):
     """Gives the samples as frames; where they are negative, NaN, unless it computes in float32 and is not hopeless."""
 
     kind: Literal["spoils"] = "spoils"
@@ -41,6 +41,16 @@ class Spoils(Choice):
     works_with: str = ""  # and extracting
     reads: ClassVar[str] = "audio"
     writes: ClassVar[str] = "feature"
+    codes: int = 2
+
+    def identity(self) -> str:
+        return "0" * 64
+
+    def arithmetic(self) -> str:
+        return "float32" if self.dtype == "auto" else self.dtype
+
+    def in_float32(self):
+        return self.model_copy(update={"dtype": "float32"})
 
     @property
     def type(self) -> pa.DataType:

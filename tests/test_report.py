@@ -59,7 +59,7 @@ def tokens(corpus, tmp_path, *sets, extractor=None, codes=8):
     """A resolved job of words with tokens, by a codebook of made frames."""
     extractor = extractor or Mel()
     frames = np.random.default_rng(0).normal(-5, 2, (codes, extractor.type.value_type.list_size)).astype(np.float32)
-    recipe = {"channel": "mean", "feature": described(extractor, "feature")}
+    recipe = {"channel": "mean", "feature": described(extractor)}
     save_codebook(f"{tmp_path}/codebook", Codebook(frames, recipe, {}))
     token = f"token={{kind: kmeans, codebook: {tmp_path}/codebook}}"
     return words(corpus, tmp_path / "store", token, f"feature={{kind: {extractor.kind}}}", "keep=[token]", *sets)

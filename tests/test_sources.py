@@ -161,15 +161,15 @@ def test_only_sounds_are_listed_and_nothing_hidden(mixed):
 
 
 def test_what_is_passed_by_is_counted_by_suffix(mixed):
-    source = Files(path=str(mixed))
-    listed(source)
-    assert source.skipped == {"hidden": 3, "of a wavmill store": 2, ".txt": 3, "without suffix": 1, ".part": 1}
+    listing = Listing(Files(path=str(mixed)), Clip())
+    list(listing)
+    assert listing.left_out.counts == {"hidden": 3, "of a wavmill store": 2, ".txt": 3, "without suffix": 1, ".part": 1}
 
 
 def test_counting_again_does_not_count_twice(mixed):
-    source = Files(path=str(mixed))
-    listed(source), listed(source)
-    assert sum(source.skipped.values()) == 10
+    listing = Listing(Files(path=str(mixed)), Clip())
+    list(listing), list(listing)
+    assert sum(listing.left_out.counts.values()) == 10
 
 
 @pytest.mark.parametrize("suffixes", [("txt",), (".txt",), ("TXT",)])

@@ -10,17 +10,18 @@ import soundfile
 from model.clock import Clock
 from model.codebook import Codebook
 from model.kmeans import assign, fit
-from pipeline.choice import Choice
+from pipeline.contracts import Extractor
 from pipeline.features.mel import Mel
 from pipeline.features.mfcc import Mfcc
 from pipeline.job import described
+from pipeline.rows import ragged
 from pipeline.speak import Voice, voice, wav_bytes
 
 NEAR = 0.15  # nepers, mean distance of log-mels: half of what noise with another seed is away
 
 
 def codebook_of(extractor, centroids: np.ndarray) -> Codebook:
-    return Codebook(centroids, {"channel": "mean", "feature": described(extractor, "feature")}, {})
+    return Codebook(centroids, {"channel": "mean", "feature": described(extractor)}, {})
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +96,23 @@ def test_an_extractor_that_is_not_there_is_named():
     assert voice(codebook) == "its features are no_such_module:Thing, which is not at hand here"
 
 
-class Buzz(Choice):
+class Buzz(Extractor):
     """An extractor from outside that can speak: a frame is how loud 8 samples are."""
 
     kind: str = "buzz"
     loud: float = 1.0
     clock: ClassVar[Clock] = Clock(rate_hz=8000, hop_samples=8, window_samples=8, centred=False)
+
+    @property
+    def type(self):
+        return ragged(np.float32, 1, 1)
+
+    @property
+    def decodable(self) -> bool:
+        return True
+
+    def open(self):
+        raise NotImplementedError
 
     def sound(self, frames):
         return np.repeat(self.loud * frames[:, 0], 8)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from model.clock import Clock
-from pipeline.choice import Choice
+from pipeline.contracts import Extractor, Quantizer
 from pipeline.errors import Reject
 from pipeline.rows import arrays_of, column_of, decoded, ragged
 from pipeline.step import Apply, opened
@@ -17,19 +17,23 @@ RATE_HZ = 1000
 opens: Counter[str] = Counter()
 
 
-class Levels(Choice):
+class Levels(Extractor):
     """Frames of 10 samples without overlap; a frame is the mean of its samples, twice. Told how, it misbehaves."""
 
     kind: Literal["levels"] = "levels"
     misbehave: str = ""
     dtype: str = "float16"
-    reads: ClassVar[str] = "audio"
-    writes: ClassVar[str] = "feature"
     clock: ClassVar[Clock] = Clock(RATE_HZ, hop_samples=10, window_samples=10, centred=False)
 
     @property
     def type(self) -> pa.DataType:
         return ragged(np.float32, 1, 2)
+
+    def arithmetic(self) -> str:
+        return self.dtype
+
+    def in_float32(self):
+        return self.model_copy(update={"dtype": "float32"})
 
     def open(self):
         opens[self.misbehave] += 1
@@ -45,14 +49,16 @@ class Levels(Choice):
         return made[1:] if self.misbehave == "loses a frame" else made
 
 
-class Signs(Choice):
+class Signs(Quantizer):
     kind: Literal["signs"] = "signs"
-    reads: ClassVar[str] = "feature"
-    writes: ClassVar[str] = "token"
+    codes: int = 2
 
     @property
     def type(self) -> pa.DataType:
         return ragged(np.uint16)
+
+    def identity(self) -> str:
+        return "0" * 64
 
     def open(self):
         return lambda clips: [(frames[:, 0] > 0).astype(np.int32) for frames in clips]

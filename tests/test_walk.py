@@ -87,10 +87,10 @@ def test_pipes_sockets_hidden_files_and_links_to_them_are_counted(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("s.wav")
-        source = Files(path=str(tmp_path))
-        [objects] = Listing(source, Clip())
+        listing = Listing(Files(path=str(tmp_path)), Clip())
+        [objects] = listing
     assert objects["path"].to_pylist() == ["a.wav", "hidden/b.wav"]
-    assert source.skipped == {"hidden": 1, "pipes, sockets and devices": 3}
+    assert listing.left_out.counts == {"hidden": 1, "pipes, sockets and devices": 3}
 
 
 def test_markers_of_folders_and_hidden_keys_of_a_bucket_are_counted(moto, monkeypatch):
@@ -105,10 +105,10 @@ def test_markers_of_folders_and_hidden_keys_of_a_bucket_are_counted(moto, monkey
     }.items():
         store.put(key, data)
     store.put("", b"")
-    source = Files(path=store.url)
-    [objects] = Listing(source, Clip())
+    listing = Listing(Files(path=store.url), Clip())
+    [objects] = listing
     assert objects["path"].to_pylist() == ["a.wav", "d/b.wav"]
-    assert source.skipped == {"hidden": 2, "markers of folders": 2, "keys that end with '/'": 1}
+    assert listing.left_out.counts == {"hidden": 2, "markers of folders": 2, "keys that end with '/'": 1}
     assert [entry.key for entry in store.list()] == [".c.wav", "a.wav", "d/.e/f.wav", "d/b.wav"]
 
 
@@ -152,7 +152,7 @@ def test_a_store_inside_its_own_corpus_is_never_milled(inside, place, few, quick
     corpus.put("sub/new.wav", b"new")
     run_inline_again = make_plans(job, refresh=True)
     assert read_objects(store, run_inline_again[1])["path"].to_pylist() == ["sub/new.wav"]
-    assert job.source.skipped["of a wavmill store"] > 10
+    assert run_inline_again[-1].left_out.counts["of a wavmill store"] > 10
 
 
 @pytest.mark.parametrize("kind", [Files, WebDataset, Faces])
