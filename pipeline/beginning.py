@@ -9,13 +9,14 @@ import json
 from typing import Any, NamedTuple
 
 from pipeline.checkpoints import latest, lines_of, read_json, recorded, save, tensors_of
+from pipeline.dataset_json import PublishedDataset
 from pipeline.errors import JobError, Stopped
 from pipeline.finite import not_finite_field
 from pipeline.learn import length_of
-from pipeline.published import numbers
+from pipeline.model_json import MODEL
+from pipeline.published import find_model, numbers
 from pipeline.release import already
 from pipeline.store import Store, join, open_store
-from pipeline.trained import MODEL, find_model
 from pipeline.trainjob import Previous, TrainJob, decisive, fingerprint, parents_of
 
 OLD_SPLIT_BY = "clip"  # the default of pack.split.by, before it was the source
@@ -25,7 +26,7 @@ class Beginning(NamedTuple):
     """A training job that is about to run. ``run`` is its fingerprint, under which its checkpoints lie."""
 
     job: TrainJob  # with the split of the training that it goes on with
-    parents: list[dict[str, Any]]
+    parents: list[PublishedDataset]
     run: str
     previous: Previous | None  # the run it goes on from, and its last step
     notes: tuple[str, ...]  # for people
@@ -64,15 +65,15 @@ def carry_over(store: Store, job: TrainJob, run: str, previous: Previous) -> Non
     facts = {name: last[name] for name in ("best", "seconds", "world", "steps_per_epoch")}
     facts |= {"worse": 0, "stopped": ""}
     best = last["best"]
-    if best is not None and best["step"] != last["step"]:
-        kept = latest(store, previous["run"], best["step"])
+    if best is not None and best.step != last["step"]:
+        kept = latest(store, previous["run"], best.step)
         if kept is None:
-            raise Stopped(f"{job.address}: the best checkpoint, of step {best['step']:,}, is damaged or gone")
-        save(store, run, best["step"], tensors_of(store, kept), facts, lines_of(store, kept))
+            raise Stopped(f"{job.address}: the best checkpoint, of step {best.step:,}, is damaged or gone")
+        save(store, run, best.step, tensors_of(store, kept), facts, lines_of(store, kept))
     save(store, run, last["step"], tensors_of(store, last), facts, lines_of(store, last))
 
 
-def _settled(store: Store, job: TrainJob, parents: list[dict[str, Any]]) -> tuple[TrainJob, tuple[str, ...]]:
+def _settled(store: Store, job: TrainJob, parents: list[PublishedDataset]) -> tuple[TrainJob, tuple[str, ...]]:
     """The job, split as a training that was begun under the former default, where there is one and none under today's.
 
     Only a job that leaves pack.split.by to wavmill is looked at.
@@ -90,7 +91,7 @@ def _settled(store: Store, job: TrainJob, parents: list[dict[str, Any]]) -> tupl
     )
 
 
-def _begun(store: Store, job: TrainJob, parents: list[dict[str, Any]]) -> bool:
+def _begun(store: Store, job: TrainJob, parents: list[PublishedDataset]) -> bool:
     """Whether there is a checkpoint or a model of exactly this job."""
     plain = fingerprint(job, parents)
     return bool(
@@ -100,7 +101,7 @@ def _begun(store: Store, job: TrainJob, parents: list[dict[str, Any]]) -> bool:
     )
 
 
-def _previous(store: Store, job: TrainJob, parents: list[dict[str, Any]], write: bool) -> Previous | None:
+def _previous(store: Store, job: TrainJob, parents: list[PublishedDataset], write: bool) -> Previous | None:
     """The run that this job goes on from, chosen once; None when it begins by itself."""
     if job.train.origin == "scratch":
         return None
@@ -117,7 +118,7 @@ def _previous(store: Store, job: TrainJob, parents: list[dict[str, Any]], write:
     return found
 
 
-def _shorter(store: Store, job: TrainJob, parents: list[dict[str, Any]]) -> Previous | None:
+def _shorter(store: Store, job: TrainJob, parents: list[PublishedDataset]) -> Previous | None:
     """Of the runs of a job that is this one but for a smaller length, the last checkpoint of the longest."""
     mine = _but_its_length(decisive(job, parents))
     found: list[Previous] = []
@@ -139,7 +140,7 @@ def _known(store: Store, job: TrainJob) -> dict[str, dict[str, Any]]:
     found = {}
     for number in numbers(job.address, MODEL):
         model = find_model(join(job.address, f"v{number}"))
-        found[model["fingerprint"]] = model["does"]
+        found[model.fingerprint] = model.does
     for entry in store.list("_mill/train/"):
         if entry.key.endswith("/does.json") and (told := read_json(store, entry.key)) is not None:
             found[told["run"]] = told["does"]

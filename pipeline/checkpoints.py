@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline import VERSION
-from pipeline.commit import sealed, unsealed
+from pipeline.at_rest import sealed, unsealed
 from pipeline.store import Store, sha256
 
 KEPT = 2  # of the last ones: should the newest be damaged, there is the one before

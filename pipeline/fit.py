@@ -81,12 +81,12 @@ def sample(job: Job, connect: Callable[[], Any]) -> tuple[np.ndarray, dict[str, 
     make_ready(job, partial(spread_rows, chosen, SAMPLED), [job.feature])
     store = open_store(job.store)
     put = put_table(store, f"_mill/fit/{job.name}-{token_hex(4)}", "objects", chosen)
-    shards = [{**shard, "objects": put["key"]} for shard in cut(job, chosen).to_pylist()]
+    shards = [{**shard, "objects": put.key} for shard in cut(job, chosen).to_pylist()]
     try:
         rows, shares = extracted(job, shards)
         tables = [t for t in results(stage(rows, Frames(), **shares.rest())) if t.num_rows]
     finally:
-        store.remove(put["key"])
+        store.remove(put.key)
     if not tables:
         raise JobError("not one clip of the sample could be used; 'wavmill run' lists the reasons")
     table = pa.concat_tables(tables).sort_by("clip")
@@ -105,4 +105,4 @@ def frames_hz(job: Job) -> float:
         return job.feature.clock.frames_hz
     from pipeline.published import find_dataset
 
-    return float(find_dataset(job.source.origin)["columns"]["feature"]["rate_hz"])
+    return float(find_dataset(job.source.origin).columns["feature"].rate_hz or 0)

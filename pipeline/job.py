@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.check import Check
 from pipeline.choice import Choice, NotDecisive, deciding_fields
 from pipeline.codebooks import describe_codebook
+from pipeline.dataset_json import Column
 from pipeline.decode import Clip
 from pipeline.errors import JobError
 from pipeline.features import EXTRACTORS
@@ -153,12 +154,12 @@ def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB", any_codebook: 
             new["keep"] = tuple(name for name in (over, "window") if getattr(job, name) is not None)
     if job.source.kind == "dataset":
         dataset = find_dataset(job.source.origin)
-        if job.source.column not in dataset["columns"]:
-            has = ", ".join(name for name in dataset["columns"] if name in PRODUCTS)
-            raise JobError(f"source.column: {dataset['address']} has no {job.source.column}; it has {has}")
-        if wrong := _misfit(job.window, dataset["columns"], job.source.column):
-            raise JobError(f"window: {dataset['address']} {wrong}")
-        known = {"origin": dataset["address"], "fingerprint": dataset["fingerprint"]}
+        if job.source.column not in dataset.columns:
+            has = ", ".join(name for name in dataset.columns if name in PRODUCTS)
+            raise JobError(f"source.column: {dataset.address} has no {job.source.column}; it has {has}")
+        if wrong := _misfit(job.window, dataset.columns, job.source.column):
+            raise JobError(f"window: {dataset.address} {wrong}")
+        known = {"origin": dataset.address, "fingerprint": dataset.fingerprint}
         new["source"] = job.source.model_copy(update=known)
     if hasattr(job.feature, "resolved"):
         new["feature"] = job.feature.resolved()
@@ -184,9 +185,9 @@ def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB", any_codebook: 
     return job.model_copy(update=new)
 
 
-def _misfit(window: Any, columns: dict[str, Any], column: str) -> str:
+def _misfit(window: Any, columns: dict[str, Column], column: str) -> str:
     """Why a window rule cannot go over a dataset's column."""
-    needs_hz, rate_hz = getattr(window, "needs_hz", None), columns[column].get("rate_hz")
+    needs_hz, rate_hz = getattr(window, "needs_hz", None), columns[column].rate_hz
     if needs_hz and float(rate_hz or 0) != needs_hz:
         return f"has {rate_hz} frames a second; {window.kind} goes over {needs_hz:g}"
     if missing := [name for name in getattr(window, "facts", ()) if name not in columns]:
@@ -197,7 +198,7 @@ def _misfit(window: Any, columns: dict[str, Any], column: str) -> str:
 def recipe_of(job: Job) -> dict[str, Any]:
     """What a frame is, for a codebook: how the sound was made, and the extractor with every option."""
     if job.source.kind == "dataset":
-        return find_dataset(job.source.origin)["recipe"]
+        return find_dataset(job.source.origin).recipe
     return {"channel": job.clip.channel, "feature": described(job.feature, "feature")}
 
 

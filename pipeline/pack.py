@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from pipeline.choice import Choice, NotDecisive
+from pipeline.dataset_json import Part, PublishedDataset
 from pipeline.errors import JobError, Reject, Stopped
 from pipeline.flat import UNPACKED, flat
 from pipeline.parquet import parquet_in
@@ -70,11 +71,11 @@ class Packing(Choice):
 def make_pack(store: Store, data: list[Data], packing: Packing) -> dict[str, Any]:
     """Build the pack that a training job reads, or what is missing of it; return pack.json."""
     datasets = checked_data(data, packing)
-    token = datasets[0]["columns"]["token"]
+    token = datasets[0].columns["token"]
     made_of = {
         "format": FORMAT,
         "data": [
-            [dataset["fingerprint"], dataset["version"], one.column, one.label]
+            [dataset.fingerprint, dataset.version, one.column, one.label]
             for one, dataset in zip(data, datasets, strict=True)
         ],
         **{"dedup": packing.dedup, "max_tokens": packing.max_tokens, "by": packing.split.by},
@@ -87,21 +88,21 @@ def make_pack(store: Store, data: list[Data], packing: Packing) -> dict[str, Any
     def piece(where: tuple[int, int]) -> dict[str, Any]:
         return _piece(store, top, where, datasets[where[0]], data[where[0]].label, packing)
 
-    places = [(number, at) for number, dataset in enumerate(datasets) for at in range(len(dataset["parts"]))]
+    places = [(number, at) for number, dataset in enumerate(datasets) for at in range(len(dataset.parts))]
     with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
         pieces = list(pool.map(piece, places))
     skipped = {why: sum(one["skipped"][why] for one in pieces) for why in UNPACKED}
     pack = {
         "format": FORMAT,
         "fingerprint": fingerprint,
-        "codes": int(token["codes"]),
-        "codebook": token["codebook"],
-        "rate_hz": token.get("rate_hz"),
+        "codes": int(token.codes or 0),
+        "codebook": token.codebook,
+        "rate_hz": token.rate_hz,
         "dedup": packing.dedup,
         "max_tokens": packing.max_tokens,
         "by": packing.split.by,
         "datasets": [
-            {"address": dataset["address"], "fingerprint": dataset["fingerprint"], "label": one.label}
+            {"address": dataset.address, "fingerprint": dataset.fingerprint, "label": one.label}
             for one, dataset in zip(data, datasets, strict=True)
         ],
         "rows": sum(one["rows"] for one in pieces),
@@ -120,7 +121,7 @@ def folder_of(fingerprint: str) -> str:
     return f"_mill/pack/{fingerprint}"
 
 
-def checked_data(data: list[Data], packing: Packing) -> list[dict[str, Any]]:
+def checked_data(data: list[Data], packing: Packing) -> list[PublishedDataset]:
     """The datasets, once nothing is wrong with them, each alone or together."""
     problems, datasets = [], []
     for number, one in enumerate(data):
@@ -129,13 +130,13 @@ def checked_data(data: list[Data], packing: Packing) -> list[dict[str, Any]]:
         except JobError as error:
             problems.append(f"data.{number}.from: {error}")
             continue
-        columns, address = dataset["columns"], dataset["address"]
+        columns, address = dataset.columns, dataset.address
         if one.column not in columns:
             has = ", ".join(name for name in columns if name in PRODUCTS)
             problems.append(f"data.{number}.column: {address} has no {one.column}; it has {has}")
         else:
             datasets.append(dataset)
-        texts = [name for name, column in columns.items() if column["type"] == "string"]
+        texts = [name for name, column in columns.items() if column.type == "string"]
         wanted = ((f"data.{number}.label", one.label), ("pack.split.by", packing.split.by))
         problems += [
             f"{option}: {address} has no text column {name!r}; it has {', '.join(texts)}"
@@ -144,11 +145,11 @@ def checked_data(data: list[Data], packing: Packing) -> list[dict[str, Any]]:
         ]
     books: dict[str, str] = {}
     for dataset in datasets:
-        books.setdefault(dataset["columns"]["token"]["codebook"], dataset["address"])
+        books.setdefault(dataset.columns["token"].codebook or "", dataset.address)
     if len(books) > 1:
         named = ", ".join(f"{address} was made with {sha256[:12]}" for sha256, address in books.items())
         problems.append(f"data: tokens of two codebooks cannot be mixed: {named}")
-    if not problems and not sum(part["rows"] for dataset in datasets for part in dataset["parts"]):
+    if not problems and not sum(part.rows for dataset in datasets for part in dataset.parts):
         problems.append("data: there are no clips in it")
     if problems:
         raise JobError("\n".join(problems))
@@ -156,7 +157,7 @@ def checked_data(data: list[Data], packing: Packing) -> list[dict[str, Any]]:
 
 
 def _piece(
-    store: Store, top: str, where: tuple[int, int], dataset: dict[str, Any], label: str | None, packing: Packing
+    store: Store, top: str, where: tuple[int, int], dataset: PublishedDataset, label: str | None, packing: Packing
 ) -> dict[str, Any]:
     """Pack one part of a dataset unless its record is there; return the record."""
     name = "{:02d}-{:05d}".format(*where)
@@ -164,7 +165,7 @@ def _piece(
         return record
     from safetensors.numpy import save_file
 
-    part = dataset["parts"][where[1]]
+    part = dataset.parts[where[1]]
     tensors, labels, skipped = _arrays(dataset, part, label, packing)
     rows, tokens = len(tensors["labels"]), len(tensors["tokens"])
     assert tensors["offsets"][-1] == tokens and len(tensors["split"]) == rows
@@ -175,30 +176,30 @@ def _piece(
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         store.put_file(f"{top}/{name}.safetensors", path)
-        record = {"name": f"{name}.safetensors", "dataset": where[0], "part": part["path"], **counts}
+        record = {"name": f"{name}.safetensors", "dataset": where[0], "part": part.path, **counts}
         record |= {"bytes": path.stat().st_size, "sha256": digest}
     store.put(f"{top}/{name}.json", json.dumps(record, allow_nan=False).encode())
     return record
 
 
 def _arrays(
-    dataset: dict[str, Any], part: dict[str, Any], label: str | None, packing: Packing
+    dataset: PublishedDataset, part: Part, label: str | None, packing: Packing
 ) -> tuple[dict[str, np.ndarray], list[str], dict[str, int]]:
     """A part's columns, read batch by batch, as flat.py makes arrays of them; a damaged part stops the run."""
     columns = list(dict.fromkeys(["token", packing.split.by, *([label] if label else [])]))
-    at = f"{dataset['address']}/{part['path']}"
+    at = f"{dataset.address}/{part.path}"
     try:
-        with parquet_in(open_store(dataset["address"]), part["path"]) as file:
+        with parquet_in(open_store(dataset.address), part.path) as file:
             batches = file.iter_batches(BATCH_ROWS, columns=columns)
-            codes = int(dataset["columns"]["token"]["codes"])
+            codes = int(dataset.columns["token"].codes or 0)
             arrays = flat(batches, codes, packing.split.by, label, packing.max_tokens, packing.dedup)
     except FileNotFoundError as error:
         raise Stopped(f"{at} is gone, and dataset.json says it was written") from error
     except (ValueError, KeyError, Reject) as error:
         raise Stopped(f"{at} is damaged: {error}") from error
     rows, skipped = len(arrays[0]["labels"]), arrays[2]
-    if (found := rows + sum(skipped.values())) != part["rows"]:
-        raise Stopped(f"{at} is damaged: it has {found:,} rows, and dataset.json says {part['rows']:,}")
+    if (found := rows + sum(skipped.values())) != part.rows:
+        raise Stopped(f"{at} is damaged: it has {found:,} rows, and dataset.json says {part.rows:,}")
     return arrays
 
 

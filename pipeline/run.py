@@ -15,8 +15,9 @@ import ray.data
 from ray.data import DataContext
 
 from pipeline.claims import end_dead_claims, execution_name
-from pipeline.commit import Commit, attempts_done
+from pipeline.commit import Commit
 from pipeline.corpus import spread
+from pipeline.dataset_json import PublishedDataset
 from pipeline.errors import JobError, Stopped
 from pipeline.faults import Faults, stop_if_not_listed
 from pipeline.job import Job, fingerprint
@@ -24,6 +25,7 @@ from pipeline.nodes import SAMPLED, alive, check_nodes, lost_since, needs_of, st
 from pipeline.plan import Plan, bytes_per_s, objects_between, todo_of
 from pipeline.publish import publish, published
 from pipeline.read import Read
+from pipeline.records import attempts_done
 from pipeline.rows import CONTEXT
 from pipeline.scale import Shares, nodes_of, shares_of, why_waiting
 from pipeline.step import Apply
@@ -43,7 +45,7 @@ def run(
     connect: Callable[[], Any],
     watch: Watch = lambda row: None,
     done: set[str] | None = None,
-) -> dict[str, Any]:
+) -> PublishedDataset:
     """Make the dataset of a resolved job; return dataset.json. The same call again goes on where this one ended.
 
     ``connect`` is called when there is something to mill: a finished job needs no Ray. ``watch`` gets one small

@@ -19,14 +19,15 @@ from pipeline.checkpoints import latest
 from pipeline.errors import Stopped
 from pipeline.finite import Diverged
 from pipeline.learn import Learner, Tell
+from pipeline.model_json import PublishedModel
 from pipeline.nodes import Needs, alive, check_nodes, lost_since
 from pipeline.pack import make_pack
+from pipeline.published import find_model
 from pipeline.release import already, release
 from pipeline.run import beside_driver
 from pipeline.scale import Node, nodes_of
 from pipeline.starting import check_start
 from pipeline.store import open_store
-from pipeline.trained import find_model
 from pipeline.trainjob import TrainJob
 from pipeline.worker_errors import brief, expected, fault_of_ray, in_short
 
@@ -36,7 +37,7 @@ LOOK_S = 5.0  # without a line, until the driver looks whether all nodes are the
 SAY_S = 300.0  # until it says so again
 
 
-def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: None) -> dict[str, Any]:
+def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: None) -> PublishedModel:
     """Train and publish; return model.json. ``connect`` is called when Ray is needed, ``watch`` gets each line told."""
     store = open_store(job.store)
     job, parents, run, previous, _ = begin(job, write=True)

@@ -7,9 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal, TypedDict
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.choice import Choice, NotDecisive
+from pipeline.dataset_json import PublishedDataset
 from pipeline.models import MODELS
 from pipeline.pack import Data, Packing
-from pipeline.published import VERSION, find_dataset, find_published
+from pipeline.published import VERSION, find_dataset, find_model
 from pipeline.store import join, split
 
 ORIGINS = ("auto", "scratch")  # of weights, where train.from names no model
@@ -108,18 +109,18 @@ class TrainJob(BaseModel):
         return problems
 
 
-def parents_of(job: TrainJob) -> list[dict[str, Any]]:
+def parents_of(job: TrainJob) -> list[PublishedDataset]:
     """dataset.json of each entry of data, in order."""
     return [find_dataset(one.origin) for one in job.data]
 
 
-def decisive(job: TrainJob, parents: list[dict[str, Any]], previous: Previous | None = None) -> dict[str, Any]:
+def decisive(job: TrainJob, parents: list[PublishedDataset], previous: Previous | None = None) -> dict[str, Any]:
     """All that decides the weights, but for the order of sums on another number of workers.
 
     ``previous`` is the run that it goes on from.
     """
     data = [
-        {"fingerprint": parent["fingerprint"], **one.deciding()} for one, parent in zip(job.data, parents, strict=True)
+        {"fingerprint": parent.fingerprint, **one.deciding()} for one, parent in zip(job.data, parents, strict=True)
     ]
     return {
         "training": TRAINING_VERSION,
@@ -136,12 +137,11 @@ def _starting(job: TrainJob) -> dict[str, Any]:
     """The weights that it begins with, known by their content; nothing for random ones."""
     if (origin := job.train.starts_from) is None:
         return {}
-    model = find_published(origin, "model")
-    [weights] = [file["sha256"] for file in model["files"] if file["path"] == "model.safetensors"]
-    return {"from": {"fingerprint": model["fingerprint"], "weights": weights}}
+    model = find_model(origin)
+    return {"from": {"fingerprint": model.fingerprint, "weights": model.sha256_of("model.safetensors")}}
 
 
-def fingerprint(job: TrainJob, parents: list[dict[str, Any]], previous: Previous | None = None) -> str:
+def fingerprint(job: TrainJob, parents: list[PublishedDataset], previous: Previous | None = None) -> str:
     """T: sha256 of the canonical JSON of ``decisive``."""
     return hashlib.sha256(
         json.dumps(decisive(job, parents, previous), sort_keys=True, separators=(",", ":")).encode()

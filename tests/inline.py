@@ -8,13 +8,14 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from pipeline import decode
-from pipeline.commit import Commit, attempts_done
+from pipeline.commit import Commit
 from pipeline.faults import Faults, stop_if_not_listed
 from pipeline.job import Job, fingerprint, resolve
 from pipeline.jobfile import parse_job
 from pipeline.plan import Plan, make_plans, todo_of
 from pipeline.publish import publish
 from pipeline.read import Read
+from pipeline.records import attempts_done
 from pipeline.retry import retried
 from pipeline.rows import CONTEXT
 from pipeline.step import Apply
@@ -67,8 +68,8 @@ def run_inline(job: Job, refresh: bool = False, retry: str = "") -> dict[str, An
 
 def rows_of(job: Job, dataset: dict[str, Any]) -> pa.Table:
     """Every published row, in order, read through the store, whatever it is."""
-    store, top = open_store(job.store), f"{job.name}/v{dataset['version']}"
-    tables = [read_parquet(store.read(f"{top}/{part['path']}")) for part in dataset["parts"]]
+    store, top = open_store(job.store), f"{job.name}/v{dataset.version}"
+    tables = [read_parquet(store.read(f"{top}/{part.path}")) for part in dataset.parts]
     return pa.concat_tables(tables)
 
 

@@ -104,8 +104,8 @@ def test_a_member_that_stands_twice_in_a_large_tar_is_done_once_and_rejected_onc
     }
     rejects = read_parquet(open_store(job.store).read("tars/v1/rejects.parquet")).to_pylist()
     assert [(row["clip"], row["reason"]) for row in rejects] == [("large.tar#a.wav#~2", "duplicate")]
-    counts = dataset["counts"]
-    assert (counts["clips"], counts["done"], counts["rejected"], counts["reasons"]) == (4, 3, 1, {"duplicate": 1})
+    counts = dataset.counts
+    assert (counts.clips, counts.done, counts.rejected, counts.reasons) == (4, 3, 1, {"duplicate": 1})
 
 
 def test_a_reject_that_another_stretch_of_its_object_gives_too_gets_a_name_of_its_own():

@@ -17,9 +17,9 @@ from model import lm
 from model.codebook import Codebook
 from model.generate import Sampling, draw
 from model.vocab import PAD
+from pipeline.at_rest import sealed, unsealed
 from pipeline.checkpoints import latest, lines_of, recorded, save, step_of, tensors_of
 from pipeline.codebooks import save_codebook
-from pipeline.commit import sealed, unsealed
 from pipeline.errors import JobError
 from pipeline.finite import Diverged, not_finite_field
 from pipeline.learn import Learner

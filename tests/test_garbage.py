@@ -19,12 +19,13 @@ from inline import WORDS, mill, run_inline, words
 
 from cluster import cli, doctor
 from pipeline import commit, garbage, s3
-from pipeline.commit import attempts_done, record_key, sealed, unsealed
+from pipeline.at_rest import sealed, unsealed
 from pipeline.errors import NotAllowed, Stopped
 from pipeline.garbage import leftovers, remove
 from pipeline.job import fingerprint
 from pipeline.plan import folder_of, make_plans
 from pipeline.publish import choose, publish
+from pipeline.records import attempts_done, record_key
 from pipeline.store import Entry, open_store
 
 FIRST, SECOND, THIRD = "0" * 16, "5" * 16, "f" * 16  # attempts, in the order in which they would be chosen
@@ -360,7 +361,7 @@ def test_cleaning_takes_what_was_not_chosen_and_nothing_else(few, any_store, mon
         with pytest.raises(SystemExit, match=r"^0$"):
             cli.main()
         assert capsys.readouterr().out.startswith("done already")
-    assert run_inline(third)["counts"]["done"] == 2
+    assert run_inline(third).counts.done == 2
 
 
 def test_a_new_version_can_be_made_after_a_cleaning(few, tmp_path, tone, wav):
@@ -371,7 +372,7 @@ def test_a_new_version_can_be_made_after_a_cleaning(few, tmp_path, tone, wav):
     assert clean(store)
     (few / "new.wav").write_bytes(wav(tone(0.4, seed=9)))
     second = run_inline(job)
-    assert (second["version"], second["counts"]["done"]) == (2, first["counts"]["done"] + 1)
+    assert (second.version, second.counts.done) == (2, first.counts.done + 1)
 
 
 @pytest.mark.parametrize("unpublished", ["the same name", "another name"])

@@ -13,10 +13,11 @@ from training import JOB, LABELS, give_codebook, put_dataset, training
 from cluster.cli import main
 from pipeline.checkpoints import recorded, step_of
 from pipeline.pack import make_pack
+from pipeline.published import find_model
 from pipeline.store import open_store
 from pipeline.templates import TEMPLATES
 from pipeline.train import alone
-from pipeline.trained import find_model, open_model
+from pipeline.trained import open_model
 from pipeline.trainjob import fingerprint, parents_of
 
 

@@ -99,16 +99,16 @@ def corpus(tmp_path):
 def test_notices_are_counted_in_dataset_json_and_said_after_a_run_and_in_the_report(corpus, tmp_path):
     job = words(corpus, tmp_path / "out")
     dataset = run_inline(job)
-    assert dataset["counts"]["done"] == 5
-    assert {code: notice["clips"] for code, notice in dataset["notices"].items()} == {
+    assert dataset.counts.done == 5
+    assert {code: notice.clips for code, notice in dataset.notices.items()} == {
         "channels_cancel": 1,
         "int_scaled": 3,
     }
-    assert dataset["notices"]["channels_cancel"]["example"] == "cancel.wav"
-    assert dataset["notices"]["int_scaled"]["example"].startswith("int")
-    assert json.loads((tmp_path / "out/words/v1/dataset.json").read_text())["notices"] == dataset["notices"]
-    assert notices.COLUMN not in dataset["columns"]  # nothing at rest changes
-    first, second = notices.lines(dataset["notices"])
+    assert dataset.notices["channels_cancel"].example == "cancel.wav"
+    assert dataset.notices["int_scaled"].example.startswith("int")
+    assert json.loads((tmp_path / "out/words/v1/dataset.json").read_text())["notices"] == dataset.as_json()["notices"]
+    assert notices.COLUMN not in dataset.columns  # nothing at rest changes
+    first, second = notices.lines(dataset.notices)
     assert first.startswith("channels_cancel: 1 clip, for instance cancel.wav: ") and "clip.channel: 0" in first
     assert second.startswith("int_scaled: 3 clips, for instance int")
     assert "clip.channel: 0" in (tmp_path / "out/words/v1/report.html").read_text()
@@ -135,7 +135,7 @@ def test_a_clip_that_is_repaired_loses_its_notice_in_the_next_version(corpus, tm
     run_inline(words(corpus, tmp_path / "out"))
     soundfile.write(corpus / "cancel.wav", noise(1.5), RATE_HZ, subtype="FLOAT")
     dataset = run_inline(words(corpus, tmp_path / "out"))
-    assert dataset["version"] == 2 and list(dataset["notices"]) == ["int_scaled"]
+    assert dataset.version == 2 and list(dataset.notices) == ["int_scaled"]
 
 
 @quick
@@ -154,6 +154,6 @@ def test_sums_are_those_of_the_clips_that_are_still_there(clips, replaced):
     def standing(record, named):
         return [clip for clip, source in named if source != f"s{replaced}"]
 
-    found = {code: notice["clips"] for code, notice in notices.summed(records, standing).items()}
+    found = {code: notice.clips for code, notice in notices.summed(records, standing).items()}
     still = [code for i, codes in enumerate(clips) if i != replaced for code in codes]
     assert found == {code: still.count(code) for code in set(still)}

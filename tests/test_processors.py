@@ -10,10 +10,10 @@ from inline import mill, words
 
 from model import products
 from pipeline import processors
-from pipeline.commit import attempts_done, read_records
 from pipeline.job import fingerprint
 from pipeline.plan import make_plans
 from pipeline.publish import publish
+from pipeline.records import attempts_done, read_records
 from pipeline.store import open_store
 
 
@@ -50,8 +50,8 @@ def test_shards_of_two_kinds_of_processors_are_counted_and_said(job, monkeypatch
     others = mill(job, plans)
     dataset = publish(job, plans)
     assert dataset_of_one_kind == [] and others
-    assert sorted(dataset["processors"]["window"].values()) == sorted([1, others])
-    [line] = processors.lines(dataset["processors"])
+    assert sorted(dataset.processors["window"].values()) == sorted([1, others])
+    [line] = processors.lines(dataset.processors)
     assert line.startswith("read, feature, window: shards were made on 2 kinds of processors")
     assert "another processor: " in line and line in printed(dataset)
 
@@ -60,8 +60,8 @@ def test_a_shard_in_which_nothing_could_be_decoded_is_of_no_other_kind(job, tmp_
     (tmp_path / "in" / "broken.wav").write_bytes(b"")
     mill(job, plans := make_plans(job))
     dataset = publish(job, plans)
-    assert dataset["counts"]["rejected"] == 1
-    assert list(processors.lines(dataset["processors"])) == []
+    assert dataset.counts.rejected == 1
+    assert list(processors.lines(dataset.processors)) == []
 
 
 def printed(dataset) -> str:

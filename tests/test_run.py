@@ -15,12 +15,12 @@ from inline import WORDS, digest, rows_of, run_inline, words
 from cluster.listening import listening_below
 from model.codebook import Codebook
 from pipeline.codebooks import save_codebook
-from pipeline.commit import attempts_done
 from pipeline.errors import JobError, ObjectFault, Stopped
 from pipeline.fit import fit
 from pipeline.job import fingerprint, recipe_of, resolve
 from pipeline.jobfile import parse_job
 from pipeline.plan import make_plans
+from pipeline.records import attempts_done
 from pipeline.run import run
 from pipeline.sources.files import Files
 from pipeline.store import open_store
@@ -35,7 +35,7 @@ def test_ray_publishes_what_the_bare_stages_do(corpus, tmp_path, ray_local):
     seen: list[dict] = []
     dataset = run(job, make_plans(job), ray_local, seen.append)
     assert digest(rows_of(job, dataset)) == digest(rows_of(bare, run_inline(bare)))
-    assert sum(row["found"] for row in seen) == dataset["counts"]["clips"]
+    assert sum(row["found"] for row in seen) == dataset.counts.clips
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="which sockets a process has: Linux's /proc")
@@ -67,7 +67,7 @@ def test_a_lost_record_and_ten_new_files_cost_one_shard_and_ten(corpus, tmp_path
     seen: list[dict] = []
     second = run(job, make_plans(job), ray_local, seen.append)
     assert len(seen) == 1 + 10
-    assert (second["version"], second["counts"]["objects"]) == (2, 27 + 10)
+    assert (second.version, second.counts.objects) == (2, 27 + 10)
 
 
 class Failing(Files):
@@ -106,7 +106,7 @@ def test_any_name_and_container_in_any_folder_is_milled(tmp_path, ray_local, ton
     (root / "new\nline.mp4").write_bytes(film)
     job = words(tmp_path / "odd 'names'", tmp_path / "store")
     dataset = run(job, make_plans(job), ray_local)
-    assert dataset["counts"]["done"] == dataset["counts"]["objects"] == 5
+    assert dataset.counts.done == dataset.counts.objects == 5
     assert any("caf\ufffdE9.mp4" in clip for clip in rows_of(job, dataset)["clip"].to_pylist())
 
 

@@ -44,10 +44,10 @@ def test_a_slow_stage_is_the_one_that_took_long(corpus, tmp_path, monkeypatch):
 
 def test_the_seconds_are_no_column_of_the_dataset(corpus, tmp_path):
     dataset = run_inline(words(corpus, tmp_path / "store"))
-    assert "spent_s" not in dataset["columns"]
-    assert [*dataset["time"]["spent_s"]] == ["read", "feature", "window", "commit"]
-    assert dataset["time"]["wall_s"] > 0
-    assert sum(dataset["time"]["finished_s"]) == pytest.approx(dataset["seconds"], abs=0.1)
+    assert "spent_s" not in dataset.columns
+    assert [*dataset.time.spent_s] == ["read", "feature", "window", "commit"]
+    assert dataset.time.wall_s > 0
+    assert sum(dataset.time.finished_s) == pytest.approx(dataset.seconds, abs=0.1)
 
 
 def test_a_table_that_was_not_read_from_a_plan_carries_no_seconds():
