@@ -3,6 +3,7 @@
 import io
 import json
 
+import documents
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from inline import run_inline, words
 
 from pipeline import fence, notices
+from pipeline.dataset_json import PublishedDataset
 from pipeline.decode import Clip, parts_of
 from pipeline.rows import decoded
 
@@ -126,9 +128,9 @@ def printed(dataset) -> str:
 
 
 def test_a_dataset_of_before_there_were_notices_is_shown(corpus, tmp_path):
-    dataset = run_inline(words(corpus, tmp_path / "out"))
-    del dataset["notices"]
-    assert "5 clips" in printed(dataset)
+    said = run_inline(words(corpus, tmp_path / "out")).as_json()
+    del said["notices"]
+    assert "5 clips" in printed(PublishedDataset.of(said))
 
 
 def test_a_clip_that_is_repaired_loses_its_notice_in_the_next_version(corpus, tmp_path):
@@ -149,7 +151,7 @@ def test_sums_are_those_of_the_clips_that_are_still_there(clips, replaced):
     }
     nulls = [None] * len(clips)
     table = pa.table([pa.array(given.get(field.name, nulls), field.type) for field in schema], schema=schema)
-    records = [{"shard": str(i), "notices": notices.counted(table[i : i + 10])} for i in range(0, len(clips), 10)]
+    records = [documents.record(str(i), notices=notices.counted(table[i : i + 10])) for i in range(0, len(clips), 10)]
 
     def standing(record, named):
         return [clip for clip, source in named if source != f"s{replaced}"]

@@ -6,6 +6,7 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
+import documents
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,9 +49,9 @@ def published(store_url, name, parts, codes=500, codebook=BOOK, version=1, colum
         said.append({"path": path, "rows": len(rows), "row_groups": 1, "bytes": len(data), "sha256": sha256(data)})
     columns = {field.name: {"type": str(field.type)} for field in schema}
     columns[column] = {**columns.pop("token"), "rate_hz": "50", "codes": str(codes), "codebook": codebook}
-    dataset = {"format": "wavmill-dataset-1", "name": name, "version": version, "carry": carried, "parts": said}
-    dataset |= {"fingerprint": sha256(json.dumps([name, said]).encode()), "columns": columns}
-    store.put(f"{top}/dataset.json", json.dumps(dataset).encode())
+    fingerprint = sha256(json.dumps([name, said]).encode())
+    facts = {"name": name, "version": version, "carry": carried, "parts": said, "columns": columns}
+    store.put(f"{top}/dataset.json", json.dumps(documents.dataset(fingerprint=fingerprint, **facts)).encode())
     return join(store.url, top)
 
 

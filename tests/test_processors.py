@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
+from documents import record
 from inline import mill, words
 
 from model import products
@@ -36,7 +37,7 @@ def records_of(job):
 def test_a_record_says_on_what_each_stage_ran_and_by_which_products(job):
     mill(job, make_plans(job))
     for record in records_of(job):
-        kinds = record["processors"]
+        kinds = record.processors
         assert set(kinds) == {"read", "feature", "window"}
         assert kinds["read"] == kinds["window"] == processors.cpu()
         assert kinds["feature"] == f"{processors.cpu()}, products by {products.way_for(401, 80)}"
@@ -75,7 +76,7 @@ def printed(dataset) -> str:
 
 
 def test_records_of_before_kinds_were_noted_count_for_none():
-    assert processors.summed([{"done": 1}, {"done": 1, "processors": {"read": "x"}}]) == {"read": {"x": 1}}
+    assert processors.summed([record(done=1), record(done=1, processors={"read": "x"})]) == {"read": {"x": 1}}
     assert list(processors.lines({})) == []
 
 

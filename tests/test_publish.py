@@ -234,12 +234,12 @@ def test_a_dataset_carries_the_codebook_of_its_tokens(corpus, any_store, tmp_pat
     assert carried.centroids.shape == (3, 80) and dataset.codebook.sha256 == job.token.sha256
     text = f"{{name: w, source: {{kind: dataset, from: '{any_store}/words', column: token}}, store: {tmp_path}/w, "
     child = run_inline(resolve(parse_job(text + "window: {kind: fixed, length_frames: 9, stride_frames: 5}}")))
-    assert child["codebook"]["sha256"] == job.token.sha256
+    assert child.codebook.sha256 == job.token.sha256
     assert load_codebook(f"{tmp_path}/w/w/v1/codebook").recipe == recipe_of(features)
 
 
 def test_a_dataset_without_tokens_carries_no_codebook(corpus, tmp_path):
-    assert run_inline(words(corpus, tmp_path / "store"))["codebook"] is None
+    assert run_inline(words(corpus, tmp_path / "store")).codebook is None
     assert not (tmp_path / "store" / "words" / "v1" / "codebook").exists()
 
 
