@@ -13,6 +13,7 @@ from rich.table import Table
 from cluster.terminal import escape, escape_lines
 from pipeline import notices, processors
 from pipeline.card import hours, how_to_read, reasons
+from pipeline.codebooks import CodebookDescription
 from pipeline.dataset_json import PublishedDataset
 from pipeline.model_json import PublishedModel
 from pipeline.modelcard import figures, how_to_use
@@ -79,20 +80,20 @@ def print_preview(console: Console, seen: Any, job: str, sets: list[str]) -> Non
         console.print(f"next      {escape(command('run', job, sets))}")
 
 
-def print_codebook(console: Console, address: str, described: dict[str, Any], already: bool) -> None:
-    report = described["report"]
+def print_codebook(console: Console, address: str, described: CodebookDescription, already: bool) -> None:
+    report = described.report
     explained = 1 - report["inertia_per_frame"] / max(report["variance_per_frame"], 1e-12)
     console.print(
-        f"{'done already: ' if already else ''}{described['codes']} codes of {described['dim']} values from "
+        f"{'done already: ' if already else ''}{described.codes} codes of {described.dim} values from "
         f"{report['frames']:,} frames of {report['clips']:,} clips ({hours(report['seconds'])})"
     )
     console.print(
-        f"codes used {report['codes_used']} of {described['codes']}, perplexity {report['perplexity']:.1f}, "
+        f"codes used {report['codes_used']} of {described.codes}, perplexity {report['perplexity']:.1f}, "
         f"inertia {report['inertia_per_frame']:.4g} per frame ({explained:.0%} of the variance explained)"
     )
-    if report["codes_used"] < FEW_USED * described["codes"]:
+    if report["codes_used"] < FEW_USED * described.codes:
         console.print("[yellow]few codes are used[/]: the sample has less variety than codes; lower fit.codes")
-    console.print(f"codebook  {escape(address)}  sha256 {described['sha256'][:16]}")
+    console.print(f"codebook  {escape(address)}  sha256 {described.sha256[:16]}")
 
 
 def print_ran(console: Console, watch: Any, resumed: int) -> None:

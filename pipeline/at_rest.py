@@ -6,11 +6,12 @@ write its default; so a field may be added under the same number, with a default
 """
 
 import json
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.store import sha256
+from pipeline.errors import Stopped
+from pipeline.store import Store, sha256
 
 
 class AtRest(BaseModel):
@@ -28,10 +29,12 @@ class AtRest(BaseModel):
     @classmethod
     def of(cls, said: Any) -> Self:
         """``read``, of JSON that was parsed."""
-        given = said.get("format") if isinstance(said, dict) else None
-        if cls.FORMAT and given != cls.FORMAT:
-            newer = isinstance(given, str) and given.startswith(cls.FORMAT.rstrip("0123456789"))
-            raise ValueError(f"its format is {given}, this wavmill reads {cls.FORMAT}" if newer else "not one of ours")
+        if cls.FORMAT:
+            if not isinstance(said, dict) or not str(said.get("format")).startswith(cls.FORMAT.rstrip("0123456789")):
+                raise ValueError("not one of ours")
+            if said["format"] != cls.FORMAT:
+                raise ValueError(f"its format is {said['format']}, and this version of wavmill reads {cls.FORMAT}")
+            said = {name: value for name, value in said.items() if name != "format"}
         try:
             return cls.model_validate(said)
         except ValidationError as error:
@@ -48,13 +51,28 @@ class AtRest(BaseModel):
         return json.dumps(self.as_json(), indent=self.INDENT, allow_nan=False).encode()
 
 
+R = TypeVar("R", bound=AtRest)
+
+
+def read_if_there(store: Store, key: str, kind: type[R]) -> R | None:
+    """What an object holds, None when there is none. Stopped when it is not what it should be."""
+    try:
+        return kind.read(store.read(key))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise Stopped(f"{store.url}/{key} is damaged: {error}") from error
+
+
 class Sealed(AtRest):
     """JSON that ends with its own hash."""
 
     @classmethod
     def read(cls, data: bytes) -> Self:
         """ValueError, too, when it does not have the hash it names."""
-        return cls.of(unsealed(data))
+        said = unsealed(data)
+        del said["sha256"]
+        return cls.of(said)
 
     def written(self) -> bytes:
         return sealed(self.as_json())

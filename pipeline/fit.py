@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from model.codebook import Codebook
 from model.kmeans import fit as fit_kmeans
-from pipeline.codebooks import describe_codebook, save_codebook
+from pipeline.codebooks import CodebookDescription, describe_codebook, save_codebook
 from pipeline.corpus import spread_rows
 from pipeline.errors import JobError, ObjectFault
 from pipeline.faults import stop_if_not_listed
@@ -35,7 +35,7 @@ class Frames:
         return shard.filter(pc.equal(shard["error"], "")).select(["clip", "seconds", "feature"])
 
 
-def fit(job: Job, connect: Callable[[], Any], replace: bool = False) -> tuple[dict[str, Any], bool]:
+def fit(job: Job, connect: Callable[[], Any], replace: bool = False) -> tuple[CodebookDescription, bool]:
     """Learn the codebook of ``job.token``; return codebook.json and whether it was there already.
 
     The sample is the objects first in the order of sha256(seed, path), as many as ``fit.frames`` takes; the frames
@@ -48,7 +48,7 @@ def fit(job: Job, connect: Callable[[], Any], replace: bool = False) -> tuple[di
     asked = {"codes": codes, "frames_asked": job.fit.frames, "seed": job.fit.seed}
     there = describe_codebook(job.token.codebook)
     if there is not None and not replace:
-        if there["recipe"] == recipe_of(job) and all(there["report"].get(key) == asked[key] for key in asked):
+        if there.recipe == recipe_of(job) and all(there.report.get(key) == asked[key] for key in asked):
             return there, True
         raise JobError(
             f"token.codebook: another codebook is at {job.token.codebook}; name a new place, or --replace it"

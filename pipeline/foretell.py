@@ -56,7 +56,7 @@ def foretell(job: TrainJob) -> Foretold:
         address=job.address,
         version=max([*numbers(job.address), *numbers(job.address, MODEL)], default=0) + 1,
         fingerprint=run,
-        saved=step_of(saved[0]) if saved else previous["step"] if previous else 0,
+        saved=step_of(saved[0]) if saved else previous.step if previous else 0,
         notes=notes,
         split=sides(job, datasets),
     )

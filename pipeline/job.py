@@ -172,14 +172,15 @@ def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB", any_codebook: 
     if any_codebook or job.token is None:
         pass
     elif (described := describe_codebook(job.token.codebook)) is not None:
-        wanted, given = recipe_of(job), described["recipe"]
+        wanted, given = recipe_of(job), described.recipe
         if differs := _difference(wanted, given):
             raise JobError(f"token.codebook: {job.token.codebook} was learnt on other features: {differs}")
-        for name in ("codes", "sha256"):
+        found = {"codes": described.codes, "sha256": described.sha256}
+        for name, value in found.items():
             said = getattr(job.token, name)
-            if said not in ("auto", described[name]):
-                raise JobError(f"token.{name} is {said}; the codebook at {job.token.codebook} has {described[name]}")
-        new["token"] = job.token.model_copy(update={name: described[name] for name in ("codes", "sha256")})
+            if said not in ("auto", value):
+                raise JobError(f"token.{name} is {said}; the codebook at {job.token.codebook} has {value}")
+        new["token"] = job.token.model_copy(update=found)
     elif how_to_fit is not None:
         raise JobError(f"there is no codebook at {job.token.codebook} yet; learn it with: {how_to_fit}")
     return job.model_copy(update=new)

@@ -37,7 +37,7 @@ class SplitFacts(AtRest):
     valid: int
 
 
-class Validation(AtRest):
+class BestValidation(AtRest):
     """What the weights of a step are worth. The label's fields are None where no clip has a label."""
 
     kind: Literal["valid"] = "valid"
@@ -81,7 +81,7 @@ class PublishedModel(AtRest):
     epochs: float
     stopped: Literal["early", "steps"]
     seconds: float
-    best: Validation | None
+    best: BestValidation | None
     files: list[ModelFile]
     address: str = Field("", exclude=True)  # where it was found; not in the file, which may be copied anywhere
 

@@ -1,6 +1,6 @@
 """The README.md of a trained model: what it is, how good, and how to use it."""
 
-from pipeline.model_json import PublishedModel, SplitFacts, Validation
+from pipeline.model_json import BestValidation, PublishedModel, SplitFacts
 
 
 def model_card(said: PublishedModel, address: str) -> str:
@@ -29,7 +29,7 @@ def model_card(said: PublishedModel, address: str) -> str:
     return "\n".join(lines)
 
 
-def figures(best: Validation | None) -> list[str]:
+def figures(best: BestValidation | None) -> list[str]:
     """What a model is worth, as sentences."""
     if best is None:
         return ["not validated: no clip was held out"]

@@ -11,7 +11,7 @@ from pipeline.card import hours
 from pipeline.charts import curves
 from pipeline.heard import clip_card
 from pipeline.look import spread
-from pipeline.model_json import PublishedModel, Validation, VocabularyFacts
+from pipeline.model_json import BestValidation, PublishedModel, VocabularyFacts
 from pipeline.modelcard import how_to_use, split_line
 from pipeline.page import Html, card, chart_card, code, figures, grid, heading, page, section, steps, table, tag
 
@@ -63,7 +63,7 @@ def model_page(
     )
 
 
-def _headlines(best: Validation | None, train: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+def _headlines(best: BestValidation | None, train: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
     if best:
         note = f"perplexity {best.perplexity:,.1f}, at step {best.step:,}"
         yield "validation loss", f"{best.loss:.3f}", note

@@ -13,11 +13,12 @@ import json
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field
 
+from pipeline.at_rest import AtRest, read_if_there
 from pipeline.choice import Choice, NotDecisive
 from pipeline.dataset_json import Part, PublishedDataset
 from pipeline.errors import JobError, Reject, Stopped
@@ -27,7 +28,7 @@ from pipeline.published import find_dataset
 from pipeline.rows import PRODUCTS
 from pipeline.store import Store, open_store
 
-FORMAT, PACK = "wavmill-pack-1", "pack.json"
+PACK = "pack.json"
 BATCH_ROWS = 1 << 14  # decoded at once
 PARTS_AT_ONCE = 2  # one is fetched while another is packed; each holds the tokens of a part in memory
 
@@ -68,12 +69,52 @@ class Packing(Choice):
     split: Split = Split()
 
 
-def make_pack(store: Store, data: list[Data], packing: Packing) -> dict[str, Any]:
+class PackedPart(AtRest):
+    """The record of a piece: one part of one dataset, packed."""
+
+    INDENT: ClassVar[int | None] = None
+    name: str  # of its file
+    dataset: int  # its number among those of the pack
+    part: str  # its path in the dataset
+    rows: int
+    tokens: int
+    skipped: dict[str, int]  # clips that were left out, by reason
+    labels: list[str] = Field([])  # of its clips, sorted; not in pack.json
+    bytes: int
+    sha256: str
+
+
+class PackedDataset(AtRest):
+    address: str
+    fingerprint: str
+    label: str | None  # the column that is a clip's class
+
+
+class PackDescription(AtRest):
+    """pack.json."""
+
+    FORMAT: ClassVar[str] = "wavmill-pack-1"
+    fingerprint: str
+    codes: int
+    codebook: str  # the sha256
+    rate_hz: str | None
+    dedup: bool
+    max_tokens: int
+    by: str  # the column that decides the split
+    datasets: list[PackedDataset]
+    rows: int
+    tokens: int
+    skipped: dict[str, int]  # clips that were left out, by reason
+    labels: list[str]  # sorted
+    pieces: list[PackedPart]
+
+
+def make_pack(store: Store, data: list[Data], packing: Packing) -> PackDescription:
     """Build the pack that a training job reads, or what is missing of it; return pack.json."""
     datasets = checked_data(data, packing)
     token = datasets[0].columns["token"]
     made_of = {
-        "format": FORMAT,
+        "format": PackDescription.FORMAT,
         "data": [
             [dataset.fingerprint, dataset.version, one.column, one.label]
             for one, dataset in zip(data, datasets, strict=True)
@@ -82,38 +123,37 @@ def make_pack(store: Store, data: list[Data], packing: Packing) -> dict[str, Any
     }
     fingerprint = hashlib.sha256(json.dumps(made_of, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     top = folder_of(fingerprint)
-    if (finished := _json(store, f"{top}/{PACK}")) is not None:
+    if (finished := read_if_there(store, f"{top}/{PACK}", PackDescription)) is not None:
         return finished
 
-    def piece(where: tuple[int, int]) -> dict[str, Any]:
+    def piece(where: tuple[int, int]) -> PackedPart:
         return _piece(store, top, where, datasets[where[0]], data[where[0]].label, packing)
 
     places = [(number, at) for number, dataset in enumerate(datasets) for at in range(len(dataset.parts))]
     with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
         pieces = list(pool.map(piece, places))
-    skipped = {why: sum(one["skipped"][why] for one in pieces) for why in UNPACKED}
-    pack = {
-        "format": FORMAT,
-        "fingerprint": fingerprint,
-        "codes": int(token.codes or 0),
-        "codebook": token.codebook,
-        "rate_hz": token.rate_hz,
-        "dedup": packing.dedup,
-        "max_tokens": packing.max_tokens,
-        "by": packing.split.by,
-        "datasets": [
-            {"address": dataset.address, "fingerprint": dataset.fingerprint, "label": one.label}
+    skipped = {why: sum(one.skipped[why] for one in pieces) for why in UNPACKED}
+    pack = PackDescription(
+        fingerprint=fingerprint,
+        codes=int(token.codes or 0),
+        codebook=token.codebook or "",
+        rate_hz=token.rate_hz,
+        dedup=packing.dedup,
+        max_tokens=packing.max_tokens,
+        by=packing.split.by,
+        datasets=[
+            PackedDataset(address=dataset.address, fingerprint=dataset.fingerprint, label=one.label)
             for one, dataset in zip(data, datasets, strict=True)
         ],
-        "rows": sum(one["rows"] for one in pieces),
-        "tokens": sum(one["tokens"] for one in pieces),
-        "skipped": skipped,
-        "labels": sorted({name for one in pieces for name in one["labels"]}),
-        "pieces": [{name: value for name, value in one.items() if name != "labels"} for one in pieces],
-    }
-    if not pack["rows"]:
+        rows=sum(one.rows for one in pieces),
+        tokens=sum(one.tokens for one in pieces),
+        skipped=skipped,
+        labels=sorted({name for one in pieces for name in one.labels}),
+        pieces=[PackedPart(**one.model_dump(exclude={"labels"})) for one in pieces],
+    )
+    if not pack.rows:
         raise JobError(f"data: no clip is left: {skipped['empty']:,} are empty, {skipped['too_long']:,} too long")
-    store.put(f"{top}/{PACK}", json.dumps(pack, indent=1, allow_nan=False).encode())
+    store.put(f"{top}/{PACK}", pack.written())
     return pack
 
 
@@ -158,10 +198,10 @@ def checked_data(data: list[Data], packing: Packing) -> list[PublishedDataset]:
 
 def _piece(
     store: Store, top: str, where: tuple[int, int], dataset: PublishedDataset, label: str | None, packing: Packing
-) -> dict[str, Any]:
+) -> PackedPart:
     """Pack one part of a dataset unless its record is there; return the record."""
     name = "{:02d}-{:05d}".format(*where)
-    if (record := _json(store, f"{top}/{name}.json")) is not None:
+    if (record := read_if_there(store, f"{top}/{name}.json", PackedPart)) is not None:
         return record
     from safetensors.numpy import save_file
 
@@ -176,9 +216,18 @@ def _piece(
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         store.put_file(f"{top}/{name}.safetensors", path)
-        record = {"name": f"{name}.safetensors", "dataset": where[0], "part": part.path, **counts}
-        record |= {"bytes": path.stat().st_size, "sha256": digest}
-    store.put(f"{top}/{name}.json", json.dumps(record, allow_nan=False).encode())
+        record = PackedPart(
+            name=f"{name}.safetensors",
+            dataset=where[0],
+            part=part.path,
+            rows=rows,
+            tokens=tokens,
+            skipped=skipped,
+            labels=labels,
+            bytes=path.stat().st_size,
+            sha256=digest,
+        )
+    store.put(f"{top}/{name}.json", record.written())
     return record
 
 
@@ -201,10 +250,3 @@ def _arrays(
     if (found := rows + sum(skipped.values())) != part.rows:
         raise Stopped(f"{at} is damaged: it has {found:,} rows, and dataset.json says {part.rows:,}")
     return arrays
-
-
-def _json(store: Store, key: str) -> dict[str, Any] | None:
-    try:
-        return json.loads(store.read(key))
-    except FileNotFoundError:
-        return None

@@ -5,14 +5,15 @@ from typing import Any
 
 from model.generate import Sampling
 from model.vocab import Vocabulary
-from pipeline.checkpoints import latest, lines_in, read_file, tensors_of
+from pipeline.checkpoints import Checkpoint, latest, lines_in, read_file, tensors_of
 from pipeline.codebooks import codebook_files, load_codebook
 from pipeline.dataset_json import PublishedDataset
 from pipeline.errors import Stopped
-from pipeline.finite import check_record, check_weights
+from pipeline.finite import check_best, check_weights
 from pipeline.model_json import MODEL, ModelConfig, ModelFile, PackFacts, Parent, PublishedModel, VocabularyFacts
 from pipeline.modelcard import model_card
 from pipeline.modelpage import Sound, model_page
+from pipeline.pack import PackDescription
 from pipeline.published import find_model
 from pipeline.say import Wish, say, voice_of
 from pipeline.speak import Voice
@@ -27,22 +28,23 @@ HEARD_LABELS, HEARD_S = 12, 6.0  # in the report: so many labels, clips no longe
 def release(
     job: TrainJob,
     parents: list[PublishedDataset],
-    pack: dict[str, Any],
+    pack: PackDescription,
     run: str,
-    record: dict[str, Any],
+    record: Checkpoint,
     previous: Previous | None = None,
 ) -> PublishedModel:
     """Publish the best checkpoint of a training whose last one is ``record``; return model.json. Idempotent."""
     store = open_store(job.store)
-    check_record(job.address, record)
-    best = record["best"]
-    chosen = latest(store, run, best["step"] if best else record["step"])
+    check_best(job.address, record.best)
+    best = record.best
+    step = best.step if best else record.step
+    chosen = latest(store, run, step)
     if chosen is None:
-        raise Stopped(f"{job.address}: the best checkpoint, of step {best['step']}, is damaged or gone")
-    vocabulary = Vocabulary(tuple(pack["labels"]), pack["codes"])
+        raise Stopped(f"{job.address}: the best checkpoint, of step {step:,}, is damaged or gone")
+    vocabulary = Vocabulary(tuple(pack.labels), pack.codes)
     net = job.model.open(vocabulary.size)
     tensors = tensors_of(store, chosen)
-    check_weights(job.address, chosen["step"], tensors)
+    check_weights(job.address, chosen.step, tensors)
     net.load_state_dict({name: tensors[f"net.{name}"] for name in net.state_dict()})
     codebook = next((join(one.address, one.codebook.path) for one in parents if one.codebook), None)
     config = ModelConfig(
@@ -50,11 +52,11 @@ def release(
         vocabulary=vocabulary.described(),
         layout=job.pack.layout,
         dedup=job.pack.dedup,
-        rate_hz=pack["rate_hz"],
-        codebook=pack["codebook"] if codebook else None,
+        rate_hz=pack.rate_hz,
+        codebook=pack.codebook if codebook else None,
     )
     book = load_codebook(codebook) if codebook else None
-    trained = Trained(net.eval(), vocabulary, job.pack.layout, job.pack.dedup, float(pack["rate_hz"]), book)
+    trained = Trained(net.eval(), vocabulary, job.pack.layout, job.pack.dedup, float(pack.rate_hz or 0), book)
     version = claim(store, job.name, run, 0).version
     top, address = f"{job.name}/v{version}", join(store.url, job.name, f"v{version}")
     files = {**net_files(net, config), "metrics.jsonl": read_file(store, record, "metrics.jsonl")}
@@ -64,25 +66,31 @@ def release(
         name=job.name,
         version=version,
         fingerprint=run,
-        created_at=record["at"],
+        created_at=record.at,
         does=decisive(job, parents, previous),
         parents=[
             Parent(address=parent.address, fingerprint=parent.fingerprint, weight=one.weight)
             for one, parent in zip(job.data, parents, strict=True)
         ],
         pack=PackFacts(
-            **{name: pack[name] for name in ("fingerprint", "rows", "tokens", "skipped", "by", "rate_hz", "codebook")}
+            fingerprint=pack.fingerprint,
+            rows=pack.rows,
+            tokens=pack.tokens,
+            skipped=pack.skipped,
+            by=pack.by,
+            rate_hz=pack.rate_hz,
+            codebook=pack.codebook,
         ),
-        split=record.get("split"),
+        split=record.split,
         model={**job.model.recipe(), "parameters": sum(value.numel() for value in net.parameters())},
         vocabulary=VocabularyFacts(labels=list(vocabulary.labels), codes=vocabulary.codes),
         layout=job.pack.layout,
         train=job.train.described(),
-        workers=record["world"],
-        steps=record["step"],
-        epochs=record["step"] / record["steps_per_epoch"],
-        stopped=record["stopped"],
-        seconds=record["seconds"],
+        workers=record.world,
+        steps=record.step,
+        epochs=record.step / record.steps_per_epoch,
+        stopped=record.stopped,
+        seconds=record.seconds,
         best=best,
         files=[ModelFile(path=path, bytes=len(data), sha256=sha256(data)) for path, data in files.items()],
     )

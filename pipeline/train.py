@@ -44,20 +44,20 @@ def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: 
     if (said := already(store, job.name, run)) is not None:
         return said
     pack = make_pack(store, list(job.data), job.pack)
-    check_start(job, pack["codes"], pack["codebook"], tuple(pack["labels"]))
+    check_start(job, pack.codes, pack.codebook, tuple(pack.labels))
     if previous is not None:
         carry_over(store, job, run, previous)
     record = latest(store, run)
-    if record is None or not record["stopped"]:
+    if record is None or not record.stopped:
         if job.scale.workers == 0:
-            alone(job, pack["fingerprint"], run, watch)
+            alone(job, pack.fingerprint, run, watch)
         else:
             connect()
             starts = [partial(find_model, origin)] if (origin := job.train.starts_from) else []
             check_nodes(Needs(job.store, looks=starts))
-            together(job, pack["fingerprint"], run, watch)
+            together(job, pack.fingerprint, run, watch)
         record = latest(store, run)
-    if record is None or not record["stopped"]:
+    if record is None or not record.stopped:
         raise Stopped(f"{job.address}: the training ended without its last checkpoint; run the same command again")
     return release(job, parents, pack, run, record, previous)
 

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.at_rest import AtRest
 from pipeline.choice import Choice, NotDecisive
 from pipeline.dataset_json import PublishedDataset
 from pipeline.models import MODELS
@@ -58,9 +59,10 @@ class Train(Choice):
         return self.model_dump(mode="json", by_alias=True, exclude={"origin"} if self.origin == "auto" else None)
 
 
-class Previous(TypedDict):
+class Previous(AtRest):
     """The run that a training goes on from, and its last step."""
 
+    INDENT: ClassVar[int | None] = None
     run: str
     step: int
 
@@ -129,7 +131,7 @@ def decisive(job: TrainJob, parents: list[PublishedDataset], previous: Previous 
         "model": job.model.recipe(),
         "train": job.train.deciding(),
         **_starting(job),
-        **({} if previous is None else {"goes_on_from": {**previous}}),
+        **({} if previous is None else {"goes_on_from": previous.as_json()}),
     }
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from inline import WORDS, mill, run_inline, words
 
 from cluster import cli, doctor
-from pipeline import commit, garbage, s3
+from pipeline import garbage, records, s3
 from pipeline.at_rest import sealed, unsealed
 from pipeline.errors import NotAllowed, Stopped
 from pipeline.garbage import leftovers, remove
@@ -137,7 +137,7 @@ STATES = [(), ("data",), ("data", "record")]
 
 
 class OneByOne:
-    """What commit.py lists with, without threads: an operation has a number."""
+    """What records.py lists with, without threads: an operation has a number."""
 
     def __init__(self, count: int) -> None:
         self.map = map
@@ -151,8 +151,8 @@ class OneByOne:
 
 @pytest.fixture
 def in_order(monkeypatch):
-    monkeypatch.setattr(commit, "PREFIXES", "a")  # of the one shard there is
-    monkeypatch.setattr(commit, "ThreadPoolExecutor", OneByOne)
+    monkeypatch.setattr(records, "PREFIXES", "a")  # of the one shard there is
+    monkeypatch.setattr(records, "ThreadPoolExecutor", OneByOne)
 
 
 def every_start(jobs: list[Any]) -> list[Memory]:
@@ -268,7 +268,8 @@ def test_what_goes_is_unchosen_comes_after_one_that_is_chosen_and_no_job_is_with
         put(store, jobs[number], attempt, *what, shard=shard)
     for i, (number, count, attempts_) in enumerate(chosen):
         job = jobs[number]
-        said = {"name": job.name, "fingerprint": fingerprint(job), "plans": count, "shards": []}
+        said = {"format": "wavmill-choice-1", "name": job.name, "version": i + 1}
+        said |= {"fingerprint": fingerprint(job), "plans": count}
         said["shards"] = [[1, shard, attempt] for shard, attempt in attempts_.items()]
         store.put(f"_mill/choice/{job.name}/v{i + 1}.json", json.dumps(said).encode())
         made.append(said)

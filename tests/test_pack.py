@@ -59,7 +59,7 @@ def packed(store_url, *data, cache=None, **packing):
     """Build and open the pack of datasets, each an address or a Data."""
     entries = [one if isinstance(one, Data) else Data(origin=one) for one in data]
     made = make_pack(open_store(str(store_url)), entries, Packing(**packing))
-    return open_pack(str(store_url), made["fingerprint"], cache)
+    return open_pack(str(store_url), made.fingerprint, cache)
 
 
 def contents(pack):
@@ -117,7 +117,7 @@ def test_a_pack_holds_what_a_mill_published(corpus, tmp_path):
     job = resolve(job)
     table = rows_of(job, run_inline(job))
     pack = packed(tmp_path, join(job.store, job.name))
-    assert (pack.rows, pack.codes, pack.said["rate_hz"]) == (table.num_rows, 20, "50")
+    assert (pack.rows, pack.codes, pack.described.rate_hz) == (table.num_rows, 20, "50")
     assert contents(pack) == table["token"].to_pylist()
     assert [pack.labels[number] for number in pack.label_of] == table["label"].to_pylist()
 
@@ -149,9 +149,9 @@ def test_what_is_left_out_is_counted_and_the_sums_agree(tmp_path):
     rows = [row("a", []), row("b", [1] * 5), row("c", [1, 2]), row("d", None), row("e", [1] * 4)]
     pack = packed(tmp_path, published(tmp_path, "words", [rows]), max_tokens=4)
     assert contents(pack) == [[1, 2], [1, 1, 1, 1]]
-    assert pack.said["skipped"] == {"empty": 2, "too_long": 1}
-    assert (pack.said["rows"], pack.said["tokens"]) == (2, 6)
-    [piece] = pack.said["pieces"]
+    assert pack.described.skipped == {"empty": 2, "too_long": 1}
+    assert (pack.described.rows, pack.described.tokens) == (2, 6)
+    [piece] = pack.described.pieces
     data = Path(pack.folder / piece["name"]).read_bytes()
     assert (len(data), sha256(data)) == (piece["bytes"], piece["sha256"])
 
@@ -160,7 +160,7 @@ def test_a_piece_is_a_safetensors_file(tmp_path):
     from safetensors.numpy import load_file
 
     pack = packed(tmp_path, two_parts(tmp_path))
-    for piece, said in zip(pack.pieces, pack.said["pieces"], strict=True):
+    for piece, said in zip(pack.pieces, pack.described.pieces, strict=True):
         there = load_file(pack.folder / said["name"])
         assert {*there} == {"tokens", "offsets", "labels", "split"}
         assert all((there[name] == getattr(piece, name)).all() for name in there)
@@ -215,9 +215,9 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path, puts):
     for record in [entry.key for entry in store.list("_mill/pack/") if entry.key.endswith(".json")]:
         Path(words, json.loads(store.read(record))["part"]).unlink()  # to read it again would stop the run
     again = packed(store.url, words)
-    assert again.said == whole.said
+    assert again.described == whole.described
     assert all((again.folder / p["name"]).read_bytes() == (whole.folder / p["name"]).read_bytes()
-               for p in whole.said["pieces"])  # fmt: skip
+               for p in whole.described.pieces)  # fmt: skip
 
 
 def test_a_finished_pack_is_not_made_again(tmp_path):
@@ -373,8 +373,8 @@ def test_a_damaged_piece_of_a_bucket_is_refused(bucket, tmp_path):
     data[-1] ^= 1
     store.put(key, bytes(data))
     with pytest.raises(Stopped, match=r"00-00001\.safetensors is damaged: its hash"):
-        open_pack(bucket, made["fingerprint"], tmp_path)
-    left = [path.name for path in (tmp_path / "packs" / made["fingerprint"]).iterdir()]
+        open_pack(bucket, made.fingerprint, tmp_path)
+    left = [path.name for path in (tmp_path / "packs" / made.fingerprint).iterdir()]
     assert "00-00001.safetensors" not in left and not any(name.startswith(".tmp") for name in left)
 
 
@@ -382,7 +382,7 @@ def test_a_lost_piece_of_a_bucket_stops_with_its_name(bucket, tmp_path):
     made = make_pack(open_store(bucket), [Data(origin=two_parts(bucket))], Packing())
     open_store(bucket).remove(f"_mill/pack/{made['fingerprint']}/00-00000.safetensors")
     with pytest.raises(Stopped, match=r"00-00000\.safetensors is gone"):
-        open_pack(bucket, made["fingerprint"], tmp_path)
+        open_pack(bucket, made.fingerprint, tmp_path)
 
 
 OPENER = """
@@ -401,7 +401,7 @@ print(len(opened), pack.rows, int(pack.row(pack.rows - 1)[0]))
 def test_the_processes_of_a_node_fetch_a_pack_once(bucket, tmp_path):
     made = make_pack(open_store(bucket), [Data(origin=two_parts(bucket))], Packing())
     environment = {**os.environ, "WAVMILL_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-c", OPENER, bucket, made["fingerprint"]]
+    command = [sys.executable, "-c", OPENER, bucket, made.fingerprint]
     root = Path(__file__).parents[1]
     both = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root)
@@ -413,4 +413,4 @@ def test_the_processes_of_a_node_fetch_a_pack_once(bucket, tmp_path):
     said = [[int(word) for word in one.communicate(timeout=120)[0].split()] for one in both]
     assert sum(fetched for fetched, _, _ in said) == 2
     assert [rest for _, *rest in said] == [[15, 7]] * 2
-    assert (tmp_path / "cache" / "packs" / made["fingerprint"] / "00-00000.safetensors").exists()
+    assert (tmp_path / "cache" / "packs" / made.fingerprint / "00-00000.safetensors").exists()

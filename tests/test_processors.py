@@ -36,8 +36,8 @@ def records_of(job):
 
 def test_a_record_says_on_what_each_stage_ran_and_by_which_products(job):
     mill(job, make_plans(job))
-    for record in records_of(job):
-        kinds = record.processors
+    for done in records_of(job):
+        kinds = done.processors
         assert set(kinds) == {"read", "feature", "window"}
         assert kinds["read"] == kinds["window"] == processors.cpu()
         assert kinds["feature"] == f"{processors.cpu()}, products by {products.way_for(401, 80)}"

@@ -33,8 +33,8 @@ def test_every_clip_is_done_or_rejected_with_a_reason(corpus, tmp_path):
     job = words(corpus, tmp_path / "store")
     counts = run_inline(job).counts
     assert {name: getattr(counts, name) for name in CLIPS} == CLIPS
-    assert counts["clips"] == counts["done"] + counts["rejected"]
-    assert counts["reasons"] == {"empty": 1, "not_audio": 1, "non_finite": 1}
+    assert counts.clips == counts.done + counts.rejected
+    assert counts.reasons == {"empty": 1, "not_audio": 1, "non_finite": 1}
 
 
 def test_the_same_job_publishes_the_same_rows_on_any_store(corpus, tmp_path, any_store):

@@ -62,8 +62,8 @@ def give_codebook(address: Path) -> None:
     codebook = Codebook(frames, {"channel": "mean", "feature": {**Mel().recipe()}}, {})
     described = save_codebook(str(address / "v1" / "codebook"), codebook)
     dataset = json.loads((address / "v1" / "dataset.json").read_text())
-    dataset["codebook"] = {"path": "codebook", "sha256": described["sha256"]}
-    dataset["columns"]["token"]["codebook"] = described["sha256"]
+    dataset["codebook"] = {"path": "codebook", "sha256": described.sha256}
+    dataset["columns"]["token"]["codebook"] = described.sha256
     (address / "v1" / "dataset.json").write_text(json.dumps(dataset))
 
 
