@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline import VERSION, notices
 from pipeline.columns import columns_of
+from pipeline.errors import Bug
 from pipeline.job import Job, fingerprint
 from pipeline.parquet import parquet_writer
 from pipeline.processors import processors
@@ -53,7 +54,7 @@ class Commit:
         done = good_rows.select(self.columns.names).cast(self.columns)
         bad = shard.filter(pc.and_(pc.invert(good), pc.not_equal(shard["error"], NOTHING)))
         if done.num_rows + bad.num_rows != found:
-            raise AssertionError(f"shard {key}: {found} clips found, {done.num_rows} done, {bad.num_rows} rejected")
+            raise Bug(f"shard {key}: {found} clips found, {done.num_rows} done, {bad.num_rows} rejected")
         at = f"_mill/out/{self.fingerprint}/{key[:2]}/{key}.{attempt}"
         record = Record(
             shard=key,
@@ -77,10 +78,10 @@ class Commit:
         return _row(key, found, done.num_rows, bad.num_rows, record.seconds, record.reasons)
 
     def _checked(self, shard: pa.Table) -> tuple[str, str, int]:
-        """The shard's key, a new attempt id, and the number of clips; AssertionError unless it arrived whole."""
+        """The shard's key, a new attempt id, and the number of clips; Bug unless it arrived whole."""
         keys, counts = pc.unique(shard["shard"]).to_pylist(), pc.unique(shard["found"]).to_pylist()
         if len(keys) != 1 or len(counts) != 1 or max(counts[0], 1) != shard.num_rows:
-            raise AssertionError(f"a shard came apart: {keys} with {shard.num_rows} of {counts} rows")
+            raise Bug(f"a shard came apart: {keys} with {shard.num_rows} of {counts} rows")
         return keys[0], secrets.token_hex(8), counts[0]
 
     def _rejects(self, bad: pa.Table) -> pa.Table:
@@ -92,7 +93,7 @@ class Commit:
         data = parquet_bytes(table)
         again = pq.ParquetFile(io.BytesIO(data))
         if again.metadata.num_rows != table.num_rows or again.schema_arrow != table.schema:
-            raise AssertionError(f"{key}: what was written is not what is read back")
+            raise Bug(f"{key}: what was written is not what is read back")
         self.store.put(key, data)
         return StoredRows(key=key, sha256=sha256(data), bytes=len(data), rows=table.num_rows)
 

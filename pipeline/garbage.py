@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
 
-from pipeline.errors import Stopped
+from pipeline.errors import Bug, Stopped
 from pipeline.store import Entry, Folder, Store
 from pipeline.versions import Claim, read_claim
 
@@ -58,8 +58,9 @@ def leftovers(store: Store) -> Iterator[Leftover]:
 
 
 def remove(store: Store, leftover: Leftover) -> None:
-    """Remove one that may go; AssertionError for another. Doing it twice, or only half of it, harms nobody."""
-    assert leftover.may_go
+    """Remove one that may go; Bug for another. Doing it twice, or only half of it, harms nobody."""
+    if not leftover.may_go:
+        raise Bug(f"{leftover.keys} may not be removed")
     if leftover.what == "attempt":
         for key in leftover.keys:
             store.remove(key)

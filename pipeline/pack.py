@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field
 from pipeline.at_rest import AtRest, read_if_there
 from pipeline.choice import Choice, NotDecisive
 from pipeline.dataset_json import Part, PublishedDataset
-from pipeline.errors import JobError, Reject, Stopped
+from pipeline.errors import Bug, JobError, Stopped
 from pipeline.flat import UNPACKED, flat
 from pipeline.parquet import parquet_in
 from pipeline.published import find_dataset
@@ -208,7 +208,8 @@ def _piece(
     part = dataset.parts[where[1]]
     tensors, labels, skipped = _arrays(dataset, part, label, packing)
     rows, tokens = len(tensors["labels"]), len(tensors["tokens"])
-    assert tensors["offsets"][-1] == tokens and len(tensors["split"]) == rows
+    if tensors["offsets"][-1] != tokens or len(tensors["split"]) != rows:
+        raise Bug(f"{dataset.address}/{part.path}: the arrays of a pack do not fit together")
     counts = {"rows": rows, "tokens": tokens, "skipped": skipped, "labels": labels}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "piece"
@@ -244,7 +245,7 @@ def _arrays(
             arrays = flat(batches, codes, packing.split.by, label, packing.max_tokens, packing.dedup)
     except FileNotFoundError as error:
         raise Stopped(f"{at} is gone, and dataset.json says it was written") from error
-    except (ValueError, KeyError, Reject) as error:
+    except (ValueError, KeyError) as error:
         raise Stopped(f"{at} is damaged: {error}") from error
     rows, skipped = len(arrays[0]["labels"]), arrays[2]
     if (found := rows + sum(skipped.values())) != part.rows:

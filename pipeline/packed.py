@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.errors import JobError, Reject, Stopped
+from pipeline.errors import JobError, Stopped
 from pipeline.flat import hashes_of
 from pipeline.objects import ahead
 from pipeline.pack import PACK, PackDescription, PackedPart, Split, folder_of
@@ -155,7 +155,7 @@ def _fetched(store: Store, top: str, pack: PackDescription, folder: Path) -> Pat
                     shutil.copyfileobj(source, file, 1 << 22)
                     file.flush()
                     os.fsync(file.fileno())
-            except (FileNotFoundError, Reject) as error:
+            except FileNotFoundError as error:
                 raise Stopped(f"{join(store.url, key)} is gone, and {PACK} says it was written") from error
             with part.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()

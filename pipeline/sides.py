@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset_json import PublishedDataset
-from pipeline.errors import JobError, Reject, Stopped
+from pipeline.errors import JobError, Stopped
 from pipeline.flat import hashes_of
 from pipeline.parquet import parquet_in
 from pipeline.store import open_store
@@ -51,5 +51,5 @@ def _column(dataset: PublishedDataset, path: str, name: str) -> pa.Array:
     try:
         with parquet_in(open_store(dataset.address), path) as file:
             return file.read(columns=[name])[name].combine_chunks()
-    except (FileNotFoundError, ValueError, KeyError, Reject) as error:
+    except (FileNotFoundError, ValueError, KeyError) as error:
         raise Stopped(f"{dataset.address}/{path} is damaged or gone: {error}") from error

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from model.products import used
-from pipeline.errors import Reject
+from pipeline.errors import Bug, Reject
 from pipeline.processors import noted
 from pipeline.rows import arrays_of, column_of, marked, replace
 from pipeline.spent import spent
@@ -75,7 +75,7 @@ class Apply:
         for i in rows:
             samples = len(arrays[i])
             if len(column[i]) != choice.clock.frames(samples):
-                raise AssertionError(f"{choice.kind}: {len(column[i])} frames of {samples} samples; see its clock")
+                raise Bug(f"{choice.kind}: {len(column[i])} frames of {samples} samples; see its clock")
             first, last = choice.clock.part(int(leads[i]), int(kepts[i]), samples)
             column[i] = column[i][first:last]
 

@@ -152,8 +152,8 @@ def test_what_is_left_out_is_counted_and_the_sums_agree(tmp_path):
     assert pack.described.skipped == {"empty": 2, "too_long": 1}
     assert (pack.described.rows, pack.described.tokens) == (2, 6)
     [piece] = pack.described.pieces
-    data = Path(pack.folder / piece["name"]).read_bytes()
-    assert (len(data), sha256(data)) == (piece["bytes"], piece["sha256"])
+    data = Path(pack.folder / piece.name).read_bytes()
+    assert (len(data), sha256(data)) == (piece.bytes, piece.sha256)
 
 
 def test_a_piece_is_a_safetensors_file(tmp_path):
@@ -161,7 +161,7 @@ def test_a_piece_is_a_safetensors_file(tmp_path):
 
     pack = packed(tmp_path, two_parts(tmp_path))
     for piece, said in zip(pack.pieces, pack.described.pieces, strict=True):
-        there = load_file(pack.folder / said["name"])
+        there = load_file(pack.folder / said.name)
         assert {*there} == {"tokens", "offsets", "labels", "split"}
         assert all((there[name] == getattr(piece, name)).all() for name in there)
 
@@ -216,7 +216,7 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path, puts):
         Path(words, json.loads(store.read(record))["part"]).unlink()  # to read it again would stop the run
     again = packed(store.url, words)
     assert again.described == whole.described
-    assert all((again.folder / p["name"]).read_bytes() == (whole.folder / p["name"]).read_bytes()
+    assert all((again.folder / p.name).read_bytes() == (whole.folder / p.name).read_bytes()
                for p in whole.described.pieces)  # fmt: skip
 
 
@@ -368,7 +368,7 @@ def bucket(moto, monkeypatch):
 
 def test_a_damaged_piece_of_a_bucket_is_refused(bucket, tmp_path):
     made = make_pack(open_store(bucket), [Data(origin=two_parts(bucket))], Packing())
-    store, key = open_store(bucket), f"_mill/pack/{made['fingerprint']}/00-00001.safetensors"
+    store, key = open_store(bucket), f"_mill/pack/{made.fingerprint}/00-00001.safetensors"
     data = bytearray(store.read(key))
     data[-1] ^= 1
     store.put(key, bytes(data))
@@ -380,7 +380,7 @@ def test_a_damaged_piece_of_a_bucket_is_refused(bucket, tmp_path):
 
 def test_a_lost_piece_of_a_bucket_stops_with_its_name(bucket, tmp_path):
     made = make_pack(open_store(bucket), [Data(origin=two_parts(bucket))], Packing())
-    open_store(bucket).remove(f"_mill/pack/{made['fingerprint']}/00-00000.safetensors")
+    open_store(bucket).remove(f"_mill/pack/{made.fingerprint}/00-00000.safetensors")
     with pytest.raises(Stopped, match=r"00-00000\.safetensors is gone"):
         open_pack(bucket, made.fingerprint, tmp_path)
 
