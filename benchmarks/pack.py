@@ -37,12 +37,15 @@ def made_up(root: Path, rows: int) -> int:
         }
         path = f"data/part-{len(parts):05d}.parquet"
         pq.write_table(pa.table(columns), root / path, row_group_size=1000, compression="zstd")
-        parts.append({"path": path, "rows": count})
+        parts.append({"path": path, "rows": count, "row_groups": 1, "bytes": 0, "sha256": ""})
         total += int(offsets[-1])
     types = {name: {"type": "string"} for name in ("clip", "label")}
     token = {"type": "list<element: uint16>", "rate_hz": "50", "codes": str(CODES), "codebook": "0" * 64}
     dataset = {"format": "wavmill-dataset-1", "name": "made-up", "version": 1, "fingerprint": "0" * 64, "carry": []}
-    dataset |= {"columns": {**types, "token": token}, "parts": parts}
+    dataset |= {"columns": {**types, "token": token}, "parts": parts, "job": {"fingerprint": "", "does": {}}}
+    dataset |= {"recipe": {}, "created_at": "", "listed_at": [], "seconds": 0.0, "codebook": None}
+    dataset |= {"counts": {"objects": 1, "clips": rows, "done": rows, "rejected": 0, "reasons": {}, "superseded": 0}}
+    dataset |= {"rejects": {"path": "rejects.parquet", "rows": 0, "sha256": ""}}
     (root / "dataset.json").write_text(json.dumps(dataset))
     return total
 
@@ -59,7 +62,7 @@ def main(rows: int) -> None:
             made = make_pack(store, data, Packing(dedup=dedup))
             built_s = time.perf_counter() - started
             started = time.perf_counter()
-            pack = open_pack(store.url, made["fingerprint"])
+            pack = open_pack(store.url, made.fingerprint)
             opened_s = time.perf_counter() - started
             wanted = np.random.default_rng(1).integers(0, pack.rows, LOOKED_AT).tolist()
             started = time.perf_counter()

@@ -99,7 +99,7 @@ def planned(corpus: Path, store: Path) -> dict[str, Any]:
         "peak": peak(),
         "above": peak() - before,
         "plans": len(plans),
-        "objects": plans[-1].said["objects"]["rows"],
+        "objects": plans[-1].head.objects.rows,
         "shards": plans[-1].shards.num_rows,
         "steps": spent,
     }

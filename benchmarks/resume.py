@@ -33,11 +33,11 @@ KEYS = {"AWS_ACCESS_KEY_ID": "test:tester", "AWS_SECRET_ACCESS_KEY": "testing", 
 
 def planned(store: Path, shards: int) -> tuple[Any, list[str]]:
     """A job with a plan of so many shards, and the keys of the records of all but the last."""
-    from pipeline.commit import record_key
     from pipeline.job import fingerprint, resolve
     from pipeline.jobfile import parse_job
     from pipeline.objects import SCHEMA
     from pipeline.plan import next_plan
+    from pipeline.records import record_key
     from pipeline.sources.files import Files
 
     Files.seconds = lambda self, objects: np.full(objects.num_rows, 3600.0)  # type: ignore[method-assign]
@@ -52,9 +52,9 @@ def planned(store: Path, shards: int) -> tuple[Any, list[str]]:
 
 def resumed(job: Any, address: str = "") -> None:
     """Find the first undone shard; the records may be listed elsewhere than where the plan is."""
-    from pipeline.commit import attempts_done
     from pipeline.job import fingerprint
     from pipeline.plan import plans_of, todo_of
+    from pipeline.records import attempts_done
     from pipeline.store import open_store
 
     plans = plans_of(job)

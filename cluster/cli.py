@@ -114,10 +114,10 @@ def run(
     """Make the dataset. The same command again resumes; when nothing is left to do it says so."""
     from cluster.load import load_making
     from cluster.progress import Watch, too_many
-    from pipeline.commit import attempts_done
     from pipeline.job import fingerprint, resolve
     from pipeline.plan import make_plans, todo_of
     from pipeline.publish import published
+    from pipeline.records import attempts_done
     from pipeline.store import open_store
 
     checked = resolve(load_making(job, set), words.command("fit", job, set))
@@ -129,7 +129,7 @@ def run(
     dataset = published(checked, plans)
     if dataset is not None:
         plans[-1].left_out.stop_if_faults()
-        out.print(f"done already, as listed on {plans[-1].said['listed_at']}")
+        out.print(f"done already, as listed on {plans[-1].head.listed_at}")
     else:
         from pipeline.run import run as run_job
 
@@ -143,10 +143,10 @@ def run(
             dataset = run_job(checked, plans, executing(on, verbose), watch, done)
         words.print_ran(out, watch, resumed)
     words.print_dataset(out, dataset, checked.address)
-    counts = dataset["counts"]
+    counts = dataset.counts
     if too_many(counts, max_rejects):
         raise TooManyRejects(
-            f"done, but {counts['rejected']:,} of {counts['clips']:,} clips were rejected; "
+            f"done, but {counts.rejected:,} of {counts.clips:,} clips were rejected; "
             f"the limit is {max_rejects:.0%}: wavmill show {checked.address} --rejects"
         )
 
@@ -160,20 +160,21 @@ def show(
     as_json: Annotated[bool, Option("--json", help="dataset.json or model.json as it is")] = False,
 ) -> None:
     """Show what there is: counts, columns with their units, rejects, what a model is worth; ends with how to use it."""
-    from pipeline.trained import find
+    from pipeline.model_json import PublishedModel
+    from pipeline.published import find
 
     said = find(load(what, set).address if what.endswith((".yaml", ".yml")) else what)
     if as_json:
-        print(json.dumps(said, indent=1))
+        print(json.dumps({**said.as_json(), "address": said.address}, indent=1))
     elif html:
         out.print(f"report    {escape(words.report_file(said))}")
-    elif said["format"] == "wavmill-model-1":
+    elif isinstance(said, PublishedModel):
         words.print_model(out, said)
     elif rejects:
         words.print_rejects(out, said)
     else:
         words.print_columns(out, said)
-        words.print_dataset(out, said, said["address"].rsplit("/", 1)[0])
+        words.print_dataset(out, said, said.address.rsplit("/", 1)[0])
 
 
 @app.command()

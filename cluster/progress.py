@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from cluster.terminal import escape
 from pipeline.card import hours
+from pipeline.dataset_json import Counts
 from pipeline.errors import TooManyRejects
 
 GUARD_CLIPS = 1000  # a run that goes on is not stopped before: the first clips may be the bad ones
@@ -101,7 +102,7 @@ class Watch:
             self.console.print(f"[yellow]{share:.1%} of the clips so far were rejected[/]: {self.why()}")
 
 
-def too_many(counts: dict[str, Any], max_rejects: float) -> bool:
+def too_many(counts: Counts, max_rejects: float) -> bool:
     """Whether a finished run is above the limit, whatever its size. What is left out on purpose does not count."""
-    left_out = sum(counts["reasons"].get(reason, 0) for reason in ON_PURPOSE)
-    return bool(counts["rejected"] - left_out > max_rejects * (counts["clips"] - left_out))
+    left_out = sum(counts.reasons.get(reason, 0) for reason in ON_PURPOSE)
+    return bool(counts.rejected - left_out > max_rejects * (counts.clips - left_out))

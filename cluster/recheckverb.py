@@ -60,7 +60,7 @@ def recheck_by_rules(path: str, sets: list[str], every: Path | None) -> bool:
                 f"          and {counts[kind] - SHOWN:,} more{'' if every is not None else '; --list FILE has all'}"
             )
     out.print(
-        f"{dataset['counts']['clips']:,} clips of {escape(dataset['address'])}, read again by this version: "
+        f"{dataset.counts.clips:,} clips of {escape(dataset.address)}, read again by this version: "
         + (f"{sum(counts.values()):,} findings" if counts else "all as published")
     )
     if counts:

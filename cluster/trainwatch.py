@@ -10,6 +10,7 @@ from rich.progress import TaskID
 from cluster.progress import bar
 from cluster.terminal import escape
 from pipeline.card import hours
+from pipeline.model_json import SplitFacts
 from pipeline.modelcard import split_line
 
 
@@ -36,7 +37,7 @@ class TrainWatch:
             return
         self.hand_on(line)
         if line["kind"] == "split":
-            self.console.print(split_line(line))
+            self.console.print(split_line(SplitFacts(**line)))
         elif line["kind"] == "valid":
             self.console.print(self.validated(line))
         elif self.task is not None:

@@ -29,7 +29,7 @@ def verify(
     ] = None,
 ) -> None:
     """Make a sample again, alone and in float32: how far features are apart, which tokens differ. Exit 1: too far."""
-    from pipeline.trained import find
+    from pipeline.published import find
 
     good = True
     is_job = what.endswith((".yaml", ".yml"))

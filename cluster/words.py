@@ -13,6 +13,9 @@ from rich.table import Table
 from cluster.terminal import escape, escape_lines
 from pipeline import notices, processors
 from pipeline.card import hours, how_to_read, reasons
+from pipeline.codebooks import CodebookDescription
+from pipeline.dataset_json import PublishedDataset
+from pipeline.model_json import PublishedModel
 from pipeline.modelcard import figures, how_to_use
 
 SHOWN_REJECTS = 50
@@ -79,20 +82,20 @@ def print_preview(console: Console, seen: Any, engine: str, job: str, sets: list
         console.print(f"next      {escape(command('run', job, sets))}")
 
 
-def print_codebook(console: Console, address: str, described: dict[str, Any], already: bool) -> None:
-    report = described["report"]
+def print_codebook(console: Console, address: str, described: CodebookDescription, already: bool) -> None:
+    report = described.report
     explained = 1 - report["inertia_per_frame"] / max(report["variance_per_frame"], 1e-12)
     console.print(
-        f"{'done already: ' if already else ''}{described['codes']} codes of {described['dim']} values from "
+        f"{'done already: ' if already else ''}{described.codes} codes of {described.dim} values from "
         f"{report['frames']:,} frames of {report['clips']:,} clips ({hours(report['seconds'])})"
     )
     console.print(
-        f"codes used {report['codes_used']} of {described['codes']}, perplexity {report['perplexity']:.1f}, "
+        f"codes used {report['codes_used']} of {described.codes}, perplexity {report['perplexity']:.1f}, "
         f"inertia {report['inertia_per_frame']:.4g} per frame ({explained:.0%} of the variance explained)"
     )
-    if report["codes_used"] < FEW_USED * described["codes"]:
+    if report["codes_used"] < FEW_USED * described.codes:
         console.print("[yellow]few codes are used[/]: the sample has less variety than codes; lower fit.codes")
-    console.print(f"codebook  {escape(address)}  sha256 {described['sha256'][:16]}")
+    console.print(f"codebook  {escape(address)}  sha256 {described.sha256[:16]}")
 
 
 def print_ran(console: Console, watch: Any, resumed: int) -> None:
@@ -102,39 +105,38 @@ def print_ran(console: Console, watch: Any, resumed: int) -> None:
     console.print(f"{watch.shards:,} shards in {time.monotonic() - watch.started:.0f} s{before}")
 
 
-def print_dataset(console: Console, dataset: dict[str, Any], address: str) -> None:
+def print_dataset(console: Console, dataset: PublishedDataset, address: str) -> None:
     """The end of a run: the sum that reconciles, where the dataset is, how to read it, how to see the rejects."""
-    counts = dataset["counts"]
-    why = f" ({escape(reasons(counts))})" if counts["rejected"] else ""
+    counts = dataset.counts
+    why = f" ({escape(reasons(counts))})" if counts.rejected else ""
     console.print(
-        f"[bold]{counts['clips']:,} clips[/] from {counts['objects']:,} objects = "
-        f"{counts['done']:,} done + {counts['rejected']:,} rejected{why}; {hours(dataset['seconds'])} of sound"
+        f"[bold]{counts.clips:,} clips[/] from {counts.objects:,} objects = "
+        f"{counts.done:,} done + {counts.rejected:,} rejected{why}; {hours(dataset.seconds)} of sound"
     )
-    # a dataset of an older wavmill has neither
-    for line in (*notices.lines(dataset.get("notices", {})), *processors.lines(dataset.get("processors", {}))):
+    for line in (*notices.lines(dataset.notices), *processors.lines(dataset.processors)):
         console.print(f"[yellow]notice[/]    {escape(line)}")
-    where = f"{address}/v{dataset['version']}"
+    where = f"{address}/v{dataset.version}"
     console.print(f"dataset   {escape(where)}")
     console.print("read it   " + escape_lines("\n          ".join(how_to_read(dataset, where))))
-    if counts["rejected"]:
+    if counts.rejected:
         console.print(f"rejects   wavmill show {escape(where)} --rejects; wavmill run JOB --retry REASON")
 
 
-def print_columns(console: Console, dataset: dict[str, Any]) -> None:
+def print_columns(console: Console, dataset: PublishedDataset) -> None:
     made = table("column", "type", "")
-    for name, column in dataset["columns"].items():
-        notes = ", ".join(f"{key} {value[:16]}" for key, value in column.items() if key != "type")
-        made.add_row(escape(name), escape(column["type"]), escape(notes))
+    for name, column in dataset.columns.items():
+        notes = ", ".join(f"{key} {value[:16]}" for key, value in column.units().items())
+        made.add_row(escape(name), escape(column.type), escape(notes))
     console.print(made)
-    total = sum(part["bytes"] for part in dataset["parts"])
-    console.print(f"{len(dataset['parts'])} parts, {size(total)}; made {dataset['created_at']}\n")
+    total = sum(part.bytes for part in dataset.parts)
+    console.print(f"{len(dataset.parts)} parts, {size(total)}; made {dataset.created_at}\n")
 
 
-def print_rejects(console: Console, dataset: dict[str, Any]) -> None:
+def print_rejects(console: Console, dataset: PublishedDataset) -> None:
     from pipeline.parquet import parquet_in
     from pipeline.store import open_store
 
-    with parquet_in(open_store(dataset["address"]), "rejects.parquet") as file:
+    with parquet_in(open_store(dataset.address), "rejects.parquet") as file:
         rejected = file.read()
     made = table("clip", "stage", "reason", "message")
     for row in rejected.slice(0, SHOWN_REJECTS).to_pylist():
@@ -142,19 +144,19 @@ def print_rejects(console: Console, dataset: dict[str, Any]) -> None:
     console.print(made)
     if rejected.num_rows > SHOWN_REJECTS:
         console.print(
-            f"... and {rejected.num_rows - SHOWN_REJECTS:,} more in {escape(dataset['address'])}/rejects.parquet"
+            f"... and {rejected.num_rows - SHOWN_REJECTS:,} more in {escape(dataset.address)}/rejects.parquet"
         )
 
 
-def print_model(console: Console, said: dict[str, Any]) -> None:
+def print_model(console: Console, said: PublishedModel) -> None:
     """The end of a training: what it is worth, where it is, how to use it."""
-    address = said["address"]
-    why = "stopped early" if said["stopped"] == "early" else "to the end"
+    address = said.address
+    why = "stopped early" if said.stopped == "early" else "to the end"
     console.print(
-        f"[bold]{said['model']['parameters']:,} parameters[/], {said['steps']:,} steps ({why}), "
-        f"{said['epochs']:.1f} epochs of {said['pack']['rows']:,} clips in {hours(said['seconds'])}"
+        f"[bold]{said.model['parameters']:,} parameters[/], {said.steps:,} steps ({why}), "
+        f"{said.epochs:.1f} epochs of {said.pack.rows:,} clips in {hours(said.seconds)}"
     )
-    for line in figures(said["best"]):
+    for line in figures(said.best):
         console.print(f"          {line}")
     console.print(f"model     {escape(address)}")
     console.print(f"report    {escape(address)}/report.html")
@@ -164,8 +166,8 @@ def print_model(console: Console, said: dict[str, Any]) -> None:
 def print_training(console: Console, seen: Any, job: str, sets: list[str]) -> None:
     """What ``plan`` says of a training: data, model, steps, what is there already."""
     for dataset in seen.datasets:
-        rows = f"{dataset['counts']['done']:,} clips, {hours(dataset['seconds'])}"
-        console.print(f"data      {escape(dataset['address'])}: {rows}")
+        rows = f"{dataset.counts.done:,} clips, {hours(dataset.seconds)}"
+        console.print(f"data      {escape(dataset.address)}: {rows}")
     for note in seen.notes:
         console.print(f"note      {escape(note)}")
     about = "" if seen.split.exact else "about "
@@ -198,18 +200,18 @@ def print_verified(console: Console, found: Any) -> None:
         console.print("[green]agrees[/]      within its limits")
 
 
-def report_file(said: dict[str, Any]) -> str:
+def report_file(said: PublishedDataset | PublishedModel) -> str:
     """The path of a report: where it was published, or, from a bucket, a copy in the current folder."""
     from pipeline.errors import JobError
     from pipeline.store import open_store
 
-    if not said["address"].startswith("s3://"):
-        path = Path(said["address"]) / "report.html"
+    if not said.address.startswith("s3://"):
+        path = Path(said.address) / "report.html"
         if not path.exists():
-            raise JobError(f"{said['address']} has no report.html: it was made by an older wavmill")
+            raise JobError(f"{said.address} has no report.html: it was made by an older wavmill")
         return str(path)
-    path = Path(f"{said['name']}-v{said['version']}.html")
-    path.write_bytes(open_store(said["address"]).read("report.html"))
+    path = Path(f"{said.name}-v{said.version}.html")
+    path.write_bytes(open_store(said.address).read("report.html"))
     return str(path)
 
 

@@ -6,26 +6,37 @@ _mill/train/<T>/goes_on.json   that the job with fingerprint T goes on from anot
 """
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from pipeline.checkpoints import latest, lines_of, read_json, recorded, save, tensors_of
+from pipeline.at_rest import AtRest, read_if_there
+from pipeline.checkpoints import TrainingState, latest, lines_of, recorded, save, tensors_of
+from pipeline.dataset_json import PublishedDataset
 from pipeline.errors import JobError, Stopped
 from pipeline.finite import not_finite_field
 from pipeline.learn import length_of
-from pipeline.published import numbers
+from pipeline.model_json import MODEL
+from pipeline.published import find_model, numbers
 from pipeline.release import already
 from pipeline.store import Store, join, open_store
-from pipeline.trained import MODEL, find_model
 from pipeline.trainjob import Previous, TrainJob, decisive, fingerprint, parents_of
 
 OLD_SPLIT_BY = "clip"  # the default of pack.split.by, before it was the source
+
+
+class Training(AtRest):
+    """does.json: what decides the weights of a run. ``job`` is its fingerprint, were it to begin by itself."""
+
+    FORMAT: ClassVar[str] = "wavmill-training-1"
+    run: str
+    job: str
+    does: dict[str, Any]
 
 
 class Beginning(NamedTuple):
     """A training job that is about to run. ``run`` is its fingerprint, under which its checkpoints lie."""
 
     job: TrainJob  # with the split of the training that it goes on with
-    parents: list[dict[str, Any]]
+    parents: list[PublishedDataset]
     run: str
     previous: Previous | None  # the run it goes on from, and its last step
     notes: tuple[str, ...]  # for people
@@ -39,11 +50,10 @@ def begin(job: TrainJob, write: bool = False) -> Beginning:
     previous = _previous(store, job, parents, write)
     run = fingerprint(job, parents, previous)
     if previous is not None:
-        notes = (*notes, f"goes on from step {previous['step']:,} of the shorter training {previous['run'][:16]}")
+        notes = (*notes, f"goes on from step {previous.step:,} of the shorter training {previous.run[:16]}")
     key = f"_mill/train/{run}/does.json"
     if write and already(store, job.name, run) is None and store.stat(key) is None:
-        does = {"format": "wavmill-training-1", "run": run, "job": plain, "does": decisive(job, parents, previous)}
-        store.put(key, json.dumps(does, indent=1, allow_nan=False).encode())
+        store.put(key, Training(run=run, job=plain, does=decisive(job, parents, previous)).written())
     return Beginning(job, parents, run, previous, notes)
 
 
@@ -53,26 +63,27 @@ def carry_over(store: Store, job: TrainJob, run: str, previous: Previous) -> Non
     Validations that were no better are counted anew. JobError when the checkpoint is gone.
     """
     record = latest(store, run)
-    if record is not None and record["step"] >= previous["step"]:
+    if record is not None and record.step >= previous.step:
         return
-    last = latest(store, previous["run"], previous["step"])
+    last = latest(store, previous.run, previous.step)
     if last is None:
         raise JobError(
-            f"{job.address} goes on from step {previous['step']:,} of the training {previous['run'][:16]}, whose "
+            f"{job.address} goes on from step {previous.step:,} of the training {previous.run[:16]}, whose "
             "checkpoint is gone; train.from: scratch begins anew"
         )
-    facts = {name: last[name] for name in ("best", "seconds", "world", "steps_per_epoch")}
-    facts |= {"worse": 0, "stopped": ""}
-    best = last["best"]
-    if best is not None and best["step"] != last["step"]:
-        kept = latest(store, previous["run"], best["step"])
+    best = last.best
+    state = TrainingState(
+        best=best, worse=0, stopped="", seconds=last.seconds, world=last.world, steps_per_epoch=last.steps_per_epoch
+    )
+    if best is not None and best.step != last.step:
+        kept = latest(store, previous.run, best.step)
         if kept is None:
-            raise Stopped(f"{job.address}: the best checkpoint, of step {best['step']:,}, is damaged or gone")
-        save(store, run, best["step"], tensors_of(store, kept), facts, lines_of(store, kept))
-    save(store, run, last["step"], tensors_of(store, last), facts, lines_of(store, last))
+            raise Stopped(f"{job.address}: the best checkpoint, of step {best.step:,}, is damaged or gone")
+        save(store, run, best.step, tensors_of(store, kept), state, lines_of(store, kept))
+    save(store, run, last.step, tensors_of(store, last), state, lines_of(store, last))
 
 
-def _settled(store: Store, job: TrainJob, parents: list[dict[str, Any]]) -> tuple[TrainJob, tuple[str, ...]]:
+def _settled(store: Store, job: TrainJob, parents: list[PublishedDataset]) -> tuple[TrainJob, tuple[str, ...]]:
     """The job, split as a training that was begun under the former default, where there is one and none under today's.
 
     Only a job that leaves pack.split.by to wavmill is looked at.
@@ -90,34 +101,31 @@ def _settled(store: Store, job: TrainJob, parents: list[dict[str, Any]]) -> tupl
     )
 
 
-def _begun(store: Store, job: TrainJob, parents: list[dict[str, Any]]) -> bool:
+def _begun(store: Store, job: TrainJob, parents: list[PublishedDataset]) -> bool:
     """Whether there is a checkpoint or a model of exactly this job."""
     plain = fingerprint(job, parents)
     return bool(
-        recorded(store, plain)
-        or already(store, job.name, plain)
-        or read_json(store, f"_mill/train/{plain}/goes_on.json")
+        recorded(store, plain) or already(store, job.name, plain) or store.stat(f"_mill/train/{plain}/goes_on.json")
     )
 
 
-def _previous(store: Store, job: TrainJob, parents: list[dict[str, Any]], write: bool) -> Previous | None:
+def _previous(store: Store, job: TrainJob, parents: list[PublishedDataset], write: bool) -> Previous | None:
     """The run that this job goes on from, chosen once; None when it begins by itself."""
     if job.train.origin == "scratch":
         return None
     plain = fingerprint(job, parents)
     key = f"_mill/train/{plain}/goes_on.json"
-    if (known := read_json(store, key)) is not None:
-        return Previous(run=known["run"], step=known["step"])
+    if (known := read_if_there(store, key, Previous)) is not None:
+        return known
     if recorded(store, plain) or already(store, job.name, plain) is not None:
         return None
     found = _shorter(store, job, parents)
     if found is not None and write:
-        known = json.loads(store.create_once(key, json.dumps(found).encode()))
-        return Previous(run=known["run"], step=known["step"])
+        return Previous.read(store.create_once(key, found.written()))
     return found
 
 
-def _shorter(store: Store, job: TrainJob, parents: list[dict[str, Any]]) -> Previous | None:
+def _shorter(store: Store, job: TrainJob, parents: list[PublishedDataset]) -> Previous | None:
     """Of the runs of a job that is this one but for a smaller length, the last checkpoint of the longest."""
     mine = _but_its_length(decisive(job, parents))
     found: list[Previous] = []
@@ -125,13 +133,13 @@ def _shorter(store: Store, job: TrainJob, parents: list[dict[str, Any]]) -> Prev
         if _but_its_length(does) != mine:
             continue
         record = latest(store, run)
-        if record is None or not_finite_field(record["best"] or {}):
+        if record is None or (record.best is not None and not_finite_field(record.best.as_json())):
             continue
-        epoch = record["steps_per_epoch"]
+        epoch = record.steps_per_epoch
         before = job.train.model_copy(update={name: does["train"][name] for name in ("epochs", "steps")})
-        if length_of(job.train, epoch) > max(length_of(before, epoch), record["step"]):
-            found.append(Previous(run=run, step=record["step"]))
-    return max(found, key=lambda one: (one["step"], one["run"]), default=None)
+        if length_of(job.train, epoch) > max(length_of(before, epoch), record.step):
+            found.append(Previous(run=run, step=record.step))
+    return max(found, key=lambda one: (one.step, one.run), default=None)
 
 
 def _known(store: Store, job: TrainJob) -> dict[str, dict[str, Any]]:
@@ -139,10 +147,10 @@ def _known(store: Store, job: TrainJob) -> dict[str, dict[str, Any]]:
     found = {}
     for number in numbers(job.address, MODEL):
         model = find_model(join(job.address, f"v{number}"))
-        found[model["fingerprint"]] = model["does"]
+        found[model.fingerprint] = model.does
     for entry in store.list("_mill/train/"):
-        if entry.key.endswith("/does.json") and (told := read_json(store, entry.key)) is not None:
-            found[told["run"]] = told["does"]
+        if entry.key.endswith("/does.json") and (told := read_if_there(store, entry.key, Training)) is not None:
+            found[told.run] = told.does
     return found
 
 

@@ -1,6 +1,6 @@
 """The README.md of a published dataset: what is in it, in which units, and how to read it."""
 
-from typing import Any
+from pipeline.dataset_json import Counts, PublishedDataset
 
 # what tells `datasets` that the parts are the data: by itself it takes "part" for a split, and rejects.parquet for data
 FRONT_MATTER = """---
@@ -13,46 +13,44 @@ configs:
 """
 
 
-def card(dataset: dict[str, Any]) -> str:
+def card(dataset: PublishedDataset) -> str:
     """dataset.json -> Markdown, with front matter as the Hugging Face hub and ``datasets`` read it."""
-    counts = dataset["counts"]
+    counts = dataset.counts
     lines = [
         FRONT_MATTER,
-        f"# {dataset['name']}, version {dataset['version']}",
+        f"# {dataset.name}, version {dataset.version}",
         "",
-        f"{counts['done']:,} clips, {hours(dataset['seconds'])} of audio, "
-        f"made by wavmill from {counts['objects']:,} objects.",
-        f"{counts['clips']:,} clips found = {counts['done']:,} done + {counts['rejected']:,} rejected"
-        + (f" ({reasons(counts)})." if counts["rejected"] else "."),
+        f"{counts.done:,} clips, {hours(dataset.seconds)} of audio, made by wavmill from {counts.objects:,} objects.",
+        f"{counts.clips:,} clips found = {counts.done:,} done + {counts.rejected:,} rejected"
+        + (f" ({reasons(counts)})." if counts.rejected else "."),
         "",
         "| column | type | |",
         "|---|---|---|",
         *(
-            f"| {name} | {column['type']} | {', '.join(f'{k} {v}' for k, v in column.items() if k != 'type')} |"
-            for name, column in dataset["columns"].items()
+            f"| {name} | {column.type} | {', '.join(f'{k} {v}' for k, v in column.units().items())} |"
+            for name, column in dataset.columns.items()
         ),
         "",
         "A row is a clip; `clip` is its id: the path below the corpus, `#member` in a tar, `#start_ms` for a part of a",
         "longer sound. Rejected clips are in `rejects.parquet`, with stage, reason and message. `report.html` shows",
-        "what is in it, with a few clips to hear."
-        + (" The codebook is in `codebook/`." if dataset["codebook"] else ""),
+        "what is in it, with a few clips to hear." + (" The codebook is in `codebook/`." if dataset.codebook else ""),
         "",
         "```python",
         *how_to_read(dataset),
         "```",
         "",
-        f"Made by: `{dataset['job']['does']}`",
+        f"Made by: `{dataset.job.does}`",
         "",
     ]
     return "\n".join(lines)
 
 
-def how_to_read(dataset: dict[str, Any], address: str = "") -> list[str]:
+def how_to_read(dataset: PublishedDataset, address: str = "") -> list[str]:
     """Lines of Python that read the dataset with pyarrow alone; without an address, from the dataset's own folder.
 
     What is published names no address: the folder may be copied anywhere.
     """
-    product = next((name for name in ("token", "feature", "window") if name in dataset["columns"]), "clip")
+    product = next((name for name in ("token", "feature", "window") if name in dataset.columns), "clip")
     if not address:
         return ["import pyarrow.dataset  # in the folder of this file", _read("data", product)]
     return ["import pyarrow.dataset", _read(f"{address}/data", product)]
@@ -69,5 +67,5 @@ def hours(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
 
 
-def reasons(counts: dict[str, Any]) -> str:
-    return ", ".join(f"{reason} {count:,}" for reason, count in counts["reasons"].items())
+def reasons(counts: Counts) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in counts.reasons.items())

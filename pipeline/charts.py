@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.errors import Bug
 from pipeline.page import Html, tag
 
 INK, SOFT, LINE, ACCENT, SECOND, FILL = (f"#0102{i:02x}" for i in range(3, 9))  # stand for the variables of the page
@@ -58,7 +59,8 @@ def drawn(label: str, draw: Callable[[Any], None], height_in: float = 2.0) -> Ht
     for colour, name in VARIABLES.items():
         inside = inside.replace(colour, f"var(--{name})")
     box = re.search(r'viewBox="([^"]*)"', text)
-    assert box, "matplotlib writes a viewBox"
+    if box is None:
+        raise Bug("matplotlib wrote a chart without its viewBox")
     return tag("svg", Html(inside), viewBox=box[1], role="img", aria_label=label)
 
 

@@ -8,21 +8,56 @@ _mill/train/<T>/done/<step>.<A>.json            the record, with the hashes of b
 import json
 import secrets
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import VERSION
-from pipeline.commit import sealed, unsealed
+from pipeline.at_rest import AtRest, Sealed
+from pipeline.model_json import BestValidation, SplitFacts
 from pipeline.store import Store, sha256
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FileName = Literal["safetensors", "metrics.jsonl"]
 KEPT = 2  # of the last ones: should the newest be damaged, there is the one before
 
 
-def save(store: Store, run: str, step: int, tensors: dict[str, Any], facts: dict[str, Any], lines: list[Any]) -> None:
+class StoredFile(AtRest):
+    key: str
+    sha256: str
+    bytes: int
+
+
+class TrainingState(AtRest):
+    """All of a training that is neither in tensors nor in lines of metrics."""
+
+    best: BestValidation | None  # the one with the lowest loss
+    worse: int  # validations since
+    stopped: Literal["", "steps", "early"]  # "" while it has not ended
+    seconds: float
+    world: int  # how many workers learn
+    steps_per_epoch: int
+    split: SplitFacts | None = None  # the records of the first versions have none
+
+
+class Checkpoint(Sealed, TrainingState):
+    """The record of a checkpoint: which training's, after how many steps, and its files."""
+
+    run: str
+    step: int
+    at: str  # UTC, ISO 8601
+    wavmill: str  # the version
+    files: dict[FileName, StoredFile]
+
+
+def save(
+    store: Store, run: str, step: int, tensors: dict[str, "Tensor"], state: TrainingState, lines: list[dict[str, Any]]
+) -> None:
     """Put a checkpoint, and only then take away those that nobody needs: all but the last two and the best."""
     from safetensors.torch import save as pack
 
     at = f"{step:09d}.{secrets.token_hex(8)}"
-    data = {
+    data: dict[FileName, bytes] = {
         "safetensors": pack({name: tensor.contiguous() for name, tensor in tensors.items()}),
         "metrics.jsonl": "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode(),
     }
@@ -30,11 +65,11 @@ def save(store: Store, run: str, step: int, tensors: dict[str, Any], facts: dict
     for what, content in data.items():
         key = f"{_top(run)}/out/{at}.{what}"
         store.put(key, content)
-        files[what] = {"key": key, "sha256": sha256(content), "bytes": len(content)}
+        files[what] = StoredFile(key=key, sha256=sha256(content), bytes=len(content))
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    record = {"run": run, "step": step, "at": now, "wavmill": VERSION, "files": files, **facts}
-    store.put(f"{_top(run)}/done/{at}.json", sealed(record))
-    best = (facts.get("best") or {}).get("step")
+    record = Checkpoint(run=run, step=step, at=now, wavmill=VERSION, files=files, **state.as_json())
+    store.put(f"{_top(run)}/done/{at}.json", record.written())
+    best = state.best.step if state.best is not None else None
     for key in recorded(store, run)[KEPT:]:
         if step_of(key) != best:
             _remove(store, key)
@@ -47,7 +82,7 @@ def recorded(store: Store, run: str) -> list[str]:
     )
 
 
-def latest(store: Store, run: str, step: int | None = None) -> dict[str, Any] | None:
+def latest(store: Store, run: str, step: int | None = None) -> Checkpoint | None:
     """The record of the latest checkpoint that is whole, or of the one of a step; None when there is none.
 
     One that is not what its record says is passed over: the one before it gives the same weights in the end.
@@ -61,30 +96,30 @@ def latest(store: Store, run: str, step: int | None = None) -> dict[str, Any] | 
     return None
 
 
-def read_record(store: Store, key: str) -> dict[str, Any]:
+def read_record(store: Store, key: str) -> Checkpoint:
     """A record whose files are there with the hashes it names; ValueError or FileNotFoundError when not."""
-    record = unsealed(store.read(key))
-    for what in record["files"]:
+    record = Checkpoint.read(store.read(key))
+    for what in record.files:
         read_file(store, record, what)
     return record
 
 
-def read_file(store: Store, record: dict[str, Any], what: str) -> bytes:
+def read_file(store: Store, record: Checkpoint, what: FileName) -> bytes:
     """One of the files of a record; ValueError when it is not the one that was recorded."""
-    file = record["files"][what]
-    data = store.read(file["key"])
-    if sha256(data) != file["sha256"]:
-        raise ValueError(f"{store.url}/{file['key']} is damaged: it is not what its record says")
+    file = record.files[what]
+    data = store.read(file.key)
+    if sha256(data) != file.sha256:
+        raise ValueError(f"{store.url}/{file.key} is damaged: it is not what its record says")
     return data
 
 
-def tensors_of(store: Store, record: dict[str, Any]) -> dict[str, Any]:
+def tensors_of(store: Store, record: Checkpoint) -> dict[str, "Tensor"]:
     from safetensors.torch import load
 
     return load(read_file(store, record, "safetensors"))
 
 
-def lines_of(store: Store, record: dict[str, Any]) -> list[dict[str, Any]]:
+def lines_of(store: Store, record: Checkpoint) -> list[dict[str, Any]]:
     return lines_in(read_file(store, record, "metrics.jsonl"))
 
 
@@ -97,15 +132,6 @@ def _remove(store: Store, key: str) -> None:
     store.remove(key)
     for what in ("safetensors", "metrics.jsonl"):
         store.remove(key.replace("/done/", "/out/").removesuffix("json") + what)
-
-
-def read_json(store: Store, key: str) -> dict[str, Any] | None:
-    """An object of the store that holds JSON; None when there is none."""
-    try:
-        found: dict[str, Any] = json.loads(store.read(key))
-        return found
-    except FileNotFoundError:
-        return None
 
 
 def step_of(key: str) -> int:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipeline.corpus import name_of
-from pipeline.errors import JobError, ObjectFault, Reject, Stopped
+from pipeline.errors import Bug, JobError, ObjectFault, Reject, Stopped
 from pipeline.line import TOGETHER, Line, Samples
 from pipeline.sandbox import Locks
 from pipeline.store import faults_of
@@ -70,7 +70,7 @@ class Child:
         try:
             self.locks = Locks(*self._hear(START_S)["ready"])
         except Died as death:
-            raise AssertionError(f"decoding does not start: {death.message}") from death
+            raise Bug(f"decoding does not start: {death.message}") from death
         self.busy = False
 
     def ask(self, file: BinaryIO, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -165,7 +165,7 @@ class Child:
         """What a reader yielded, out of the file in memory."""
         data = os.pread(self.taken.fileno(), size, 0)
         if len(data) != size:
-            raise AssertionError(f"{len(data):,} of {size:,} bytes came out of the memory shared with the reader")
+            raise Bug(f"{len(data):,} of {size:,} bytes came out of the memory shared with the reader")
         return data
 
     def _tell(self, message: dict[str, Any], handles: list[int] | None = None) -> None:

@@ -12,8 +12,8 @@ from pipeline.sources.dataset import Dataset
 
 def columns_of(job: Job) -> pa.Schema:
     """The columns of a resolved job's dataset, each with its units in the field's metadata."""
-    given = find_dataset(job.source.origin)["columns"] if isinstance(job.source, Dataset) else {}
-    rates = {name: column["rate_hz"] for name, column in given.items() if "rate_hz" in column}
+    given = find_dataset(job.source.origin).columns if isinstance(job.source, Dataset) else {}
+    rates = {name: column.rate_hz for name, column in given.items() if column.rate_hz is not None}
     units: dict[str, dict[str, Any]] = {"seconds": {"unit": "s"}, "start_s": {"unit": "s"}, "rms_db": {"unit": "dBFS"}}
     if job.feature is not None:
         rates["feature"] = f"{job.feature.clock.frames_hz:g}"

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import pyarrow as pa
 
-from pipeline.errors import NotAllowed, ObjectFault, Reject, Stopped
+from pipeline.errors import Changed, NotAllowed, ObjectFault, Reject, Stopped
 from pipeline.names import text_of
-from pipeline.store import Entry, Folder, Store, join
+from pipeline.store import Entry, Folder, NotAFile, Store, join
 
 WHOLE_BYTES = 64 << 20  # an object on S3 up to this size is fetched at once
 NOT_READABLE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}  # facts about one name
@@ -43,6 +43,10 @@ def object_faults(where: str) -> Iterator[None]:
         raise
     except NotADirectoryError as error:
         raise FileNotFoundError(where) from error
+    except NotAFile as error:
+        raise Reject("not_a_file", str(error.strerror)) from error
+    except Changed as error:
+        raise Reject("changed", "the file was modified after it was listed") from error
     except OSError as error:
         if error.errno in NOT_READABLE:
             raise Reject("not_readable", str(error.strerror)) from error

@@ -7,7 +7,7 @@ an error: rows of the one would stand for the other.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from pipeline.clip_ids import second_id
 from pipeline.errors import WavmillError
+from pipeline.records import Record, StoredRows
 from pipeline.rows import replace
 
 Renamed = dict[str, dict[str, str]]  # shard -> id that another shard has, too -> its new id
@@ -52,20 +53,20 @@ class Place(NamedTuple):
 
 
 def renamed(
-    where: str, repeated: np.ndarray, records: Iterable[dict[str, Any]], rows: Callable[[dict[str, Any], str], pa.Table]
+    where: str, repeated: np.ndarray, records: Iterable[Record], rows: Callable[[StoredRows, str], pa.Table]
 ) -> Renamed:
     """New ids for the clips of one object that several of its shards have. WavmillError for any other duplicate.
 
-    ``rows`` gives the columns clip and source of what stands of a record's data or rejects.
+    ``rows`` gives the columns clip and source of what stands of a shard's data or rejects, which has the given name.
     """
     places: dict[str, list[Place]] = defaultdict(list)
     for record in records:
-        for what in ("data", "rejects"):
-            if record[what]:
-                table = rows(record, what)
+        for stored in (record.data, record.rejects):
+            if stored is not None:
+                table = rows(stored, record.shard)
                 table = table.filter(pa.array(np.isin(hashes_of(table["clip"]), repeated)))
                 for clip, source in zip(table["clip"].to_pylist(), table["source"].to_pylist(), strict=True):
-                    places[clip].append(Place(record["shard"], source, what == "data"))
+                    places[clip].append(Place(record.shard, source, stored is record.data))
     names: Renamed = defaultdict(dict)
     for clip, (first, *others) in places.items():
         for number, other in enumerate(others, 2):

@@ -7,10 +7,11 @@
         ├── TooManyRejects 3  the share of bad clips is above the limit
         ├── Stopped     75  a fault outside the job (network, disk, a killed worker); the same command resumes
         │   ├── ObjectFault  of one object of the corpus: its shard waits, all others are finished before the run stops
-        │   └── NotThere  an object of a store is missing; a FileNotFoundError, too
+        │   ├── NotThere  an object of a store is missing; a FileNotFoundError, too
+        │   └── Changed  an object of a store was replaced after it was listed, or while it is read
         └── NotAllowed  77  credentials or permissions
 
-Anything else is a bug: exit code 1 and a traceback.
+Anything else is a bug: exit code 1 and a traceback. Bug is what wavmill raises where something cannot be, and is so.
 
 A message may quote an address: the signature of a presigned one, and a password in one, are left out of it.
 """
@@ -66,5 +67,20 @@ class NotThere(Stopped, FileNotFoundError):
     written or listed before, and is not there now, stops the run."""
 
 
+class Changed(Stopped):
+    """An object of a store is not the one of the stamp any more. Where a clip is read, that is the clip's fate
+    (corpus.py, s3_corpus.py); anywhere else it stops the run."""
+
+
 class NotAllowed(WavmillError):
     exit_code = 77
+
+
+class Bug(Exception):
+    """Something that wavmill makes sure of does not hold. It ends with a traceback and exit code 1."""
+
+    def __str__(self) -> str:
+        return (
+            f"{super().__str__()}. This is a bug in wavmill, or in a class from outside that the job names: please "
+            "report it, with this traceback and the job file"
+        )

@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.clip_ids import without_suffixes
 from pipeline.contracts import Export
+from pipeline.dataset_json import PublishedDataset
 from pipeline.errors import JobError, Stopped
 from pipeline.parquet import parquet_in
 from pipeline.rows import arrays_of
@@ -35,13 +36,13 @@ class Exported(NamedTuple):
 
 
 def export(
-    dataset: dict[str, Any], choice: Export, folder: Path, watch: Callable[[int, int], None] = lambda done, of: None
+    dataset: PublishedDataset, choice: Export, folder: Path, watch: Callable[[int, int], None] = lambda done, of: None
 ) -> Exported:
     """Write what is not there yet. JobError when the dataset is not of this kind, or the folder is of another one."""
     _check(dataset, choice)
     folders = folders_of(dataset)
-    said = {"format": "wavmill-export-1", "kind": choice.kind, **choice.model_dump(), "from": dataset["address"]}
-    said["fingerprint"] = dataset["fingerprint"]
+    said = {"format": "wavmill-export-1", "kind": choice.kind, **choice.model_dump(), "from": dataset.address}
+    said["fingerprint"] = dataset.fingerprint
     with faults_of(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         before = _claim(folder, said)
@@ -66,7 +67,7 @@ def export(
     return Exported(len(folders), written, files)
 
 
-def folders_of(dataset: dict[str, Any]) -> dict[str, str]:
+def folders_of(dataset: PublishedDataset) -> dict[str, str]:
     """Each clip's folder: its id without suffix, with _ for what means something in a path or to a loader.
 
     Where two come out alike, or too long for a file system, part of the id's hash tells them apart.
@@ -80,26 +81,26 @@ def folders_of(dataset: dict[str, Any]) -> dict[str, str]:
     return folders
 
 
-def _check(dataset: dict[str, Any], choice: Export) -> None:
-    if choice.column not in dataset["columns"]:
-        raise JobError(f"{dataset['address']} has no column {choice.column}; publish it with keep: [{choice.column}]")
+def _check(dataset: PublishedDataset, choice: Export) -> None:
+    if choice.column not in dataset.columns:
+        raise JobError(f"{dataset.address} has no column {choice.column}; publish it with keep: [{choice.column}]")
     if choice.fps is not None:
         _check_rates(dataset, choice, choice.fps)
-    made = dataset["recipe"]["feature"]
+    made = dataset.recipe["feature"]
     for name, value in choice.recipe_has.items():
         if made.get(name) != value:
             said = f"its feature has {name}: {made.get(name)}, and {choice.kind} takes {name}: {value}"
-            raise JobError(f"{dataset['address']} cannot be exported to {choice.kind}: {said}")
+            raise JobError(f"{dataset.address} cannot be exported to {choice.kind}: {said}")
 
 
-def _check_rates(dataset: dict[str, Any], choice: Export, wanted: str) -> None:
+def _check_rates(dataset: PublishedDataset, choice: Export, wanted: str) -> None:
     """JobError when pictures would not be where the files are: of clips at other rates, or windows made for others."""
-    rates = {(dataset["job"]["does"].get("window") or {}).get("fps", wanted)} - {"from_video"}
-    if "fps" in dataset["columns"]:
+    rates = {(dataset.job.does.get("window") or {}).get("fps", wanted)} - {"from_video"}
+    if "fps" in dataset.columns:
         rates |= {fps for table in _groups(dataset, ["fps"]) for fps in table["fps"].to_pylist()}
     if other := sorted(map(str, rates - {wanted})):
         said = f"it has clips at {', '.join(other[:3])} fps; make it anew with check: {{fps: {wanted}}}"
-        raise JobError(f"{dataset['address']} cannot be exported to {choice.kind}: {said}")
+        raise JobError(f"{dataset.address} cannot be exported to {choice.kind}: {said}")
 
 
 def _claim(folder: Path, said: dict[str, Any]) -> dict[str, Any]:
@@ -128,20 +129,20 @@ def _say(folder: Path, said: dict[str, Any]) -> None:
     new.replace(folder / SAID)
 
 
-def _arrays(dataset: dict[str, Any], column: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+def _arrays(dataset: PublishedDataset, column: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
     """(clip, its frames (T, L, D)) of those clips; a row group with none of them is not read."""
-    layers = int(dataset["columns"][column].get("layers", 1))
+    layers = int(dataset.columns[column].layers or 1)
     for table in _groups(dataset, ["clip", column], wanted):
         for clip, frames in zip(table["clip"].to_pylist(), arrays_of(table[column]), strict=True):
             if clip in wanted:
                 yield clip, frames.reshape(len(frames), layers, -1)
 
 
-def _groups(dataset: dict[str, Any], columns: list[str], wanted: set[str] | None = None) -> Iterator[Any]:
+def _groups(dataset: PublishedDataset, columns: list[str], wanted: set[str] | None = None) -> Iterator[Any]:
     """The row groups of a dataset, in order; with ``wanted`` those with one of these clips."""
-    store = open_store(dataset["address"])
-    for part in dataset["parts"]:
-        with parquet_in(store, part["path"]) as parquet:
+    store = open_store(dataset.address)
+    for part in dataset.parts:
+        with parquet_in(store, part.path) as parquet:
             for group in range(parquet.num_row_groups):
                 if wanted is not None:
                     names = parquet.read_row_group(group, columns=["clip"])["clip"].to_pylist()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import JobError
+from pipeline.model_json import BestValidation
 
 NEVER = 1 << 62  # in place of a step: none so far
 
@@ -66,12 +67,11 @@ def not_finite_field(line: Mapping[str, Any]) -> str:
     return next((name for name, value in line.items() if isinstance(value, float) and not math.isfinite(value)), "")
 
 
-def check_record(where: str, record: Mapping[str, Any]) -> None:
+def check_best(where: str, best: BestValidation | None) -> None:
     """Refuse a checkpoint's record whose best validation is not finite, as wavmill wrote them before it looked."""
-    best = record.get("best")
-    if best and not_finite_field(best):
+    if best is not None and not_finite_field(best.as_json()):
         raise Diverged(
-            f"{where}: the best validation of this training, of step {best['step']:,}, is not a finite number; it was "
+            f"{where}: the best validation of this training, of step {best.step:,}, is not a finite number; it was "
             "saved before wavmill looked for that. Change train.lr, train.clip_norm, the data or train.seed: that is "
             "another training, which begins anew"
         )

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from model.codebook import Codebook
 from model.kmeans import fit as fit_kmeans
-from pipeline.codebooks import describe_codebook, save_codebook
+from pipeline.codebooks import CodebookDescription, describe_codebook, save_codebook
 from pipeline.errors import JobError, ObjectFault
 from pipeline.job import Job, recipe_of
 from pipeline.listing import Listing
@@ -41,7 +41,7 @@ def fit_stages(job: Job, driver: Any = None) -> list[Stage]:
     return [*feature_stages(job, driver), Stage("frames", Frames(), "rest")]
 
 
-def fit(job: Job, engine: Engine, replace: bool = False) -> tuple[dict[str, Any], bool]:
+def fit(job: Job, engine: Engine, replace: bool = False) -> tuple[CodebookDescription, bool]:
     """Learn the codebook of ``job.token``; return codebook.json and whether it was there already.
 
     The sample is the objects first in the order of sha256(seed, path), as many as ``fit.frames`` takes; the frames
@@ -53,7 +53,7 @@ def fit(job: Job, engine: Engine, replace: bool = False) -> tuple[dict[str, Any]
     asked = {"codes": codes, "frames_asked": job.fit.frames, "seed": job.fit.seed}
     there = describe_codebook(address)
     if there is not None and not replace:
-        if there["recipe"] == recipe_of(job) and all(there["report"].get(key) == asked[key] for key in asked):
+        if there.recipe == recipe_of(job) and all(there.report.get(key) == asked[key] for key in asked):
             return there, True
         raise JobError(f"token.codebook: another codebook is at {address}; name a new place, or --replace it")
     frames, facts = sample(job, engine)
@@ -90,13 +90,13 @@ def sample(job: Job, engine: Engine) -> tuple[np.ndarray, dict[str, Any]]:
     chosen = objects.take(pa.array(np.sort(order[:enough])))
     store = open_store(job.store)
     put = put_table(store, f"_mill/fit/{job.name}-{token_hex(4)}", "objects", chosen)
-    shards = [{**shard, "objects": put["key"]} for shard in cut(job, chosen).to_pylist()]
+    shards = [{**shard, "objects": put.key} for shard in cut(job, chosen).to_pylist()]
     try:
         execute = engine(job, sum(shard["seconds"] for shard in shards))
         with closing(execute(job, partial(fit_stages, job), shards, lambda row: None)) as made:
             tables = [table for table in made if table.num_rows]
     finally:
-        store.remove(put["key"])
+        store.remove(put.key)
     if not tables:
         raise JobError("not one clip of the sample could be used; 'wavmill run' lists the reasons")
     table = pa.concat_tables(tables).sort_by("clip")
@@ -115,4 +115,4 @@ def frames_hz(job: Job) -> float:
         return job.feature.clock.frames_hz
     if not isinstance(job.source, Dataset):
         raise JobError("the job has no feature: there is nothing to fit a codebook on")
-    return float(find_dataset(job.source.origin)["columns"]["feature"]["rate_hz"])
+    return float(find_dataset(job.source.origin).columns["feature"].rate_hz or 0)

@@ -1,24 +1,24 @@
 """What a training job would do, found without starting or writing anything."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from model.vocab import Vocabulary
 from pipeline.beginning import begin
 from pipeline.checkpoints import recorded, step_of
+from pipeline.dataset_json import PublishedDataset
 from pipeline.learn import length_of
+from pipeline.model_json import MODEL
 from pipeline.pack import checked_data
 from pipeline.published import numbers
 from pipeline.sides import Sides, sides
 from pipeline.starting import check_start
 from pipeline.store import open_store
-from pipeline.trained import MODEL
 from pipeline.trainjob import TrainJob
 
 
 @dataclass(frozen=True)
 class Foretold:
-    datasets: list[dict[str, Any]]
+    datasets: list[PublishedDataset]
     codes: int
     parameters: int
     batch: int
@@ -39,12 +39,12 @@ def foretell(job: TrainJob) -> Foretold:
     checked_data(list(job.data), job.pack)
     job, _, run, previous, notes = begin(job)
     datasets, store = checked_data(list(job.data), job.pack), open_store(job.store)
-    codes = int(datasets[0]["columns"]["token"]["codes"])
+    codes = int(datasets[0].columns["token"].codes or 0)
     with torch.device("meta"):
         net = job.model.open(Vocabulary((), codes).size)
-    rows = sum(round(one.weight * dataset["counts"]["done"]) for one, dataset in zip(job.data, datasets, strict=True))
+    rows = sum(round(one.weight * dataset.counts.done) for one, dataset in zip(job.data, datasets, strict=True))
     epoch = max(1, -(-round(rows * (1 - job.pack.split.valid)) // job.train.batch))
-    check_start(job, codes, datasets[0]["columns"]["token"]["codebook"])
+    check_start(job, codes, datasets[0].columns["token"].codebook or "")
     saved = recorded(store, run)
     return Foretold(
         datasets=datasets,
@@ -56,7 +56,7 @@ def foretell(job: TrainJob) -> Foretold:
         address=job.address,
         version=max([*numbers(job.address), *numbers(job.address, MODEL)], default=0) + 1,
         fingerprint=run,
-        saved=step_of(saved[0]) if saved else previous["step"] if previous else 0,
+        saved=step_of(saved[0]) if saved else previous.step if previous else 0,
         notes=notes,
         split=sides(job, datasets),
     )

@@ -19,7 +19,6 @@ go; should its writer still live, its run stops, and the same command goes on. A
 writer's, and nothing tells: those are only reported.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -27,8 +26,9 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
 
-from pipeline.errors import Stopped
+from pipeline.errors import Bug, Stopped
 from pipeline.store import Entry, Folder, Store
+from pipeline.versions import Claim, read_claim
 
 ABANDONED_S = 2 * 86_400.0  # of an upload
 PLAN = re.compile(r"_mill/plan/([^/]+)/([0-9a-f]{64})/([0-9]+)\.json")
@@ -54,12 +54,13 @@ def leftovers(store: Store) -> Iterator[Leftover]:
     if isinstance(store, Folder):
         yield from (Leftover("file", (one.key,), one.size, may_go=False) for one in store.unfinished())
     else:
-        yield from _uploads(store, {choice["name"] for choice in choices})
+        yield from _uploads(store, {choice.name for choice in choices})
 
 
 def remove(store: Store, leftover: Leftover) -> None:
-    """Remove one that may go; AssertionError for another. Doing it twice, or only half of it, harms nobody."""
-    assert leftover.may_go
+    """Remove one that may go; Bug for another. Doing it twice, or only half of it, harms nobody."""
+    if not leftover.may_go:
+        raise Bug(f"{leftover.keys} may not be removed")
     if leftover.what == "attempt":
         for key in leftover.keys:
             store.remove(key)
@@ -67,30 +68,28 @@ def remove(store: Store, leftover: Leftover) -> None:
         _abort(store, leftover.keys[0], leftover.upload)
 
 
-def _choices(store: Store) -> list[dict[str, Any]]:
+def _choices(store: Store) -> list[Claim]:
     found = []
     for entry in store.list("_mill/choice/"):
         try:
-            choice = json.loads(store.read(entry.key))
-            found.append({name: choice[name] for name in ("name", "fingerprint", "plans")})
-            found[-1]["shards"] = [(shard, attempt) for _, shard, attempt in choice.get("shards", ())]
-        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-            raise Stopped(f"{store.url}/{entry.key} is damaged: what it names is not known") from error
+            found.append(read_claim(store, entry.key))
+        except FileNotFoundError as error:
+            raise Stopped(f"{store.url}/{entry.key} is gone: what it names is not known") from error
     return found
 
 
-def _waiting(store: Store, choices: list[dict[str, Any]]) -> set[str]:
+def _waiting(store: Store, choices: list[Claim]) -> set[str]:
     """The fingerprints with a plan whose choice is yet to come: it may name any attempt."""
-    made = {(choice["name"], choice["fingerprint"], choice["plans"]) for choice in choices}
+    made = {(choice.name, choice.fingerprint, choice.plans) for choice in choices}
     plans = (match for entry in store.list("_mill/plan/") if (match := PLAN.fullmatch(entry.key)))
     return {plan[2] for plan in plans if (plan[1], plan[2], int(plan[3])) not in made}
 
 
-def _attempts(store: Store, choices: list[dict[str, Any]], waiting: set[str]) -> Iterator[Leftover]:
+def _attempts(store: Store, choices: list[Claim], waiting: set[str]) -> Iterator[Leftover]:
     named: dict[Shard, set[str]] = defaultdict(set)
     for choice in choices:
-        for shard, attempt in choice["shards"]:
-            named[choice["fingerprint"], shard].add(attempt)
+        for _, shard, attempt in choice.shards:
+            named[choice.fingerprint, shard].add(attempt)
     for fingerprint in sorted({fingerprint for fingerprint, _ in named}):
         found: dict[tuple[str, str], list[Entry]] = defaultdict(list)
         for top in ("done", "out"):

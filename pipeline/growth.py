@@ -11,7 +11,7 @@ corpus (planned.py).
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from pipeline.objects import ahead
 from pipeline.parquet import parquet_in
 from pipeline.plan import Plan
 from pipeline.planned import ROW, PlannedObjects, Replaced, replaced_by
+from pipeline.records import Record
 from pipeline.retry_rules import Outcome, after_retry
 from pipeline.store import Store
 
@@ -42,11 +43,11 @@ class Gone(NamedTuple):
 class Growth:
     """The plans of a job and the records of their shards: what of each shard stands. Safe to use from threads."""
 
-    def __init__(self, store: Store, job: Job, plans: list[Plan], records: list[dict[str, Any]]) -> None:
+    def __init__(self, store: Store, job: Job, plans: list[Plan], records: list[Record]) -> None:
         self.store, self.plans = store, plans
         self.by_clip = job.source.gives != "audio"  # the rows of a dataset: a clip is tried again alone
-        self.retries = [plan.said.get("retry", "") for plan in plans]
-        self.records = {record["shard"]: record for record in records}
+        self.retries = [plan.head.retry for plan in plans]
+        self.records = {record.shard: record for record in records}
         self.objects = [PlannedObjects(store, plan.objects_key) for plan in plans]
         rows = (plan.shards.select(["shard", "row_lo", "row_hi"]).to_pylist() for plan in plans)
         self.places = {row["shard"]: (at, row["row_lo"], row["row_hi"]) for at, some in enumerate(rows) for row in some}
@@ -81,7 +82,7 @@ class Growth:
     def listed(self) -> int:
         """The number of objects that were listed, each counted once however often it changed."""
         listings = [at for at in range(len(self.plans)) if not self.retries[at]]
-        counts = [plan.said["objects"]["rows"] for plan in self.plans]
+        counts = [plan.head.objects.rows for plan in self.plans]
         whole, grown = listings[-1], listings[:-1]  # nothing replaces the newest
         return counts[whole] + sum(
             self.current(at, piece).num_rows for at in grown for piece in self.objects[at].pieces()
@@ -169,12 +170,12 @@ class Growth:
         sources: list[str] = []
         reasons: list[str] = []
         record = self.records[shard]
-        for what, columns in (("data", ["clip", "source"]), ("rejects", ["clip", "source", "reason"])):
-            if record[what]:
-                table = self._columns(record[what]["key"], columns)
+        for stored, columns in ((record.data, ["clip", "source"]), (record.rejects, ["clip", "source", "reason"])):
+            if stored is not None:
+                table = self._columns(stored.key, columns)
                 ids += table["clip"].to_pylist()
                 sources += table["source"].to_pylist()
-                reasons += table["reason"].to_pylist() if what == "rejects" else [""] * table.num_rows
+                reasons += table["reason"].to_pylist() if "reason" in columns else [""] * table.num_rows
         return ids, sources, reasons
 
     def _columns(self, key: str, columns: Iterable[str]) -> pa.Table:

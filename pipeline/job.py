@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,7 @@ from model.clock import Clock
 from pipeline.check import Check
 from pipeline.choice import Address, Choice, NotDecisive, deciding_fields
 from pipeline.contracts import Extractor, Quantizer, Source, Step, Window
+from pipeline.dataset_json import Column
 from pipeline.decode import Clip
 from pipeline.errors import JobError
 from pipeline.features import EXTRACTORS
@@ -162,12 +164,12 @@ def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB", any_codebook: 
         new["keep"] = tuple(name for name in kept if job.step(name) is not None)
     if isinstance(job.source, Dataset):
         dataset = find_dataset(job.source.origin)
-        if job.source.column not in dataset["columns"]:
-            has = ", ".join(name for name in dataset["columns"] if name in PRODUCTS)
-            raise JobError(f"source.column: {dataset['address']} has no {job.source.column}; it has {has}")
-        if job.window and (wrong := _misfit(job.window, dataset["columns"], job.source.column)):
-            raise JobError(f"window: {dataset['address']} {wrong}")
-        known = {"origin": dataset["address"], "fingerprint": dataset["fingerprint"]}
+        if job.source.column not in dataset.columns:
+            has = ", ".join(name for name in dataset.columns if name in PRODUCTS)
+            raise JobError(f"source.column: {dataset.address} has no {job.source.column}; it has {has}")
+        if job.window and (wrong := _misfit(job.window, dataset.columns, job.source.column)):
+            raise JobError(f"window: {dataset.address} {wrong}")
+        known = {"origin": dataset.address, "fingerprint": dataset.fingerprint}
         new["source"] = job.source.model_copy(update=known)
     new |= {step.writes: step.resolved() for step in job.steps}
     job = job.model_copy(update=new)
@@ -184,9 +186,9 @@ def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB", any_codebook: 
     return job.model_copy(update=new)
 
 
-def _misfit(window: Window, columns: dict[str, Any], column: str) -> str:
+def _misfit(window: Window, columns: Mapping[str, Column], column: str) -> str:
     """Why a window rule cannot go over a dataset's column."""
-    needs_hz, rate_hz = window.needs_hz, columns[column].get("rate_hz")
+    needs_hz, rate_hz = window.needs_hz, columns[column].rate_hz
     if needs_hz and float(rate_hz or 0) != needs_hz:
         return f"has {rate_hz} frames a second; {window.kind} goes over {needs_hz:g}"
     if missing := [name for name in window.facts if name not in columns]:
@@ -197,7 +199,7 @@ def _misfit(window: Window, columns: dict[str, Any], column: str) -> str:
 def recipe_of(job: Job) -> dict[str, Any]:
     """What a frame is, for a codebook: how the sound was made, and the extractor with every option."""
     if isinstance(job.source, Dataset):
-        return find_dataset(job.source.origin)["recipe"]
+        return find_dataset(job.source.origin).recipe
     return {"channel": job.clip.channel, "feature": described(job.feature) if job.feature is not None else None}
 
 

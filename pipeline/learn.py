@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from model.vocab import Vocabulary
-from pipeline.checkpoints import latest, lines_of, recorded, save, step_of, tensors_of
-from pipeline.finite import Diverged, Watch, check_record, check_weights, diverged, not_finite_field, not_finite_in
+from pipeline.checkpoints import TrainingState, latest, lines_of, recorded, save, step_of, tensors_of
+from pipeline.finite import Diverged, Watch, check_best, check_weights, diverged, not_finite_field, not_finite_in
+from pipeline.model_json import BestValidation, SplitFacts
 from pipeline.packed import Pack, open_pack
 from pipeline.starting import put_start
 from pipeline.store import Store, open_store
@@ -33,15 +34,11 @@ class Progress:
     """All of a training that is not in tensors. Saved with every checkpoint."""
 
     step: int = 0
-    best: dict[str, Any] | None = None  # the validation line with the lowest loss
+    best: BestValidation | None = None  # the validation line with the lowest loss
     worse: int = 0  # validations since
     stopped: str = ""  # "steps" or "early" once it has ended
     seconds: float = 0.0
     lines: list[dict[str, Any]] = field(default_factory=list)
-
-    def facts(self) -> dict[str, Any]:
-        named = ("best", "worse", "stopped", "seconds")
-        return {name: getattr(self, name) for name in named}
 
 
 class Learner:
@@ -63,7 +60,7 @@ class Learner:
         plan, epoch = job.train, self.sampler.steps_per_epoch
         among = job.pack.layout, plan.batch, plan.seed, rank, world
         self.validation = Validation(self.pack, valid_rows, self.vocabulary, *among)
-        self.split = {"by": job.pack.split.by, "train": len(self.train_rows), "valid": len(valid_rows)}
+        self.split = SplitFacts(by=job.pack.split.by, train=len(self.train_rows), valid=len(valid_rows))
         self.steps = length_of(plan, epoch)
         self.validate_every = min(epoch, AUTO_VALIDATE_STEPS) if plan.validate_every == "auto" else plan.validate_every
         every = plan.checkpoint_every
@@ -91,7 +88,7 @@ class Learner:
         """
         self._resume()
         if self.rank == 0:
-            self.tell({"kind": "split", "step": self.progress.step, "steps": self.steps, **self.split})
+            self.tell({"kind": "split", "step": self.progress.step, "steps": self.steps, **self.split.as_json()})
         started = time.monotonic() - self.progress.seconds
         window = _Window()
         while not self.progress.stopped:
@@ -184,8 +181,8 @@ class Learner:
         if not_finite_field(said):
             raise self._diverged(f"the validation loss at step {self.progress.step:,}")
         best = self.progress.best
-        if best is None or said["loss"] < best["loss"]:
-            self.progress.best, self.progress.worse = said, 0
+        if best is None or said["loss"] < best.loss:
+            self.progress.best, self.progress.worse = BestValidation.of(said), 0
         else:
             self.progress.worse += 1
         self._tell(said)
@@ -232,9 +229,16 @@ class Learner:
         if self.rank:
             return
         tensors = {name: value.cpu() for name, value in tensors.items()}
-        facts = {**self.progress.facts(), "world": self.world, "steps_per_epoch": self.sampler.steps_per_epoch}
-        facts["split"] = self.split
-        save(self.store, self.run, self.progress.step, tensors, facts, self.progress.lines)
+        state = TrainingState(
+            best=self.progress.best,
+            worse=self.progress.worse,
+            stopped=self.progress.stopped,
+            seconds=self.progress.seconds,
+            world=self.world,
+            steps_per_epoch=self.sampler.steps_per_epoch,
+            split=self.split,
+        )
+        save(self.store, self.run, self.progress.step, tensors, state, self.progress.lines)
 
     def _resume(self) -> None:
         """Go on from the latest whole checkpoint. Rank 0 chooses it, so that all have the same.
@@ -249,16 +253,15 @@ class Learner:
         [record] = chosen
         if record is None:
             return
-        check_record(self.job.address, record)
+        check_best(self.job.address, record.best)
         tensors = tensors_of(self.store, record)
-        check_weights(self.job.address, record["step"], tensors)
+        check_weights(self.job.address, record.step, tensors)
         self.net.load_state_dict({name: tensors[f"net.{name}"] for name in self.net.state_dict()})
         moments = ("step", "exp_avg", "exp_avg_sq")
         state = [{what: tensors[f"adam.{what}.{name}"] for what in moments} for name, _ in self.net.named_parameters()]
         self.adam.load_state_dict({**self.adam.state_dict(), "state": dict(enumerate(state))})
-        self.progress = Progress(
-            record["step"], **{name: record[name] for name in Progress().facts()}, lines=lines_of(self.store, record)
-        )
+        lines = lines_of(self.store, record)
+        self.progress = Progress(record.step, record.best, record.worse, record.stopped, record.seconds, lines)
 
 
 class _Window:

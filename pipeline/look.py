@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.clip_ids import part_of
+from pipeline.dataset_json import PublishedDataset
 from pipeline.errors import WavmillError
 from pipeline.job import Job
 from pipeline.objects import LONG_BYTES
@@ -33,14 +34,14 @@ def spread(items: Sequence[Item], many: int) -> list[Item]:
     return [items[i] for i in np.linspace(0, len(items) - 1, min(many, len(items))).astype(int)]
 
 
-def some_rows(store: Store, top: str, dataset: dict[str, Any]) -> pa.Table:
+def some_rows(store: Store, top: str, dataset: PublishedDataset) -> pa.Table:
     """clip, source, label, seconds and, if published, token of at most 20 row groups spread evenly over the parts."""
-    columns = [name for name in ("clip", "source", "label", "seconds", "token") if name in dataset["columns"]]
+    columns = [name for name in ("clip", "source", "label", "seconds", "token") if name in dataset.columns]
     groups: dict[str, list[int]] = defaultdict(list)
-    for path, group in spread([(p["path"], g) for p in dataset["parts"] for g in range(p["row_groups"])], GROUPS):
+    for path, group in spread([(p.path, g) for p in dataset.parts for g in range(p.row_groups)], GROUPS):
         groups[path].append(group)
     tables = []
-    for path in groups or [dataset["parts"][0]["path"]]:
+    for path in groups or [dataset.parts[0].path]:
         with parquet_in(store, f"{top}/{path}") as part:
             tables.append(part.read_row_groups(groups[path], columns=columns))
     return pa.concat_tables(tables).combine_chunks()

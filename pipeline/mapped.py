@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.dataset_json import PublishedDataset
 from pipeline.errors import JobError, Stopped
 from pipeline.parquet import parquet_in
 from pipeline.published import find_dataset
@@ -38,15 +39,15 @@ class Clips:
     def __init__(self, address: str, cache: Path | None = None) -> None:
         self.dataset = find_dataset(address)
         self.cache = cache or Path(os.environ.get("WAVMILL_CACHE") or "~/.cache/wavmill").expanduser()
-        if missing := {"feature", "window"} - self.dataset["columns"].keys():
+        if missing := {"feature", "window"} - self.dataset.columns.keys():
             how = "make both by one job, with keep: [feature, window]"
-            raise JobError(f"{self.dataset['address']} has no column {min(missing)}; {how}")
-        self.layers = int(self.dataset["columns"]["feature"].get("layers", 1))
+            raise JobError(f"{self.dataset.address} has no column {min(missing)}; {how}")
+        self.layers = int(self.dataset.columns["feature"].layers or 1)
         self.parts = [_mapped(path) for path in _plain(self.dataset, self.cache)]
         self.starts = np.cumsum([0, *(len(part["names"]) for part in self.parts)])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Clips, (self.dataset["address"], self.cache)
+        return Clips, (self.dataset.address, self.cache)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -83,13 +84,13 @@ class Clips:
 
     def rates(self) -> Iterator[tuple[Fraction, float]]:
         """For each clip, in order, the frames of video a second that its windows were made for, and its start in s."""
-        said = self.dataset["job"]["does"]["window"]["fps"]
+        said = self.dataset.job.does["window"]["fps"]
         if said != "from_video":
             yield from repeat((Fraction(said), 0.0), len(self))
             return
-        store = open_store(self.dataset["address"])
-        for part in self.dataset["parts"]:
-            with parquet_in(store, part["path"]) as file:
+        store = open_store(self.dataset.address)
+        for part in self.dataset.parts:
+            with parquet_in(store, part.path) as file:
                 for batch in file.iter_batches(columns=["fps", "start_s"]):
                     fps, start_s = (batch[name].to_pylist() for name in ("fps", "start_s"))
                     yield from zip(map(Fraction, fps), start_s, strict=True)
@@ -108,24 +109,24 @@ def _mapped(path: Path) -> dict[str, Any]:
     return {**made, "names": table["clip"].to_pylist()}
 
 
-def _plain(dataset: dict[str, Any], cache: Path) -> list[Path]:
+def _plain(dataset: PublishedDataset, cache: Path) -> list[Path]:
     """The parts as uncompressed Arrow files of this machine, named by their hash."""
-    folder, store = cache / "clips", open_store(dataset["address"])
+    folder, store = cache / "clips", open_store(dataset.address)
     made = []
     with faults_of(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
-        for part in dataset["parts"]:
-            path = folder / f"{part['sha256']}.arrow"
+        for part in dataset.parts:
+            path = folder / f"{part.sha256}.arrow"
             made.append(path)
             if path.exists():
                 continue
-            with (folder / f"{part['sha256']}.lock").open("wb") as lock:
+            with (folder / f"{part.sha256}.lock").open("wb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if path.exists():
                     continue
-                data = store.read(part["path"])
-                if sha256(data) != part["sha256"]:
-                    raise Stopped(f"{dataset['address']}/{part['path']} is damaged: its hash is not dataset.json's")
+                data = store.read(part.path)
+                if sha256(data) != part.sha256:
+                    raise Stopped(f"{dataset.address}/{part.path} is damaged: its hash is not dataset.json's")
                 partial = path.with_suffix(".partial")
                 parquet = pq.ParquetFile(pa.BufferReader(data))
                 schema = pa.schema([parquet.schema_arrow.field(name) for name in ("clip", "feature", "window")])

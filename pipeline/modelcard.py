@@ -1,20 +1,20 @@
 """The README.md of a trained model: what it is, how good, and how to use it."""
 
-from typing import Any
+from pipeline.model_json import BestValidation, PublishedModel, SplitFacts
 
 
-def model_card(said: dict[str, Any], address: str) -> str:
+def model_card(said: PublishedModel, address: str) -> str:
     """model.json -> Markdown."""
-    best, made = said["best"], said["vocabulary"]
+    best, made = said.best, said.vocabulary
     lines = [
-        f"# {said['name']}, version {said['version']}",
+        f"# {said.name}, version {said.version}",
         "",
-        f"A token LM ({said['model']['kind']}, {said['model']['parameters']:,} parameters), trained by wavmill for "
-        f"{said['steps']:,} steps on {said['pack']['rows']:,} clips, {said['pack']['tokens']:,} tokens.",
-        f"{made['codes']:,} codes, {len(made['labels']):,} labels, layout `{said['layout']}`.",
+        f"A token LM ({said.model['kind']}, {said.model['parameters']:,} parameters), trained by wavmill for "
+        f"{said.steps:,} steps on {said.pack.rows:,} clips, {said.pack.tokens:,} tokens.",
+        f"{made.codes:,} codes, {len(made.labels):,} labels, layout `{said.layout}`.",
         "",
         *(f"- {line}" for line in figures(best)),
-        *([f"- {split_line(said['split'])}"] if said.get("split") else []),
+        *([f"- {split_line(said.split)}"] if said.split else []),
         "",
         "```",
         *how_to_use(said, address),
@@ -23,33 +23,33 @@ def model_card(said: dict[str, Any], address: str) -> str:
         "`config.json` and `model.safetensors` are all that the net needs; `model.pt` is the same as TorchScript, with",
         "`prefill(ids, lengths)` and `step(ids, state)`, for torch alone or C++.",
         "",
-        *(f"Trained on {parent['address']}." for parent in said["parents"]),
+        *(f"Trained on {parent.address}." for parent in said.parents),
         "",
     ]
     return "\n".join(lines)
 
 
-def figures(best: dict[str, Any] | None) -> list[str]:
+def figures(best: BestValidation | None) -> list[str]:
     """What a model is worth, as sentences."""
     if best is None:
         return ["not validated: no clip was held out"]
     lines = [
-        f"validation loss {best['loss']:.3f} nats a token, perplexity {best['perplexity']:.1f}; step {best['step']:,}",
-        f"token accuracy {best['token_accuracy']:.1%}",
+        f"validation loss {best.loss:.3f} nats a token, perplexity {best.perplexity:.1f}; step {best.step:,}",
+        f"token accuracy {best.token_accuracy:.1%}",
     ]
-    if best["label_accuracy"] is not None:
-        share = f"{best['label_chance']:.1%} of the scored clips have the commonest label"
-        lines.append(f"label accuracy {best['label_accuracy']:.1%}; {share}")
+    if best.label_accuracy is not None:
+        share = f"{best.label_chance:.1%} of the scored clips have the commonest label"
+        lines.append(f"label accuracy {best.label_accuracy:.1%}; {share}")
     return lines
 
 
-def split_line(split: dict[str, Any]) -> str:
+def split_line(split: SplitFacts) -> str:
     """How the clips of a training were shared out: by which column, and how many are on each side."""
-    return f"split by {split['by']}: {split['train']:,} clips train, {split['valid']:,} validate"
+    return f"split by {split.by}: {split.train:,} clips train, {split.valid:,} validate"
 
 
-def how_to_use(said: dict[str, Any], address: str) -> list[str]:
+def how_to_use(said: PublishedModel, address: str) -> list[str]:
     """Commands that make it speak."""
-    labels = said["vocabulary"]["labels"]
-    asked = f" --label {labels[0]}" if labels and said["layout"] == "prompt" else ""
+    labels = said.vocabulary.labels
+    asked = f" --label {labels[0]}" if labels and said.layout == "prompt" else ""
     return [f"wavmill generate {address}{asked} --count 4 -o out/"]

@@ -11,6 +11,7 @@ from pipeline.card import hours
 from pipeline.charts import curves
 from pipeline.heard import clip_card
 from pipeline.look import spread
+from pipeline.model_json import BestValidation, PublishedModel, VocabularyFacts
 from pipeline.modelcard import how_to_use, split_line
 from pipeline.page import Html, card, chart_card, code, figures, grid, heading, page, section, steps, table, tag
 
@@ -32,7 +33,7 @@ class Sound:
 
 
 def model_page(
-    model: dict[str, Any],
+    model: PublishedModel,
     address: str,
     metrics: list[dict[str, Any]],
     sounds: Sequence[Sound],
@@ -41,37 +42,37 @@ def model_page(
     """The page of a model: model.json, where it is, its lines of metrics, clips it made; or why none can be heard."""
     train = [line for line in metrics if line["kind"] == "train"]
     valid = [line for line in metrics if line["kind"] == "valid"]
-    net = model["model"]
+    net = model.model
     return page(
-        f"{model['name']}, version {model['version']}",
+        f"{model.name}, version {model.version}",
         heading(
-            f"model, version {model['version']}",
-            model["name"],
+            f"model, version {model.version}",
+            model.name,
             f"{net['kind']} with {net['parameters']:,} parameters, trained by wavmill on "
-            f"{model['pack']['rows']:,} rows for {model['epochs']:g} epochs in {hours(model['seconds'])}, "
-            f"on {model['created_at'][:10]}.",
+            f"{model.pack.rows:,} rows for {model.epochs:g} epochs in {hours(model.seconds)}, "
+            f"on {model.created_at[:10]}.",
         ),
-        figures(_headlines(model["best"], train)),
+        figures(_headlines(model.best, train)),
         section("What it says", *_said(sounds, voice_missing)),
         section("How it learnt", grid(*_charts(train, valid)), tag("p", _ended(model))),
         section("What it is", steps(_parts(model))),
         section("What it was trained on", table(("dataset", "weight", "fingerprint"), _parents(model))),
-        section("Vocabulary", *_vocabulary(model["vocabulary"])),
+        section("Vocabulary", *_vocabulary(model.vocabulary)),
         section("How to use it", code(how_to_use(model, address))),
-        tag("footer", f"fingerprint {model['fingerprint']}"),
+        tag("footer", f"fingerprint {model.fingerprint}"),
     )
 
 
-def _headlines(best: dict[str, Any] | None, train: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+def _headlines(best: BestValidation | None, train: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
     if best:
-        note = f"perplexity {best['perplexity']:,.1f}, at step {best['step']:,}"
-        yield "validation loss", f"{best['loss']:.3f}", note
-        yield "token accuracy", f"{best['token_accuracy']:.1%}", "of the next tokens, validation"
-    if best and best["label_accuracy"] is not None:
+        note = f"perplexity {best.perplexity:,.1f}, at step {best.step:,}"
+        yield "validation loss", f"{best.loss:.3f}", note
+        yield "token accuracy", f"{best.token_accuracy:.1%}", "of the next tokens, validation"
+    if best and best.label_accuracy is not None:
         yield (
             "label accuracy",
-            f"{best['label_accuracy']:.1%}",
-            f"the largest label's share: {best['label_chance']:.1%}",
+            f"{best.label_accuracy:.1%}",
+            f"the largest label's share: {best.label_chance:.1%}",
         )
     if train:
         yield "speed", f"{np.median([line['tokens_per_s'] for line in train]):,.0f}", "tokens/s, the median"
@@ -112,24 +113,22 @@ def _line(lines: list[dict[str, Any]], what: str) -> tuple[list[Any], list[Any]]
     return [line["step"] for line in some], [math.nan if line[what] is None else line[what] for line in some]
 
 
-def _ended(model: dict[str, Any]) -> str:
-    why = {"early": "validation no longer improved", "steps": "all were done"}[model["stopped"]]
-    best = (
-        f"the weights are those of step {model['best']['step']:,}, where validation was best" if model["best"] else ""
-    )
-    who = f"{model['workers']} worker{'s' if model['workers'] > 1 else ''}"
-    return "; ".join(one for one in (f"It ended after {model['steps']:,} steps on {who}: {why}", best) if one) + "."
+def _ended(model: PublishedModel) -> str:
+    why = {"early": "validation no longer improved", "steps": "all were done"}[model.stopped]
+    best = f"the weights are those of step {model.best.step:,}, where validation was best" if model.best else ""
+    who = f"{model.workers} worker{'s' if model.workers > 1 else ''}"
+    return "; ".join(one for one in (f"It ended after {model.steps:,} steps on {who}: {why}", best) if one) + "."
 
 
-def _parts(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    net = {key: value for key, value in model["model"].items() if key != "kind"}
-    yield f"model: {model['model']['kind']}", _options(net)
-    pack = {name: value for name, value in model["pack"].items() if name not in ("skipped", "by")}
-    yield "pack", _options({"layout": model["layout"], **pack})
-    yield "left out", ", ".join(f"{count:,} {why.replace('_', ' ')}" for why, count in model["pack"]["skipped"].items())
-    yield "validation", split_line(split) if (split := model.get("split")) else f"split by {model['pack']['by']}"
-    yield "train", _options(model["train"])
-    if (went_on := model["does"].get("goes_on_from")) is not None:
+def _parts(model: PublishedModel) -> Iterator[tuple[str, str]]:
+    net = {key: value for key, value in model.model.items() if key != "kind"}
+    yield f"model: {model.model['kind']}", _options(net)
+    pack = model.pack.model_dump(exclude_unset=True, exclude={"skipped", "by"})
+    yield "pack", _options({"layout": model.layout, **pack})
+    yield "left out", ", ".join(f"{count:,} {why.replace('_', ' ')}" for why, count in model.pack.skipped.items())
+    yield "validation", split_line(split) if (split := model.split) else f"split by {model.pack.by}"
+    yield "train", _options(model.train)
+    if (went_on := model.does.get("goes_on_from")) is not None:
         yield "went on from", f"step {went_on['step']:,} of the training {went_on['run'][:16]}"
 
 
@@ -139,13 +138,13 @@ def _options(given: dict[str, Any]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in said if given[key] is not None)
 
 
-def _parents(model: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    for parent in model["parents"]:
-        yield tag("code", parent["address"]), f"{parent['weight']:g}", tag("code", parent["fingerprint"][:16])
+def _parents(model: PublishedModel) -> Iterator[tuple[Any, ...]]:
+    for parent in model.parents:
+        yield tag("code", parent.address), f"{parent.weight:g}", tag("code", parent.fingerprint[:16])
 
 
-def _vocabulary(vocabulary: dict[str, Any]) -> Iterator[Html]:
-    labels = vocabulary["labels"]
-    yield tag("p", f"{vocabulary['codes']:,} codes and {len(labels):,} labels.")
+def _vocabulary(vocabulary: VocabularyFacts) -> Iterator[Html]:
+    labels = vocabulary.labels
+    yield tag("p", f"{vocabulary.codes:,} codes and {len(labels):,} labels.")
     if labels:
         yield card(*(tag("span", label, class_="chip") for label in labels[:200]))

@@ -4,12 +4,14 @@ A decoder sets ``Part.notice`` to codes of ``MEANS``, separated by spaces; the c
 flight and is not published. A shard's record holds, per code, how many of its done clips have it and a few of them.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from pipeline.dataset_json import Notice
+from pipeline.records import NoticedClips, Record
 
 COLUMN = "notice_codes"
 MOST_NAMED = 20  # clips that a shard's record names for each code
@@ -29,25 +31,22 @@ def joined(*codes: str) -> str:
     return " ".join(dict.fromkeys(code for some in codes for code in some.split()))
 
 
-def counted(done: pa.Table) -> dict[str, dict[str, Any]]:
-    """Rows that are done -> code: {"clips": how many have it, "named": [[clip, source], ...] the first of them}."""
+def counted(done: pa.Table) -> dict[str, NoticedClips]:
+    """Rows that are done -> code: how many have it, and the first of them."""
     if COLUMN not in done.column_names:  # a dataset's rows were decoded in another run
         return {}
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
     rows = done.filter(pc.not_equal(pc.fill_null(done[COLUMN], ""), "")).select([COLUMN, "clip", "source"])
     for codes, clip, source in zip(*(column.to_pylist() for column in rows.columns), strict=True):
         for code in codes.split():
-            notice = found.setdefault(code, {"clips": 0, "named": []})
-            notice["clips"] += 1
-            if len(notice["named"]) < MOST_NAMED:
-                notice["named"].append([clip, source])
-    return found
+            found[code].append((clip, source))
+    return {code: NoticedClips(clips=len(clips), named=clips[:MOST_NAMED]) for code, clips in found.items()}
 
 
 def summed(
-    records: Iterable[dict[str, Any]], standing: Callable[[dict[str, Any], list[list[str]]], list[str]]
-) -> dict[str, dict[str, Any]]:
-    """Records -> code: {"clips": count, "example": a clip}.
+    records: Iterable[Record], standing: Callable[[Record, list[tuple[str, str]]], list[str]]
+) -> dict[str, Notice]:
+    """Records -> code: how many clips, and one of them.
 
     ``standing`` says which of some [clip, source] of a record no later plan replaced: those that were replaced are not
     counted, as far as the record names them.
@@ -55,18 +54,18 @@ def summed(
     clips: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for record in records:
-        for code, notice in record.get("notices", {}).items():  # records of before there were notices have none
-            still = standing(record, notice["named"])
-            if count := notice["clips"] - len(notice["named"]) + len(still):
+        for code, notice in record.notices.items():
+            still = standing(record, notice.named)
+            if count := notice.clips - len(notice.named) + len(still):
                 clips[code] += count
                 if still:
                     examples.setdefault(code, still[0])
-    return {code: {"clips": count, "example": examples.get(code)} for code, count in sorted(clips.items())}
+    return {code: Notice(clips=count, example=examples.get(code)) for code, count in sorted(clips.items())}
 
 
-def lines(notices: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """What a run says of ``dataset.json``'s notices: one line for each code."""
+def lines(notices: dict[str, Notice]) -> Iterator[str]:
+    """What a run says of a dataset's notices: one line for each code."""
     for code, notice in notices.items():
-        clips = f"{notice['clips']:,} clip{'s' * (notice['clips'] != 1)}"
-        example = f", for instance {notice['example']}" if notice["example"] else ""
+        clips = f"{notice.clips:,} clip{'s' * (notice.clips != 1)}"
+        example = f", for instance {notice.example}" if notice.example else ""
         yield f"{code}: {clips}{example}: {MEANS.get(code, code)}"

@@ -13,20 +13,22 @@ import json
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field
 
+from pipeline.at_rest import AtRest, read_if_there
 from pipeline.choice import Address, Choice
-from pipeline.errors import JobError, Reject, Stopped
+from pipeline.dataset_json import Part, PublishedDataset
+from pipeline.errors import Bug, JobError, Stopped
 from pipeline.flat import UNPACKED, flat
 from pipeline.parquet import parquet_in
 from pipeline.published import find_dataset
 from pipeline.rows import PRODUCTS
 from pipeline.store import Store, open_store
 
-FORMAT, PACK = "wavmill-pack-1", "pack.json"
+PACK = "pack.json"
 BATCH_ROWS = 1 << 14  # decoded at once
 PARTS_AT_ONCE = 2  # one is fetched while another is packed; each holds the tokens of a part in memory
 
@@ -67,52 +69,91 @@ class Packing(Choice):
     split: Split = Split()
 
 
-def make_pack(store: Store, data: list[Data], packing: Packing) -> dict[str, Any]:
+class PackedPart(AtRest):
+    """The record of a piece: one part of one dataset, packed."""
+
+    INDENT: ClassVar[int | None] = None
+    name: str  # of its file
+    dataset: int  # its number among those of the pack
+    part: str  # its path in the dataset
+    rows: int
+    tokens: int
+    skipped: dict[str, int]  # clips that were left out, by reason
+    labels: list[str] = Field([])  # of its clips, sorted; not in pack.json
+    bytes: int
+    sha256: str
+
+
+class PackedDataset(AtRest):
+    address: str
+    fingerprint: str
+    label: str | None  # the column that is a clip's class
+
+
+class PackDescription(AtRest):
+    """pack.json."""
+
+    FORMAT: ClassVar[str] = "wavmill-pack-1"
+    fingerprint: str
+    codes: int
+    codebook: str  # the sha256
+    rate_hz: str | None
+    dedup: bool
+    max_tokens: int
+    by: str  # the column that decides the split
+    datasets: list[PackedDataset]
+    rows: int
+    tokens: int
+    skipped: dict[str, int]  # clips that were left out, by reason
+    labels: list[str]  # sorted
+    pieces: list[PackedPart]
+
+
+def make_pack(store: Store, data: list[Data], packing: Packing) -> PackDescription:
     """Build the pack that a training job reads, or what is missing of it; return pack.json."""
     datasets = checked_data(data, packing)
-    token = datasets[0]["columns"]["token"]
+    token = datasets[0].columns["token"]
     made_of = {
-        "format": FORMAT,
+        "format": PackDescription.FORMAT,
         "data": [
-            [dataset["fingerprint"], dataset["version"], one.column, one.label]
+            [dataset.fingerprint, dataset.version, one.column, one.label]
             for one, dataset in zip(data, datasets, strict=True)
         ],
         **{"dedup": packing.dedup, "max_tokens": packing.max_tokens, "by": packing.split.by},
     }
     fingerprint = hashlib.sha256(json.dumps(made_of, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     top = folder_of(fingerprint)
-    if (finished := _json(store, f"{top}/{PACK}")) is not None:
+    if (finished := read_if_there(store, f"{top}/{PACK}", PackDescription)) is not None:
         return finished
 
-    def piece(where: tuple[int, int]) -> dict[str, Any]:
+    def piece(where: tuple[int, int]) -> PackedPart:
         return _piece(store, top, where, datasets[where[0]], data[where[0]].label, packing)
 
-    places = [(number, at) for number, dataset in enumerate(datasets) for at in range(len(dataset["parts"]))]
+    places = [(number, at) for number, dataset in enumerate(datasets) for at in range(len(dataset.parts))]
     with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
         pieces = list(pool.map(piece, places))
-    skipped = {why: sum(one["skipped"][why] for one in pieces) for why in UNPACKED}
-    pack = {
-        "format": FORMAT,
-        "fingerprint": fingerprint,
-        "codes": int(token["codes"]),
-        "codebook": token["codebook"],
-        "rate_hz": token.get("rate_hz"),
-        "dedup": packing.dedup,
-        "max_tokens": packing.max_tokens,
-        "by": packing.split.by,
-        "datasets": [
-            {"address": dataset["address"], "fingerprint": dataset["fingerprint"], "label": one.label}
+    skipped = {why: sum(one.skipped[why] for one in pieces) for why in UNPACKED}
+    pack = PackDescription(
+        fingerprint=fingerprint,
+        codes=int(token.codes or 0),
+        codebook=token.codebook or "",
+        rate_hz=token.rate_hz,
+        dedup=packing.dedup,
+        max_tokens=packing.max_tokens,
+        by=packing.split.by,
+        datasets=[
+            PackedDataset(address=dataset.address, fingerprint=dataset.fingerprint, label=one.label)
             for one, dataset in zip(data, datasets, strict=True)
         ],
-        "rows": sum(one["rows"] for one in pieces),
-        "tokens": sum(one["tokens"] for one in pieces),
-        "skipped": skipped,
-        "labels": sorted({name for one in pieces for name in one["labels"]}),
-        "pieces": [{name: value for name, value in one.items() if name != "labels"} for one in pieces],
-    }
-    if not pack["rows"]:
+        rows=sum(one.rows for one in pieces),
+        tokens=sum(one.tokens for one in pieces),
+        skipped=skipped,
+        labels=sorted({name for one in pieces for name in one.labels}),
+        pieces=[PackedPart(**one.model_dump(exclude={"labels"})) for one in pieces],
+    )
+    if not pack.rows:
         raise JobError(f"data: no clip is left: {skipped['empty']:,} are empty, {skipped['too_long']:,} too long")
-    store.put(f"{top}/{PACK}", json.dumps(pack, indent=1, allow_nan=False).encode())
+    store.put(f"{top}/{PACK}", pack.written())
     return pack
 
 
@@ -120,7 +161,7 @@ def folder_of(fingerprint: str) -> str:
     return f"_mill/pack/{fingerprint}"
 
 
-def checked_data(data: list[Data], packing: Packing) -> list[dict[str, Any]]:
+def checked_data(data: list[Data], packing: Packing) -> list[PublishedDataset]:
     """The datasets, once nothing is wrong with them, each alone or together."""
     problems, datasets = [], []
     for number, one in enumerate(data):
@@ -129,13 +170,13 @@ def checked_data(data: list[Data], packing: Packing) -> list[dict[str, Any]]:
         except JobError as error:
             problems.append(f"data.{number}.from: {error}")
             continue
-        columns, address = dataset["columns"], dataset["address"]
+        columns, address = dataset.columns, dataset.address
         if one.column not in columns:
             has = ", ".join(name for name in columns if name in PRODUCTS)
             problems.append(f"data.{number}.column: {address} has no {one.column}; it has {has}")
         else:
             datasets.append(dataset)
-        texts = [name for name, column in columns.items() if column["type"] == "string"]
+        texts = [name for name, column in columns.items() if column.type == "string"]
         wanted = ((f"data.{number}.label", one.label), ("pack.split.by", packing.split.by))
         problems += [
             f"{option}: {address} has no text column {name!r}; it has {', '.join(texts)}"
@@ -144,11 +185,11 @@ def checked_data(data: list[Data], packing: Packing) -> list[dict[str, Any]]:
         ]
     books: dict[str, str] = {}
     for dataset in datasets:
-        books.setdefault(dataset["columns"]["token"]["codebook"], dataset["address"])
+        books.setdefault(dataset.columns["token"].codebook or "", dataset.address)
     if len(books) > 1:
         named = ", ".join(f"{address} was made with {sha256[:12]}" for sha256, address in books.items())
         problems.append(f"data: tokens of two codebooks cannot be mixed: {named}")
-    if not problems and not sum(part["rows"] for dataset in datasets for part in dataset["parts"]):
+    if not problems and not sum(part.rows for dataset in datasets for part in dataset.parts):
         problems.append("data: there are no clips in it")
     if problems:
         raise JobError("\n".join(problems))
@@ -156,18 +197,19 @@ def checked_data(data: list[Data], packing: Packing) -> list[dict[str, Any]]:
 
 
 def _piece(
-    store: Store, top: str, where: tuple[int, int], dataset: dict[str, Any], label: str | None, packing: Packing
-) -> dict[str, Any]:
+    store: Store, top: str, where: tuple[int, int], dataset: PublishedDataset, label: str | None, packing: Packing
+) -> PackedPart:
     """Pack one part of a dataset unless its record is there; return the record."""
     name = "{:02d}-{:05d}".format(*where)
-    if (record := _json(store, f"{top}/{name}.json")) is not None:
+    if (record := read_if_there(store, f"{top}/{name}.json", PackedPart)) is not None:
         return record
     from safetensors.numpy import save_file
 
-    part = dataset["parts"][where[1]]
+    part = dataset.parts[where[1]]
     tensors, labels, skipped = _arrays(dataset, part, label, packing)
     rows, tokens = len(tensors["labels"]), len(tensors["tokens"])
-    assert tensors["offsets"][-1] == tokens and len(tensors["split"]) == rows
+    if tensors["offsets"][-1] != tokens or len(tensors["split"]) != rows:
+        raise Bug(f"{dataset.address}/{part.path}: the arrays of a pack do not fit together")
     counts = {"rows": rows, "tokens": tokens, "skipped": skipped, "labels": labels}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "piece"
@@ -175,35 +217,37 @@ def _piece(
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         store.put_file(f"{top}/{name}.safetensors", path)
-        record = {"name": f"{name}.safetensors", "dataset": where[0], "part": part["path"], **counts}
-        record |= {"bytes": path.stat().st_size, "sha256": digest}
-    store.put(f"{top}/{name}.json", json.dumps(record, allow_nan=False).encode())
+        record = PackedPart(
+            name=f"{name}.safetensors",
+            dataset=where[0],
+            part=part.path,
+            rows=rows,
+            tokens=tokens,
+            skipped=skipped,
+            labels=labels,
+            bytes=path.stat().st_size,
+            sha256=digest,
+        )
+    store.put(f"{top}/{name}.json", record.written())
     return record
 
 
 def _arrays(
-    dataset: dict[str, Any], part: dict[str, Any], label: str | None, packing: Packing
+    dataset: PublishedDataset, part: Part, label: str | None, packing: Packing
 ) -> tuple[dict[str, np.ndarray], list[str], dict[str, int]]:
     """A part's columns, read batch by batch, as flat.py makes arrays of them; a damaged part stops the run."""
     columns = list(dict.fromkeys(["token", packing.split.by, *([label] if label else [])]))
-    at = f"{dataset['address']}/{part['path']}"
+    at = f"{dataset.address}/{part.path}"
     try:
-        with parquet_in(open_store(dataset["address"]), part["path"]) as file:
+        with parquet_in(open_store(dataset.address), part.path) as file:
             batches = file.iter_batches(BATCH_ROWS, columns=columns)
-            codes = int(dataset["columns"]["token"]["codes"])
+            codes = int(dataset.columns["token"].codes or 0)
             arrays = flat(batches, codes, packing.split.by, label, packing.max_tokens, packing.dedup)
     except FileNotFoundError as error:
         raise Stopped(f"{at} is gone, and dataset.json says it was written") from error
-    except (ValueError, KeyError, Reject) as error:
+    except (ValueError, KeyError) as error:
         raise Stopped(f"{at} is damaged: {error}") from error
     rows, skipped = len(arrays[0]["labels"]), arrays[2]
-    if (found := rows + sum(skipped.values())) != part["rows"]:
-        raise Stopped(f"{at} is damaged: it has {found:,} rows, and dataset.json says {part['rows']:,}")
+    if (found := rows + sum(skipped.values())) != part.rows:
+        raise Stopped(f"{at} is damaged: it has {found:,} rows, and dataset.json says {part.rows:,}")
     return arrays
-
-
-def _json(store: Store, key: str) -> dict[str, Any] | None:
-    try:
-        return json.loads(store.read(key))
-    except FileNotFoundError:
-        return None

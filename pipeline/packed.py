@@ -10,14 +10,14 @@ import uuid
 from bisect import bisect_right
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.errors import JobError, Reject, Stopped
+from pipeline.errors import JobError, Stopped
 from pipeline.flat import hashes_of
 from pipeline.objects import ahead
-from pipeline.pack import PACK, Split, folder_of
+from pipeline.pack import PACK, PackDescription, PackedPart, Split, folder_of
 from pipeline.store import Folder, Store, faults_of, join, open_store
 
 DTYPES = {"U16": np.uint16, "U32": np.uint32, "I32": np.int32, "I64": np.int64, "U64": np.uint64}  # of safetensors
@@ -30,9 +30,11 @@ def open_pack(store_url: str, fingerprint: str, cache: Path | None = None) -> "P
     """
     store, top = open_store(store_url), folder_of(fingerprint)
     try:
-        pack = json.loads(store.read(f"{top}/{PACK}"))
+        pack = PackDescription.read(store.read(f"{top}/{PACK}"))
     except FileNotFoundError as error:
         raise JobError(f"there is no pack at {join(store.url, top)}") from error
+    except ValueError as error:
+        raise Stopped(f"{join(store.url, top, PACK)} is damaged: {error}") from error
     if isinstance(store, Folder):
         return Pack(Path(os.fsdecode(store.path(top))), pack)
     cache = cache or Path(os.environ.get("WAVMILL_CACHE") or "~/.cache/wavmill").expanduser()
@@ -52,20 +54,18 @@ class Piece(NamedTuple):
 class Pack:
     """Rows of codes from several datasets. A row is a view of a mapped file: nothing is read before it is looked at.
 
-    ``said`` is pack.json. Pickled, a pack is its folder, and is mapped again where it arrives.
+    Pickled, a pack is its folder, and is mapped again where it arrives.
     """
 
-    def __init__(self, folder: Path, said: dict[str, Any]) -> None:
-        self.folder, self.said = folder, said
-        self.codes: int = said["codes"]
-        self.rows: int = said["rows"]
-        self.labels: tuple[str, ...] = tuple(said["labels"])
-        self.pieces = [_mapped(folder / one["name"], one["bytes"]) for one in said["pieces"]]
-        counts = [one["rows"] for one in said["pieces"]]
+    def __init__(self, folder: Path, described: PackDescription) -> None:
+        self.folder, self.described = folder, described
+        self.codes, self.rows, self.labels = described.codes, described.rows, tuple(described.labels)
+        self.pieces = [_mapped(folder / piece.name, piece.bytes) for piece in described.pieces]
+        counts = [piece.rows for piece in described.pieces]
         self._starts: list[int] = np.cumsum([0, *counts])[:-1].tolist()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Pack, (self.folder, self.said)
+    def __reduce__(self) -> tuple[type["Pack"], tuple[Path, PackDescription]]:
+        return Pack, (self.folder, self.described)
 
     def row(self, i: int) -> np.ndarray:
         """The codes of row i, (T,) uint16 or uint32, a read-only view."""
@@ -90,12 +90,12 @@ class Pack:
     @cached_property
     def dataset_of(self) -> np.ndarray:
         """The number of the dataset each row is from, (rows,) int16."""
-        said = self.said["pieces"]
-        return np.repeat(np.array([one["dataset"] for one in said], np.int16), [one["rows"] for one in said])
+        pieces = self.described.pieces
+        return np.repeat(np.array([one.dataset for one in pieces], np.int16), [one.rows for one in pieces])
 
     def split(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """The rows to train on and the rows to validate with, rising, int64 both."""
-        by = self.said["by"]
+        by = self.described.by
         if split.by != by:
             raise JobError(f"pack.split.by is {split.by}; this pack was made by {by}")
         limit, held = np.uint64(int(split.valid * 2**64)), hashes_of(list(split.hold))
@@ -141,12 +141,12 @@ def _mapped(path: Path, size: int) -> Piece:
     return Piece(**arrays, names=names)
 
 
-def _fetched(store: Store, top: str, pack: dict[str, Any], folder: Path) -> Path:
+def _fetched(store: Store, top: str, pack: PackDescription, folder: Path) -> Path:
     """The pieces as files of this node. The first process fetches them, the others wait for it."""
 
-    def fetch(piece: dict[str, Any]) -> None:
-        path, key = folder / piece["name"], f"{top}/{piece['name']}"
-        if path.exists() and path.stat().st_size == piece["bytes"]:
+    def fetch(piece: PackedPart) -> None:
+        path, key = folder / piece.name, f"{top}/{piece.name}"
+        if path.exists() and path.stat().st_size == piece.bytes:
             return  # a name is given only to what was checked
         part = folder / f".tmp-{uuid.uuid4().hex}"
         try:
@@ -155,11 +155,11 @@ def _fetched(store: Store, top: str, pack: dict[str, Any], folder: Path) -> Path
                     shutil.copyfileobj(source, file, 1 << 22)
                     file.flush()
                     os.fsync(file.fileno())
-            except (FileNotFoundError, Reject) as error:
+            except FileNotFoundError as error:
                 raise Stopped(f"{join(store.url, key)} is gone, and {PACK} says it was written") from error
             with part.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest != piece["sha256"]:
+            if digest != piece.sha256:
                 raise Stopped(
                     f"{join(store.url, key)} is damaged: its hash is not the one in {PACK}; "
                     f"remove {join(store.url, top)} and run the same command again, to pack anew"
@@ -174,6 +174,6 @@ def _fetched(store: Store, top: str, pack: dict[str, Any], folder: Path) -> Path
             fcntl.flock(lock, fcntl.LOCK_EX)  # held until the file is closed, or its process dies
             for abandoned in folder.glob(".tmp-*"):
                 abandoned.unlink()
-            for _ in ahead(fetch, pack["pieces"]):
+            for _ in ahead(fetch, pack.pieces):
                 pass
     return folder

@@ -7,18 +7,20 @@ _mill/plan/<name>/<F>/<sha256>.shards.parquet    shard key, its rows of the obje
 
 import hashlib
 import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import Field
 
+from pipeline.at_rest import AtRest
+from pipeline.errors import Stopped
 from pipeline.job import Job, decisive, fingerprint
 from pipeline.left_out import LeftOut
 from pipeline.listing import PIECE_ROWS, Listing, identities, unplanned
@@ -38,6 +40,31 @@ SHARD_SCHEMA = pa.schema([
 ])  # fmt: skip
 
 
+class StoredTable(AtRest):
+    """A Parquet file of a plan."""
+
+    key: str
+    sha256: str
+    rows: int
+
+
+class PlanHead(AtRest):
+    """The JSON of a plan: what was listed and when, and where its tables lie."""
+
+    FORMAT: ClassVar[str] = "wavmill-plan-1"
+    fingerprint: str
+    number: int
+    does: dict[str, Any]  # all that decides the rows (job.decisive)
+    listed_at: str  # UTC, ISO 8601
+    remote: bool  # the corpus is in a bucket
+    bytes: int
+    seconds: float  # an estimate
+    skipped: dict[str, int] = Field({})  # files that are no sound, by extension
+    retry: str = ""  # the reason that its objects are tried again for
+    objects: StoredTable
+    shards: StoredTable
+
+
 @dataclass(frozen=True)
 class Plan:
     """One numbered plan: rows [row_lo, row_hi) of the objects make a shard.
@@ -46,13 +73,13 @@ class Plan:
     """
 
     number: int
-    said: dict[str, Any]  # plan.json
+    head: PlanHead
     shards: pa.Table  # SHARD_SCHEMA
     left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def objects_key(self) -> str:
-        return self.said["objects"]["key"]
+        return self.head.objects.key
 
 
 def folder_of(job: Job) -> str:
@@ -76,7 +103,7 @@ def make_plans(job: Job, refresh: bool = False) -> list[Plan]:
     at once end up with the same plan: the first one's.
     """
     store, plans = open_store(job.store), plans_of(job)
-    if plans and not refresh and plans[0].said["remote"]:
+    if plans and not refresh and plans[0].head.remote:
         return plans
     listing = Listing(job.source, job.clip)
     objects = unplanned(store, [plan.objects_key for plan in plans], listing, job.source.look)
@@ -96,22 +123,21 @@ def next_plan(
     """
     store, generation = open_store(job.store), len(plans) + 1 if plans else 0
     shards = cut(job, objects, generation)
-    said = {
-        "format": "wavmill-plan-1",
-        "fingerprint": fingerprint(job),
-        "number": len(plans) + 1,
-        "does": decisive(job),
-        "listed_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "remote": job.source.remote,
-        "bytes": int(pc.sum(pc.max_element_wise(objects["size"], 0)).as_py()),
-        "seconds": float(pc.sum(shards["seconds"]).as_py()),
-        "skipped": plans[-1].said.get("skipped", {}) if retry else dict(skipped or {}),
+    head = PlanHead(
+        fingerprint=fingerprint(job),
+        number=len(plans) + 1,
+        does=decisive(job),
+        listed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        remote=job.source.remote,
+        bytes=int(pc.sum(pc.max_element_wise(objects["size"], 0)).as_py()),
+        seconds=float(pc.sum(shards["seconds"]).as_py()),
+        skipped=plans[-1].head.skipped if retry else dict(skipped or {}),
         **({"retry": retry} if retry else {}),
-        "objects": put_table(store, folder_of(job), "objects", objects),
-        "shards": put_table(store, folder_of(job), "shards", shards),
-    }
+        objects=put_table(store, folder_of(job), "objects", objects),
+        shards=put_table(store, folder_of(job), "shards", shards),
+    )
     key = f"{folder_of(job)}/{len(plans) + 1:04d}.json"
-    store.create_once(key, json.dumps(said, indent=1).encode())
+    store.create_once(key, head.written())
     return [*plans, _load(store, key)]
 
 
@@ -182,19 +208,22 @@ def _objects_file(url: str, key: str) -> pq.ParquetFile:
     return parquet_of(open_store(url).open(key))
 
 
-def put_table(store: Store, folder: str, name: str, table: pa.Table) -> dict[str, Any]:
+def put_table(store: Store, folder: str, name: str, table: pa.Table) -> StoredTable:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", row_group_size=GROUP_ROWS, write_page_checksum=True)
     data = sink.getvalue()
     key = f"{folder}/{sha256(data)}.{name}.parquet"
     store.put(key, data)
-    return {"key": key, "sha256": sha256(data), "rows": table.num_rows}
+    return StoredTable(key=key, sha256=sha256(data), rows=table.num_rows)
 
 
 def _load(store: Store, key: str) -> Plan:
-    said = json.loads(store.read(key))
-    shards = store.read(said["shards"]["key"])  # at once: to open it would ask for its size first
-    return Plan(said["number"], said, pq.read_table(pa.BufferReader(shards)))
+    try:
+        head = PlanHead.read(store.read(key))
+    except ValueError as error:
+        raise Stopped(f"{store.url}/{key} is damaged: {error}") from error
+    shards = store.read(head.shards.key)  # at once: to open it would ask for its size first
+    return Plan(head.number, head, pq.read_table(pa.BufferReader(shards)))
 
 
 def todo_of(plans: list[Plan], done: set[str]) -> Iterator[dict[str, Any]]:

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.commit import attempts_done
 from pipeline.job import Job, fingerprint
 from pipeline.listing import Listing, unplanned
 from pipeline.objects import LONG_BYTES
 from pipeline.plan import cut, plans_of, todo_of
 from pipeline.published import numbers
+from pipeline.records import attempts_done
 from pipeline.rows import frame_bytes
 from pipeline.s3 import IS_MD5
 from pipeline.sources.manifest import BAD_ROW

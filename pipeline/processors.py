@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from model.products import blas_kernels
+from pipeline.records import Record
 from pipeline.rows import replace
 from pipeline.spent import STAGES
 
@@ -58,14 +58,14 @@ def _gpu() -> str:
     return str(torch.cuda.get_device_name())
 
 
-def summed(records: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
+def summed(records: Iterable[Record]) -> dict[str, dict[str, int]]:
     """Records -> stage -> kind: how many shards. Records of before kinds were noted count for none.
 
     Nor do shards without a clip that is done: nothing was computed there, so no way of products was taken.
     """
     counts: dict[str, Counter[str]] = {}
-    for record in (record for record in records if record["done"]):
-        for stage, kind in record.get("processors", {}).items():
+    for record in (record for record in records if record.done):
+        for stage, kind in record.processors.items():
             counts.setdefault(stage, Counter())[kind] += 1
     return {stage: dict(counts[stage].most_common()) for stage in STAGES if stage in counts}
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.dataset_json import PublishedDataset
 from pipeline.errors import JobError
 from pipeline.job import Job, decisive
 from pipeline.parquet import parquet_in
@@ -53,17 +54,17 @@ class Finding(NamedTuple):
     message: str
 
 
-def published_plans(job: Job, dataset: dict[str, Any]) -> list[Plan]:
+def published_plans(job: Job, dataset: PublishedDataset) -> list[Plan]:
     """The plans that a published version was made by, whatever the fingerprint of its job is today."""
-    plans = plans_of(job, dataset["job"]["fingerprint"])[: len(dataset["listed_at"])]
-    if len(plans) < len(dataset["listed_at"]):
-        raise JobError(f"{job.store} has no plans of {dataset['address']} any more, so its corpus cannot be read again")
+    plans = plans_of(job, dataset.job.fingerprint)[: len(dataset.listed_at)]
+    if len(plans) < len(dataset.listed_at):
+        raise JobError(f"{job.store} has no plans of {dataset.address} any more, so its corpus cannot be read again")
     return plans
 
 
-def other_options(job: Job, dataset: dict[str, Any]) -> str:
+def other_options(job: Job, dataset: PublishedDataset) -> str:
     """Which options of how the corpus is read the job has now and the dataset was not made with; "" when none."""
-    does, now, found = dataset["job"]["does"], decisive(job), []
+    does, now, found = dataset.job.does, decisive(job), []
     for section in ("source", "clip", "check"):
         made, asked = does.get(section) or {}, now.get(section) or {}
         for name in sorted({*made, *asked} - {"version"}):
@@ -73,7 +74,7 @@ def other_options(job: Job, dataset: dict[str, Any]) -> str:
 
 
 def recheck(
-    job: Job, dataset: dict[str, Any], plans: list[Plan], watch: Callable[[int, int], None] = lambda done, of: None
+    job: Job, dataset: PublishedDataset, plans: list[Plan], watch: Callable[[int, int], None] = lambda done, of: None
 ) -> Iterator[Finding]:
     """What a dataset has otherwise than its corpus, as its plans list it, would give now.
 
@@ -82,10 +83,10 @@ def recheck(
     JobError when the dataset was made from another one.
     """
     if job.source.gives != "audio":
-        raise JobError(f"verify: {dataset['address']} was made from another dataset; look at that one")
-    carry = [name for name in dataset["carry"] if name in job.source.carried()]
-    seen = [field.name for field in VIDEO if field.name in dataset["columns"] and job.clip.video]
-    buckets = min(MOST_BUCKETS, 1 + dataset["counts"]["clips"] // BUCKET_CLIPS)
+        raise JobError(f"verify: {dataset.address} was made from another dataset; look at that one")
+    carry = [name for name in dataset.carry if name in job.source.carried()]
+    seen = [field.name for field in VIDEO if field.name in dataset.columns and job.clip.video]
+    buckets = min(MOST_BUCKETS, 1 + dataset.counts.clips // BUCKET_CLIPS)
     schema = _schema(["label", *carry, *seen])
     with tempfile.TemporaryDirectory() as folder:
         for side, tables in (
@@ -120,12 +121,12 @@ def _as(table: pa.Table, schema: pa.Schema, reason: Any, message: Any) -> pa.Tab
     return pa.table(columns, schema=schema)
 
 
-def _published(dataset: dict[str, Any], schema: pa.Schema) -> Iterator[pa.Table]:
+def _published(dataset: PublishedDataset, schema: pa.Schema) -> Iterator[pa.Table]:
     """Every row of the parts and of the rejects. What was rejected after decoding counts as decoded."""
-    store = open_store(dataset["address"])
-    columns = [name for name in schema.names if name in dataset["columns"]]
-    for part in dataset["parts"]:
-        with parquet_in(store, part["path"]) as file:
+    store = open_store(dataset.address)
+    columns = [name for name in schema.names if name in dataset.columns]
+    for part in dataset.parts:
+        with parquet_in(store, part.path) as file:
             for batch in file.iter_batches(columns=columns):
                 nothing = pa.repeat("", batch.num_rows)
                 yield _as(pa.table(batch), schema, nothing, nothing)

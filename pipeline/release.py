@@ -1,21 +1,24 @@
 """A finished training -> the version that people load: weights, TorchScript, codebook, report; model.json last."""
 
 import io
-import json
 from typing import Any
 
 from model.generate import Sampling
 from model.vocab import Vocabulary
-from pipeline.checkpoints import latest, lines_in, read_file, tensors_of
+from pipeline.checkpoints import Checkpoint, latest, lines_in, read_file, tensors_of
 from pipeline.codebooks import codebook_files, load_codebook
+from pipeline.dataset_json import PublishedDataset
 from pipeline.errors import Stopped
-from pipeline.finite import check_record, check_weights
+from pipeline.finite import check_best, check_weights
+from pipeline.model_json import MODEL, ModelConfig, ModelFile, PackFacts, Parent, PublishedModel, VocabularyFacts
 from pipeline.modelcard import model_card
 from pipeline.modelpage import Sound, model_page
+from pipeline.pack import PackDescription
+from pipeline.published import find_model
 from pipeline.say import Wish, say, voice_of
 from pipeline.speak import Voice
 from pipeline.store import Store, join, open_store, sha256
-from pipeline.trained import CONFIG, MODEL, SCRIPT, WEIGHTS, Trained, find_model
+from pipeline.trained import CONFIG, SCRIPT, WEIGHTS, Trained
 from pipeline.trainjob import Previous, TrainJob, decisive
 from pipeline.versions import claim, claimed
 
@@ -24,78 +27,83 @@ HEARD_LABELS, HEARD_S = 12, 6.0  # in the report: so many labels, clips no longe
 
 def release(
     job: TrainJob,
-    parents: list[dict[str, Any]],
-    pack: dict[str, Any],
+    parents: list[PublishedDataset],
+    pack: PackDescription,
     run: str,
-    record: dict[str, Any],
+    record: Checkpoint,
     previous: Previous | None = None,
-) -> dict[str, Any]:
+) -> PublishedModel:
     """Publish the best checkpoint of a training whose last one is ``record``; return model.json. Idempotent."""
     store = open_store(job.store)
-    check_record(job.address, record)
-    best = record["best"]
-    chosen = latest(store, run, best["step"] if best else record["step"])
+    check_best(job.address, record.best)
+    best = record.best
+    step = best.step if best else record.step
+    chosen = latest(store, run, step)
     if chosen is None:
-        raise Stopped(f"{job.address}: the best checkpoint, of step {best['step']}, is damaged or gone")
-    vocabulary = Vocabulary(tuple(pack["labels"]), pack["codes"])
+        raise Stopped(f"{job.address}: the best checkpoint, of step {step:,}, is damaged or gone")
+    vocabulary = Vocabulary(tuple(pack.labels), pack.codes)
     net = job.model.open(vocabulary.size)
     tensors = tensors_of(store, chosen)
-    check_weights(job.address, chosen["step"], tensors)
+    check_weights(job.address, chosen.step, tensors)
     net.load_state_dict({name: tensors[f"net.{name}"] for name in net.state_dict()})
-    codebook = next((join(one["address"], one["codebook"]["path"]) for one in parents if one.get("codebook")), None)
-    config = {
-        "format": "wavmill-samout-1",
-        "net": net.options,
-        "vocabulary": vocabulary.described(),
-        "layout": job.pack.layout,
-        "dedup": job.pack.dedup,
-        "rate_hz": pack["rate_hz"],
-        "codebook": pack["codebook"] if codebook else None,
-    }
+    codebook = next((join(one.address, one.codebook.path) for one in parents if one.codebook), None)
+    config = ModelConfig(
+        net=net.options,
+        vocabulary=vocabulary.described(),
+        layout=job.pack.layout,
+        dedup=job.pack.dedup,
+        rate_hz=pack.rate_hz,
+        codebook=pack.codebook if codebook else None,
+    )
     book = load_codebook(codebook) if codebook else None
-    trained = Trained(net.eval(), vocabulary, job.pack.layout, job.pack.dedup, float(pack["rate_hz"]), book)
-    version = claim(store, job.name, run, 0)["version"]
+    trained = Trained(net.eval(), vocabulary, job.pack.layout, job.pack.dedup, float(pack.rate_hz or 0), book)
+    version = claim(store, job.name, run, 0).version
     top, address = f"{job.name}/v{version}", join(store.url, job.name, f"v{version}")
     files = {**net_files(net, config), "metrics.jsonl": read_file(store, record, "metrics.jsonl")}
     if codebook:
         files |= codebook_files(codebook)
-    said = {
-        "format": "wavmill-model-1",
-        "name": job.name,
-        "version": version,
-        "fingerprint": run,
-        "created_at": record["at"],
-        "does": decisive(job, parents, previous),
-        "parents": [
-            {"address": parent["address"], "fingerprint": parent["fingerprint"], "weight": one.weight}
+    model = PublishedModel(
+        name=job.name,
+        version=version,
+        fingerprint=run,
+        created_at=record.at,
+        does=decisive(job, parents, previous),
+        parents=[
+            Parent(address=parent.address, fingerprint=parent.fingerprint, weight=one.weight)
             for one, parent in zip(job.data, parents, strict=True)
         ],
-        "pack": {
-            name: pack[name] for name in ("fingerprint", "rows", "tokens", "skipped", "by", "rate_hz", "codebook")
-        },
-        "split": record.get("split"),
-        "model": {**job.model.recipe(), "parameters": sum(value.numel() for value in net.parameters())},
-        "vocabulary": {"labels": list(vocabulary.labels), "codes": vocabulary.codes},
-        "layout": job.pack.layout,
-        "train": job.train.described(),
-        "workers": record["world"],
-        "steps": record["step"],
-        "epochs": record["step"] / record["steps_per_epoch"],
-        "stopped": record["stopped"],
-        "seconds": record["seconds"],
-        "best": best,
-        "files": [{"path": path, "bytes": len(data), "sha256": sha256(data)} for path, data in files.items()],
-    }
+        pack=PackFacts(
+            fingerprint=pack.fingerprint,
+            rows=pack.rows,
+            tokens=pack.tokens,
+            skipped=pack.skipped,
+            by=pack.by,
+            rate_hz=pack.rate_hz,
+            codebook=pack.codebook,
+        ),
+        split=record.split,
+        model={**job.model.recipe(), "parameters": sum(value.numel() for value in net.parameters())},
+        vocabulary=VocabularyFacts(labels=list(vocabulary.labels), codes=vocabulary.codes),
+        layout=job.pack.layout,
+        train=job.train.described(),
+        workers=record.world,
+        steps=record.step,
+        epochs=record.step / record.steps_per_epoch,
+        stopped=record.stopped,
+        seconds=record.seconds,
+        best=best,
+        files=[ModelFile(path=path, bytes=len(data), sha256=sha256(data)) for path, data in files.items()],
+    )
     sounds, why_not = heard(trained)
-    files["report.html"] = model_page(said, address, lines_in(files["metrics.jsonl"]), sounds, why_not).encode()
-    files["README.md"] = model_card(said, address).encode()
+    files["report.html"] = model_page(model, address, lines_in(files["metrics.jsonl"]), sounds, why_not).encode()
+    files["README.md"] = model_card(model, address).encode()
     for path, data in files.items():
         store.put(f"{top}/{path}", data)
-    store.put(f"{top}/{MODEL}", json.dumps(said, indent=1, allow_nan=False).encode())
+    store.put(f"{top}/{MODEL}", model.written())
     return find_model(address)
 
 
-def net_files(net: Any, config: dict[str, Any]) -> dict[str, bytes]:
+def net_files(net: Any, config: ModelConfig) -> dict[str, bytes]:
     """The files that a net can be loaded from, by path."""
     import torch
     from safetensors.torch import save
@@ -103,7 +111,7 @@ def net_files(net: Any, config: dict[str, Any]) -> dict[str, bytes]:
     script = io.BytesIO()
     torch.jit.save(torch.jit.script(net), script)
     weights = save({name: tensor.contiguous() for name, tensor in net.state_dict().items()})
-    return {WEIGHTS: weights, SCRIPT: script.getvalue(), CONFIG: json.dumps(config, indent=1, allow_nan=False).encode()}
+    return {WEIGHTS: weights, SCRIPT: script.getvalue(), CONFIG: config.written()}
 
 
 def heard(model: Trained) -> tuple[list[Sound], str]:
@@ -127,9 +135,9 @@ def heard(model: Trained) -> tuple[list[Sound], str]:
     ], ""
 
 
-def already(store: Store, name: str, run: str) -> dict[str, Any] | None:
+def already(store: Store, name: str, run: str) -> PublishedModel | None:
     """model.json of a training that was published under a name, or None."""
     choice = claimed(store, name, run, 0)
-    if choice is None or store.stat(f"{name}/v{choice['version']}/{MODEL}") is None:
+    if choice is None or store.stat(f"{name}/v{choice.version}/{MODEL}") is None:
         return None
-    return find_model(join(store.url, name, f"v{choice['version']}"))
+    return find_model(join(store.url, name, f"v{choice.version}"))

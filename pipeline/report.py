@@ -10,6 +10,7 @@ from model.kmeans import usage
 from pipeline.card import hours, how_to_read
 from pipeline.charts import histogram, ranks, rates
 from pipeline.codebooks import load_codebook
+from pipeline.dataset_json import PublishedDataset, Time
 from pipeline.heard import clip_card
 from pipeline.job import Job
 from pipeline.look import RATE_HZ, originals, picked, some_rejects, some_rows
@@ -42,19 +43,19 @@ STAGES = {
 }
 
 
-def dataset_page(job: Job, plans: list[Plan], dataset: dict[str, Any]) -> str:
+def dataset_page(job: Job, plans: list[Plan], dataset: PublishedDataset) -> str:
     """The page of a version whose parts, rejects and codebook are in the store already."""
-    store, top = open_store(job.store), f"{job.name}/v{dataset['version']}"
+    store, top = open_store(job.store), f"{job.name}/v{dataset.version}"
     rows = some_rows(store, top, dataset)
     speak = _voice(dataset, join(store.url, top))
     counted = _counted(rows, dataset)
     return page(
-        f"{dataset['name']}, version {dataset['version']}",
+        f"{dataset.name}, version {dataset.version}",
         heading(
-            f"dataset, version {dataset['version']}",
-            dataset["name"],
-            f"{dataset['counts']['done']:,} clips, {hours(dataset['seconds'])} of sound, made by wavmill from "
-            f"{dataset['counts']['objects']:,} objects on {dataset['created_at'][:10]}.",
+            f"dataset, version {dataset.version}",
+            dataset.name,
+            f"{dataset.counts.done:,} clips, {hours(dataset.seconds)} of sound, made by wavmill from "
+            f"{dataset.counts.objects:,} objects on {dataset.created_at[:10]}.",
         ),
         figures(_headlines(dataset, counted)),
         section("What made it", steps(_steps(dataset))),
@@ -64,43 +65,43 @@ def dataset_page(job: Job, plans: list[Plan], dataset: dict[str, Any]) -> str:
         _notices(dataset),
         section("Columns", table(("column", "type", "unit", "meaning"), _columns(dataset))),
         section("How to read it", code(how_to_read(dataset))),
-        tag("footer", f"fingerprint {dataset['fingerprint']}"),
+        tag("footer", f"fingerprint {dataset.fingerprint}"),
     )
 
 
-def _voice(dataset: dict[str, Any], address: str) -> Voice | str:
-    if not dataset["codebook"]:
+def _voice(dataset: PublishedDataset, address: str) -> Voice | str:
+    if not dataset.codebook:
         return "there is no codebook"
-    return voice(load_codebook(join(address, dataset["codebook"]["path"]), dataset["codebook"]["sha256"]))
+    return voice(load_codebook(join(address, dataset.codebook.path), dataset.codebook.sha256))
 
 
-def _counted(rows: pa.Table, dataset: dict[str, Any]) -> np.ndarray | None:
+def _counted(rows: pa.Table, dataset: PublishedDataset) -> np.ndarray | None:
     """How often each code is used in the sampled clips, (K,); None without tokens."""
     if "token" not in rows.column_names or not rows.num_rows:
         return None
-    codes = int(dataset["columns"]["token"].get("codes", 0))
+    codes = int(dataset.columns["token"].codes or 0)
     return np.bincount(np.concatenate(arrays_of(rows["token"])), minlength=codes)
 
 
-def _headlines(dataset: dict[str, Any], counted: np.ndarray | None) -> Iterator[tuple[str, str, str]]:
-    counts, took = dataset["counts"], dataset["time"]["wall_s"]
-    yield "clips", f"{counts['done']:,}", f"of {counts['clips']:,} found"
-    yield "rejected", f"{counts['rejected']:,}", f"{counts['rejected'] / max(1, counts['clips']):.1%} of the clips"
-    mean_s = dataset["seconds"] / max(1, counts["done"])
-    yield "sound", hours(dataset["seconds"]), f"{mean_s:.2f} s a clip on average"
+def _headlines(dataset: PublishedDataset, counted: np.ndarray | None) -> Iterator[tuple[str, str, str]]:
+    counts, took = dataset.counts, dataset.time.wall_s if dataset.time else 0.0
+    yield "clips", f"{counts.done:,}", f"of {counts.clips:,} found"
+    yield "rejected", f"{counts.rejected:,}", f"{counts.rejected / max(1, counts.clips):.1%} of the clips"
+    mean_s = dataset.seconds / max(1, counts.done)
+    yield "sound", hours(dataset.seconds), f"{mean_s:.2f} s a clip on average"
     if counted is not None:
         used = usage(counted)
         yield "codes in use", f"{used['codes_used']:,}", f"of {len(counted):,}"
         yield "perplexity", f"{used['perplexity']:,.1f}", "as if so many were used evenly"
     if took:
-        yield "speed", f"{dataset['seconds'] / took:,.0f}×", f"real time; it took {hours(took)}"
+        yield "speed", f"{dataset.seconds / took:,.0f}×", f"real time; it took {hours(took)}"
 
 
-def _steps(dataset: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    does, hidden = dataset["job"]["does"], ("kind", "version", "class")
+def _steps(dataset: PublishedDataset) -> Iterator[tuple[str, str]]:
+    does, hidden = dataset.job.does, ("kind", "version", "class")
     for name in ("source", "clip", "check", *PRODUCTS):
         if options := does.get(name):
-            said = [f"{dataset['counts']['objects']:,} objects"] if name == "source" else []
+            said = [f"{dataset.counts.objects:,} objects"] if name == "source" else []
             said += [
                 f"{key} {str(value)[:12]}" for key, value in options.items() if key not in hidden and value is not None
             ]
@@ -128,64 +129,60 @@ def _clips(job: Job, plans: list[Plan], rows: pa.Table, speak: Voice | str) -> H
     return section("A few clips", mute, grid(*cards), gone)
 
 
-def _charts(dataset: dict[str, Any], rows: pa.Table, counted: np.ndarray | None) -> Iterator[Html]:
-    done, took = dataset["counts"]["done"], dataset["time"]
+def _charts(dataset: PublishedDataset, rows: pa.Table, counted: np.ndarray | None) -> Iterator[Html]:
+    done, took = dataset.counts.done, dataset.time
     of = f"{rows.num_rows:,} sampled clips" if rows.num_rows < done else f"all {done:,} clips"
     if rows.num_rows:
         lengths = histogram("how long the clips are", rows["seconds"].to_numpy(), "length, s", "clips")
         yield chart_card("Clip lengths", lengths, f"The lengths of {of}.")
-    if took["wall_s"]:
-        speeds = np.array(took["finished_s"]) / took["bin_s"]
-        speed = rates("sound finished over time", speeds, took["bin_s"], "time since the start, s", "times real time")
+    if took and took.wall_s:
+        speeds = [seconds / took.bin_s for seconds in took.finished_s]
+        speed = rates("sound finished over time", speeds, took.bin_s, "time since the start, s", "times real time")
         yield chart_card("Throughput", speed, "Sound finished per second of the run, without pauses between runs.")
     if counted is not None and counted.sum():
         shares, used = counted / counted.sum(), usage(counted)
         chart = ranks("how often each code is used", shares, "code, by frequency", "share", "all alike")
         said = f"{used['codes_used']:,} of {len(counted):,} codes, perplexity {used['perplexity']:,.1f}, in {of}."
         yield chart_card("Codes in use", chart, said)
-    yield _time(dataset)
+    if took:
+        yield _time(took)
 
 
-def _time(dataset: dict[str, Any]) -> Html:
-    spent = dataset["time"]["spent_s"]
-    padding = (
-        f"{dataset['padding']:.1%} of what was computed was padding."
-        if "padding" in dataset
-        else "No padding: these features are made clip by clip."
-    )
-    words = {stage: f"{STAGES.get(stage, stage)} {hours(seconds)}" for stage, seconds in spent.items()}
-    said = f"{hours(sum(spent.values()))} in the stages, summed over the workers; {hours(dataset['time']['wall_s'])} "
-    return chart_card("Where the time went", stack(spent, words, "seconds by stage"), f"{said}by the clock. {padding}")
+def _time(took: Time) -> Html:
+    words = {stage: f"{STAGES.get(stage, stage)} {hours(seconds)}" for stage, seconds in took.spent_s.items()}
+    said = f"{hours(sum(took.spent_s.values()))} in the stages, summed over the workers; {hours(took.wall_s)} by the "
+    said += "clock. No padding: these features are made clip by clip."
+    return chart_card("Where the time went", stack(took.spent_s, words, "seconds by stage"), said)
 
 
-def _rejects(dataset: dict[str, Any], examples: dict[str, list[dict[str, Any]]]) -> Html:
-    if not dataset["counts"]["rejected"]:
+def _rejects(dataset: PublishedDataset, examples: dict[str, list[dict[str, Any]]]) -> Html:
+    if not dataset.counts.rejected:
         return tag("p", "Nothing: every clip found is in the dataset.")
     rows = []
-    for reason, count in dataset["counts"]["reasons"].items():
+    for reason, count in dataset.counts.reasons.items():
         some = [tag("div", row["clip"], ": ", tag("small", row["message"])) for row in examples.get(reason, [])]
         stage = ", ".join(sorted({row["stage"] for row in examples.get(reason, [])}))
         rows.append((tag("b", reason), f"{count:,}", stage, Html("".join(some))))
     return table(("reason", "clips", "stage", "for instance"), rows)
 
 
-def _notices(dataset: dict[str, Any]) -> Html | None:
-    if not dataset["notices"]:
+def _notices(dataset: PublishedDataset) -> Html | None:
+    if not dataset.notices:
         return None
     rows = [
-        (tag("b", code), f"{notice['clips']:,}", MEANS_OF_NOTICES.get(code, ""), notice["example"] or "")
-        for code, notice in dataset["notices"].items()
+        (tag("b", code), f"{notice.clips:,}", MEANS_OF_NOTICES.get(code, ""), notice.example or "")
+        for code, notice in dataset.notices.items()
     ]
     return section("Worth a look", table(("notice", "clips", "meaning", "for instance"), rows))
 
 
-def _columns(dataset: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    for name, column in dataset["columns"].items():
-        units = [UNITS.get(key, key + " {}").format(value[:12]) for key, value in column.items() if key != "type"]
+def _columns(dataset: PublishedDataset) -> Iterator[tuple[Any, ...]]:
+    for name, column in dataset.columns.items():
+        units = [UNITS.get(key, key + " {}").format(value[:12]) for key, value in column.units().items()]
         means = MEANS.get(name, "carried with the clip")
         yield (
             tag("code", name),
-            tag("code", column["type"]),
+            tag("code", column.type),
             ", ".join(units),
             means,
         )

@@ -4,14 +4,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.commit import attempts_done, read_records
-from pipeline.errors import JobError
+from pipeline.errors import JobError, Stopped
 from pipeline.growth import Growth
 from pipeline.job import Job, fingerprint
 from pipeline.listing import by_path
 from pipeline.plan import Plan, next_plan, todo_of
 from pipeline.planned import ROW
 from pipeline.publish import published
+from pipeline.records import attempts_done, read_records
 from pipeline.store import open_store
 from pipeline.versions import claimed
 
@@ -24,20 +24,21 @@ def retried(job: Job, plans: list[Plan], reason: str) -> list[Plan]:
     """
     store = open_store(job.store)
     dataset = published(job, plans)
-    if dataset is None and plans[-1].said.get("retry") == reason:
+    if dataset is None and plans[-1].head.retry == reason:
         return plans
     if dataset is None:
         left = len(list(todo_of(plans, set(attempts_done(store, fingerprint(job))))))
         raise JobError(f"--retry {reason}: the run is not finished, {left:,} shards are left; run it without --retry")
-    top = f"{job.name}/v{dataset['version']}"
-    rejects = pq.read_table(pa.BufferReader(store.read(f"{top}/{dataset['rejects']['path']}")))
+    top = f"{job.name}/v{dataset.version}"
+    rejects = pq.read_table(pa.BufferReader(store.read(f"{top}/{dataset.rejects.path}")))
     sources = pc.unique(rejects.filter(pc.equal(rejects["reason"], reason))["source"])
     if not len(sources):
-        there = ", ".join(dataset["counts"]["reasons"]) or "nothing was rejected"
+        there = ", ".join(dataset.counts.reasons) or "nothing was rejected"
         raise JobError(f"--retry {reason}: no clip of {job.address} was rejected for that; there are: {there}")
     choice = claimed(store, job.name, fingerprint(job), len(plans))
-    assert choice is not None, "a published version without its choice"
-    records = read_records(store, fingerprint(job), [(shard, attempt) for _, shard, attempt in choice["shards"]])
+    if choice is None:
+        raise Stopped(f"{job.address}/v{dataset.version} was published, and its choice is gone")
+    records = read_records(store, fingerprint(job), [(shard, attempt) for _, shard, attempt in choice.shards])
     growth = Growth(store, job, plans, records)
     try:
         again = [_tried_again(growth, at, reason, None if growth.by_clip else sources) for at in range(len(plans))]
@@ -59,6 +60,6 @@ def _tried_again(growth: Growth, at: int, reason: str, sources: pa.Array | None)
     if sources is not None:
         found = [piece.filter(pc.is_in(piece["path"], sources)) for piece in objects.pieces()]
     else:
-        mine = [row for row in growth.plans[at].shards.to_pylist() if reason in growth.records[row["shard"]]["reasons"]]
+        mine = [row for row in growth.plans[at].shards.to_pylist() if reason in growth.records[row["shard"]].reasons]
         found = [objects.between(row["row_lo"], row["row_hi"]) for row in mine]
     return pa.concat_tables([objects.empty(), *(growth.current(at, piece) for piece in found)]).drop_columns(ROW)

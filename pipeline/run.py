@@ -2,20 +2,20 @@
 
 from contextlib import closing
 from functools import partial
-from typing import Any
 
-from pipeline.commit import attempts_done
+from pipeline.dataset_json import PublishedDataset
 from pipeline.faults import Faults
 from pipeline.job import Job, fingerprint
 from pipeline.plan import Plan, todo_of
 from pipeline.publish import publish, published
+from pipeline.records import attempts_done
 from pipeline.stages import Engine, Watch, stages_of
 from pipeline.store import open_store
 
 
 def run(
     job: Job, plans: list[Plan], engine: Engine, watch: Watch = lambda row: None, done: set[str] | None = None
-) -> dict[str, Any]:
+) -> PublishedDataset:
     """Make the dataset of a resolved job; return dataset.json. The same call again goes on where this one ended.
 
     ``engine`` is asked for an executor when there is something to mill. ``watch`` gets one small row per shard that

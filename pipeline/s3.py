@@ -10,8 +10,8 @@ from hashlib import md5
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.errors import JobError, NotThere, ObjectFault, Reject, Stopped
-from pipeline.s3_answers import check_answer, check_redirect, code_of, faults_of, steady
+from pipeline.errors import AGAIN, Bug, Changed, JobError, NotThere, ObjectFault, Stopped
+from pipeline.s3_answers import check_answer, check_redirect, code_of, faults_of
 from pipeline.seekable import Seekable
 from pipeline.store import Entry
 
@@ -83,6 +83,9 @@ class Bucket:
     def _where(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"
 
+    def _changed(self, key: str) -> Changed:
+        return Changed(f"{self._where(key)} was replaced while it was read; {AGAIN}")
+
     def read(self, key: str, stamp: str = "") -> bytes:
         """The whole object, checked by boto3 against a stored checksum, and by us against an etag that is an MD5."""
         return self.fetch(key, stamp)[0]
@@ -108,7 +111,7 @@ class Bucket:
     def window(self, key: str, stamp: str, start: int, end: int, size: int) -> tuple[bytes, bool]:
         """Bytes [start, end) of an object of this size and etag, and whether its etag is an MD5.
 
-        Raises FileNotFoundError, Reject("changed") when the etag is another, ObjectFault when others are sent.
+        Raises FileNotFoundError, Changed when the etag is another, ObjectFault when others are sent.
         """
         data, answer = self._get(key, stamp, f"bytes={start}-{end - 1}")
         if answer.get("ContentRange") == f"bytes {start}-{end - 1}/{size}" and len(data) == end - start:
@@ -137,12 +140,12 @@ class Bucket:
                     if len(data) != answer["ContentLength"]:
                         raise sdk.IncompleteReadError(actual_bytes=len(data), expected_bytes=answer["ContentLength"])
                     if stamp and answer["ETag"].strip('"') != stamp:  # from a server that ignores If-Match
-                        raise Reject("changed", "the object was replaced after it was listed")
+                        raise self._changed(key)
                     return data, answer
                 except (*broken_off, sdk.FlexibleChecksumError):
                     if not left:
                         raise
-        raise AssertionError("the last try returns or raises")
+        raise Bug("the last try of a request returns or raises")
 
     def open(self, key: str, stamp: str = "") -> BinaryIO:
         """The object as a file; a large one is fetched window by window as it is read."""
@@ -150,11 +153,10 @@ class Bucket:
         if entry is None:
             raise NotThere(f"{self._where(key)} is not there")
         if stamp and entry.stamp != stamp:
-            raise Reject("changed", "the object was replaced after it was listed")
+            raise self._changed(key)
         if entry.size <= WINDOW_BYTES:
-            with steady(self._where(key), listed=bool(stamp)):
-                return io.BytesIO(self.fetch(key, entry.stamp)[0])  # what comes whole can be checked
-        return io.BufferedReader(Ranged(self, key, entry.stamp, entry.size, listed=bool(stamp)), WINDOW_BYTES)
+            return io.BytesIO(self.fetch(key, entry.stamp)[0])  # what comes whole can be checked
+        return io.BufferedReader(Ranged(self, key, entry.stamp, entry.size), WINDOW_BYTES)
 
     def put(self, key: str, data: bytes) -> None:
         with faults_of(self._where(key)):
@@ -221,18 +223,17 @@ class Bucket:
 
 
 class Ranged(Seekable):
-    """An object of a Bucket; every read is one ranged GET that names the etag. ``listed``: another one is a Reject."""
+    """An object of a Bucket; every read is one ranged GET that names the etag. Raises Changed for another one."""
 
-    def __init__(self, bucket: Bucket, key: str, stamp: str, size: int, listed: bool = True) -> None:
+    def __init__(self, bucket: Bucket, key: str, stamp: str, size: int) -> None:
         super().__init__(size)
-        self.bucket, self.key, self.stamp, self.listed = bucket, key, stamp, listed
+        self.bucket, self.key, self.stamp = bucket, key, stamp
 
     def readinto(self, into: Any) -> int:
         end = min(self.at + len(into), self.size)
         if end <= self.at:
             return 0
-        with steady(f"{self.bucket.url}/{self.key}", self.listed):
-            data, _ = self.bucket.window(self.key, self.stamp, self.at, end, self.size)
+        data, _ = self.bucket.window(self.key, self.stamp, self.at, end, self.size)
         into[: len(data)] = data
         self.at += len(data)
         return len(data)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.errors import AGAIN, JobError, NotAllowed, NotThere, ObjectFault, Reject, Stopped
+from pipeline.errors import AGAIN, Changed, JobError, NotAllowed, NotThere, ObjectFault, Stopped
 
 MISSING = {"NoSuchKey", "404", "NotFound"}
 OF_ONE_OBJECT = {"InvalidObjectState", "InvalidRange", "416"}  # it is archived, or not as long as it was listed
@@ -69,21 +69,10 @@ def check_redirect(response: Any, **_: Any) -> None:
 
 
 @contextmanager
-def steady(where: str, listed: bool) -> Iterator[None]:
-    """Stopped when an object that nobody listed is replaced while it is read: only of a clip that is a Reject."""
-    try:
-        yield
-    except Reject as error:
-        if listed:
-            raise
-        raise Stopped(f"{where} was replaced while it was read; {AGAIN}") from error
-
-
-@contextmanager
 def faults_of(where: str, if_match: bool = False) -> Iterator[None]:
     """Turn what S3 says into the errors people see; a key that is not there is NotThere, as it is in a folder.
 
-    ``if_match``: an etag was sent along, so that 412 means another object (Reject). To other questions it is no answer.
+    ``if_match``: an etag was sent along, so that 412 means another object (Changed). To other questions it is no answer.
     """
     from botocore import exceptions as sdk
     from urllib3.exceptions import HTTPError  # the body of a refusal that breaks off reaches us as it is
@@ -100,7 +89,7 @@ def faults_of(where: str, if_match: bool = False) -> Iterator[None]:
         if code in {"NoSuchBucket", "InvalidBucketName"}:
             raise JobError(f"{where}: the bucket does not exist") from error
         if code in {"PreconditionFailed", "412"} and if_match:
-            raise Reject("changed", "the object was replaced after it was listed") from error
+            raise Changed(f"{where} was replaced while it was read; {AGAIN}") from error
         if code in OF_ONE_OBJECT and action == "GetObject":
             raise ObjectFault(f"{where}: {code}: {said}") from error
         raise Stopped(f"{where}: {action}: {code}: {said}; {AGAIN}") from error
@@ -109,7 +98,7 @@ def faults_of(where: str, if_match: bool = False) -> Iterator[None]:
     except sdk.ParamValidationError as error:
         raise JobError(f"{where}: {error}") from error
     except Stopped as error:
-        if isinstance(error, NotThere | ObjectFault) or str(error).startswith(where):
+        if isinstance(error, NotThere | ObjectFault | Changed) or str(error).startswith(where):
             raise
         raise Stopped(f"{where}: {error}") from error
     except (sdk.BotoCoreError, HTTPError, OSError) as error:

@@ -12,12 +12,14 @@ more. An etag of several parts says nothing about the bytes: there the length de
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import md5
 from time import sleep
 from typing import Any
 
 from pipeline.corpus import Opened
-from pipeline.errors import ObjectFault, Reject
+from pipeline.errors import Changed, ObjectFault, Reject
 from pipeline.s3 import IS_MD5, WINDOW_BYTES, Bucket, Ranged
 from pipeline.store import join
 
@@ -28,7 +30,7 @@ def opened_object(bucket: Any, key: str, size: int, stamp: str, whole_bytes: int
     """The object of this size and etag, whole in memory or as a file of windows; or the Reject that stands."""
     if size > whole_bytes:
         verdict = _Verdict(bucket, key, size, stamp)
-        return Opened(io.BufferedReader(Ranged(bucket, key, stamp, size), WINDOW_BYTES), None, verdict)
+        return Opened(io.BufferedReader(_OfAClip(bucket, key, stamp, size), WINDOW_BYTES), None, verdict)
     for left in (1, 0):
         try:
             data, is_etags = bucket.fetch(key, stamp)
@@ -37,8 +39,8 @@ def opened_object(bucket: Any, key: str, size: int, stamp: str, whole_bytes: int
             told = f"it sends {len(data):,} bytes"
         except FileNotFoundError:
             told = "it says that there is none"
-        except Reject as error:
-            told = f"it says {error.reason}"
+        except Changed:
+            told = "it says that there is another"
         if left and (reject := unless_listed(bucket, key, size, stamp)) is not None:
             return Opened(None, reject)
     raise contradiction(bucket, key, size, told)
@@ -61,6 +63,23 @@ def unless_listed(bucket: Bucket, key: str, size: int, stamp: str) -> Reject | N
 
 def contradiction(bucket: Bucket, key: str, size: int, told: str) -> ObjectFault:
     return ObjectFault(f"{join(bucket.url, key)}: the store lists {size:,} bytes of it, and {told}")
+
+
+@contextmanager
+def _fate() -> Iterator[None]:
+    """Of a clip: that its object was replaced is a Reject."""
+    try:
+        yield
+    except Changed as error:
+        raise Reject("changed", "the object was replaced after it was listed") from error
+
+
+class _OfAClip(Ranged):
+    """An object that is read window by window, as a clip's."""
+
+    def readinto(self, into: Any) -> int:
+        with _fate():
+            return super().readinto(into)
 
 
 class _Verdict:
@@ -86,9 +105,9 @@ class _Verdict:
         """Whether the object, read once more in windows, has the MD5 that its etag names; True when it names none."""
         digest = md5(usedforsecurity=False)
         for at in range(0, self.size, WINDOW_BYTES):
-            piece, names_md5 = self.bucket.window(
-                self.key, self.stamp, at, min(at + WINDOW_BYTES, self.size), self.size
-            )
+            with _fate():
+                end = min(at + WINDOW_BYTES, self.size)
+                piece, names_md5 = self.bucket.window(self.key, self.stamp, at, end, self.size)
             if not names_md5:
                 return True
             digest.update(piece)

@@ -73,11 +73,9 @@ class Wav2LipSamples(Samples):
         """Samples of ``length`` frames (syncnet_T). JobError when the windows were cut for another length."""
         if (width := clips[0].window.shape[1]) != mels_of(length):
             raise JobError(f"the windows have {width} mel frames; {length} frames of video take {mels_of(length)}")
-        rule = clips.dataset["job"]["does"]["window"]
+        rule = clips.dataset.job.does["window"]
         if rule["kind"] != "wav2lip":
-            raise JobError(
-                f"{clips.dataset['address']} has windows of kind {rule['kind']}; make them with kind: wav2lip"
-            )
+            raise JobError(f"{clips.dataset.address} has windows of kind {rule['kind']}; make them with kind: wav2lip")
         windows = Wav2Lip(fps=rule["fps"], compat_float=rule["compat_float"], frames=length)
         each = zip(clips.steps.tolist(), clips.frames.tolist(), clips.rates(), strict=True)
         fitting = [windows.fitting(steps, frames, fps, late_of(start_s, fps)) for steps, frames, (fps, start_s) in each]

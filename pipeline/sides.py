@@ -1,12 +1,13 @@
 """How many clips of a training job train, and how many validate, found in its datasets without packing them."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import JobError, Reject, Stopped
+from pipeline.dataset_json import PublishedDataset
+from pipeline.errors import JobError, Stopped
 from pipeline.flat import hashes_of
 from pipeline.parquet import parquet_in
 from pipeline.store import open_store
@@ -24,14 +25,14 @@ class Sides(NamedTuple):
     exact: bool  # else by the share alone
 
 
-def sides(job: TrainJob, datasets: list[dict[str, Any]]) -> Sides:
+def sides(job: TrainJob, datasets: list[PublishedDataset]) -> Sides:
     """Both sides of a job's split, by reading one column. JobError when one side is empty, and should not be."""
     split = job.pack.split
-    rows = sum(part["rows"] for dataset in datasets for part in dataset["parts"])
+    rows = sum(part.rows for dataset in datasets for part in dataset.parts)
     if rows > MOST_ROWS and not split.hold:
         valid = round(rows * split.valid)
         return Sides(split.by, rows - valid, valid, exact=False)
-    values = [_column(dataset, part["path"], split.by) for dataset in datasets for part in dataset["parts"]]
+    values = [_column(dataset, part.path, split.by) for dataset in datasets for part in dataset.parts]
     coded = pc.fill_null(pa.chunked_array(values, pa.string()), "").combine_chunks().dictionary_encode()
     hashes = hashes_of(coded.dictionary.to_pylist())
     limit = np.uint64(int(split.valid * 2**64))
@@ -46,9 +47,9 @@ def sides(job: TrainJob, datasets: list[dict[str, Any]]) -> Sides:
     return Sides(split.by, rows - valid, valid, exact=True)
 
 
-def _column(dataset: dict[str, Any], path: str, name: str) -> pa.Array:
+def _column(dataset: PublishedDataset, path: str, name: str) -> pa.Array:
     try:
-        with parquet_in(open_store(dataset["address"]), path) as file:
+        with parquet_in(open_store(dataset.address), path) as file:
             return file.read(columns=[name])[name].combine_chunks()
-    except (FileNotFoundError, ValueError, KeyError, Reject) as error:
-        raise Stopped(f"{dataset['address']}/{path} is damaged or gone: {error}") from error
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        raise Stopped(f"{dataset.address}/{path} is damaged or gone: {error}") from error

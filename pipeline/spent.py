@@ -4,11 +4,12 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.dataset_json import Time
+from pipeline.records import Record
 from pipeline.rows import PRODUCTS, replace
 
 STAGES = ("read", *PRODUCTS, "commit")
@@ -37,7 +38,7 @@ def _with(shard: pa.Table, seconds: dict[str, float]) -> pa.Table:
     return replace(shard, COLUMN, pa.repeat(text, shard.num_rows))
 
 
-def time_of(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def time_of(records: Sequence[Record]) -> Time:
     """Records -> seconds by stage, summed over all workers, and the sound finished in each stretch of the run.
 
     The run lasts from the start of its first shard to the end of its last, by the workers' clocks and without the
@@ -46,8 +47,8 @@ def time_of(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """
     stages: Counter[str] = Counter()
     runs: list[list[float]] = []  # [begin, end], s since 1970
-    took = [record.get("spent_s", {}) for record in records]  # a record made before wavmill took the time has none
-    ends = np.array([datetime.fromisoformat(record["at"]).timestamp() for record in records])
+    took = [record.spent_s for record in records]
+    ends = np.array([datetime.fromisoformat(record.at).timestamp() for record in records])
     for seconds in took:
         stages.update(seconds)
     for begin, end in sorted((end - sum(seconds.values()), end) for end, seconds in zip(ends, took, strict=True)):
@@ -58,10 +59,10 @@ def time_of(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     which = np.searchsorted(begins, ends, side="right") - 1
     ends_s = (ends - begins[which] + (np.cumsum(lengths) - lengths)[which]) if runs else ends  # since the run began
     wall_s, bins = float(lengths.sum()), max(1, min(BINS, len(records) // 4))
-    finished_s = np.histogram(ends_s, bins, (0.0, wall_s or 1.0), weights=[record["seconds"] for record in records])[0]
-    return {
-        "wall_s": round(wall_s, 3),
-        "spent_s": {stage: round(stages[stage], 3) for stage in STAGES if stage in stages},
-        "bin_s": round(wall_s / bins, 6),
-        "finished_s": [round(float(seconds), 3) for seconds in finished_s],
-    }
+    finished_s = np.histogram(ends_s, bins, (0.0, wall_s or 1.0), weights=[record.seconds for record in records])[0]
+    return Time(
+        wall_s=round(wall_s, 3),
+        spent_s={stage: round(stages[stage], 3) for stage in STAGES if stage in stages},
+        bin_s=round(wall_s / bins, 6),
+        finished_s=[round(float(seconds), 3) for seconds in finished_s],
+    )

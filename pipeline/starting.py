@@ -4,8 +4,10 @@ from typing import Any
 
 from pipeline.errors import JobError
 from pipeline.finite import check_weights
+from pipeline.model_json import PublishedModel
+from pipeline.published import find_model
 from pipeline.store import open_store
-from pipeline.trained import WEIGHTS, checked_file, find_model
+from pipeline.trained import WEIGHTS, checked_file, config_of
 from pipeline.trainjob import TrainJob
 
 
@@ -17,20 +19,20 @@ def check_start(job: TrainJob, codes: int, codebook: str, labels: tuple[str, ...
     if (origin := job.train.starts_from) is None:
         return
     model = find_model(origin)
-    has, wanted = model["model"], job.model.recipe()
+    has, wanted = model.model, job.model.recipe()
     problems = [
         f"model.{name} is {wanted[name]!r} here and {has.get(name)!r} there"
         for name in wanted
         if wanted[name] != has.get(name)
     ]
-    if codes != model["vocabulary"]["codes"]:
-        problems.append(f"the data has {codes:,} codes, and the model {model['vocabulary']['codes']:,}")
-    its_codebook = model["pack"].get("codebook") or _codebook_of(model)
+    if codes != model.vocabulary.codes:
+        problems.append(f"the data has {codes:,} codes, and the model {model.vocabulary.codes:,}")
+    its_codebook = model.pack.codebook or _codebook_of(model)
     if its_codebook != codebook:
         said = f"its codebook is {its_codebook[:12]}" if its_codebook else "the model does not say of which codebook"
         problems.append(f"the data's tokens are of codebook {codebook[:12]}; {said}")
-    if labels is not None and list(labels) != model["vocabulary"]["labels"]:
-        theirs = model["vocabulary"]["labels"]
+    if labels is not None and list(labels) != model.vocabulary.labels:
+        theirs = model.vocabulary.labels
         more, fewer = sorted({*labels} - {*theirs}), sorted({*theirs} - {*labels})
         problems.append(f"the data has {_some(more)} that the model lacks, and lacks {_some(fewer)} of it")
     if problems:
@@ -44,17 +46,14 @@ def put_start(job: TrainJob, net: Any) -> None:
     if (origin := job.train.starts_from) is None:
         return
     model = find_model(origin)
-    weights = load(checked_file(open_store(model["address"]), model, WEIGHTS))
-    check_weights(model["address"], model["steps"], weights)
+    weights = load(checked_file(open_store(model.address), model, WEIGHTS))
+    check_weights(model.address, model.steps, weights)
     net.load_state_dict(weights)
 
 
-def _codebook_of(model: dict[str, Any]) -> str:
+def _codebook_of(model: PublishedModel) -> str:
     """The sha256 of a model's codebook, from its config.json; "" when it carries none."""
-    import json
-
-    config = json.loads(checked_file(open_store(model["address"]), model, "config.json"))
-    return str(config["codebook"] or "")
+    return config_of(open_store(model.address), model).codebook or ""
 
 
 def _some(labels: list[str]) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from model.clock import Clock
 from model.products import used
 from pipeline.contracts import Step, Work
-from pipeline.errors import Reject
+from pipeline.errors import Bug, Reject
 from pipeline.processors import noted
 from pipeline.rows import arrays_of, column_of, marked, replace
 from pipeline.spent import spent
@@ -76,7 +76,7 @@ class Apply:
         for i in rows:
             samples = len(arrays[i])
             if len(column[i]) != clock.frames(samples):
-                raise AssertionError(f"{choice.kind}: {len(column[i])} frames of {samples} samples; see its clock")
+                raise Bug(f"{choice.kind}: {len(column[i])} frames of {samples} samples; see its clock")
             first, last = clock.part(int(leads[i]), int(kepts[i]), samples)
             column[i] = column[i][first:last]
 

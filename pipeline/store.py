@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from pipeline.errors import JobError, NotAllowed, NotThere, Reject, Stopped
+from pipeline.errors import AGAIN, Changed, JobError, NotAllowed, NotThere, Stopped
 from pipeline.names import bytes_of, text_of
 
 TMP = b".tmp-"  # how the names of files begin that are being written
@@ -26,6 +26,10 @@ WITHOUT_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, err
 
 class NoLinks(OSError):
     """A file system on which there are no hard links. No kind of PermissionError: it is not about who asks."""
+
+
+class NotAFile(OSError):
+    """What is opened is there, and holds no bytes of its own."""
 
 
 class Entry(NamedTuple):
@@ -91,7 +95,7 @@ def faults_of(where: str) -> Iterator[None]:
         ) from error
     except PermissionError as error:
         raise NotAllowed(f"{where}: {error.strerror}: {_name(error, where)}") from error
-    except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+    except (NotADirectoryError, IsADirectoryError, FileExistsError, NotAFile) as error:
         raise JobError(f"{where}: {error.strerror}: {_name(error, where)}") from error
     except OSError as error:
         if error.errno == errno.EROFS:
@@ -116,12 +120,12 @@ class Folder:
         return os.path.join(os.fsencode(self.url), bytes_of(key)) if key else os.fsencode(self.url)
 
     def open(self, key: str, stamp: str = "") -> BinaryIO:
-        """The object as a binary file. FileNotFoundError if it is gone, Reject if it is not the one of the stamp."""
+        """The object as a binary file. FileNotFoundError if it is gone, Changed if it is not the one of the stamp."""
         with faults_of(self.url):
             return self.open_plainly(key, stamp)
 
     def open_plainly(self, key: str, stamp: str = "") -> BinaryIO:
-        """``open`` with the system's own errors (OSError). The file's ``name`` is its path, as bytes."""
+        """``open`` with the system's own errors (OSError), and NotAFile. The file's ``name`` is its path, as bytes."""
         path = self.path(key)
         # O_NONBLOCK: opening a FIFO somebody put in the corpus must not wait for a writer
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -130,8 +134,8 @@ class Folder:
             return io.BufferedReader(io.FileIO(path, "rb", opener=lambda *_: handle))
         os.close(handle)
         if not stat.S_ISREG(facts.st_mode):
-            raise Reject("not_a_file", "it is a folder, a pipe or a device")
-        raise Reject("changed", "the file was modified after it was listed")
+            raise NotAFile(errno.EINVAL, "it is a folder, a pipe or a device", path)
+        raise Changed(f"{join(self.url, key)} was modified after it was listed; {AGAIN}")
 
     def read(self, key: str, stamp: str = "") -> bytes:
         with self.open(key, stamp) as file, faults_of(self.url):

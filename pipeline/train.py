@@ -19,14 +19,15 @@ from pipeline.checkpoints import latest
 from pipeline.errors import Stopped
 from pipeline.finite import Diverged
 from pipeline.learn import Learner, Tell
+from pipeline.model_json import PublishedModel
 from pipeline.nodes import Needs, alive, check_nodes, lost_since
 from pipeline.pack import make_pack
+from pipeline.published import find_model
 from pipeline.ray_executor import beside_driver
 from pipeline.release import already, release
 from pipeline.scale import Node, nodes_of
 from pipeline.starting import check_start
 from pipeline.store import open_store
-from pipeline.trained import find_model
 from pipeline.trainjob import TrainJob
 from pipeline.worker_errors import brief, expected, fault_of_ray, in_short
 
@@ -36,27 +37,27 @@ LOOK_S = 5.0  # without a line, until the driver looks whether all nodes are the
 SAY_S = 300.0  # until it says so again
 
 
-def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: None) -> dict[str, Any]:
+def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: None) -> PublishedModel:
     """Train and publish; return model.json. ``connect`` is called when Ray is needed, ``watch`` gets each line told."""
     store = open_store(job.store)
     job, parents, run, previous, _ = begin(job, write=True)
     if (said := already(store, job.name, run)) is not None:
         return said
     pack = make_pack(store, list(job.data), job.pack)
-    check_start(job, pack["codes"], pack["codebook"], tuple(pack["labels"]))
+    check_start(job, pack.codes, pack.codebook, tuple(pack.labels))
     if previous is not None:
         carry_over(store, job, run, previous)
     record = latest(store, run)
-    if record is None or not record["stopped"]:
+    if record is None or not record.stopped:
         if job.scale.workers == 0:
-            alone(job, pack["fingerprint"], run, watch)
+            alone(job, pack.fingerprint, run, watch)
         else:
             connect()
             starts = [partial(find_model, origin)] if (origin := job.train.starts_from) else []
             check_nodes(Needs(job.store, looks=starts))
-            together(job, pack["fingerprint"], run, watch)
+            together(job, pack.fingerprint, run, watch)
         record = latest(store, run)
-    if record is None or not record["stopped"]:
+    if record is None or not record.stopped:
         raise Stopped(f"{job.address}: the training ended without its last checkpoint; run the same command again")
     return release(job, parents, pack, run, record, previous)
 

@@ -6,7 +6,6 @@ metrics.jsonl      every line told      report.html    a page to look at and lis
 """
 
 import io
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,24 +14,11 @@ from model.vocab import Vocabulary
 from pipeline.codebooks import load_codebook
 from pipeline.errors import JobError
 from pipeline.finite import not_finite_in
-from pipeline.published import VERSION, find_dataset, find_published, numbers
-from pipeline.store import Store, join, open_store, sha256, split
+from pipeline.model_json import MODEL, ModelConfig, PublishedModel
+from pipeline.published import find_model
+from pipeline.store import Store, join, open_store, sha256
 
-MODEL, CONFIG, WEIGHTS, SCRIPT = "model.json", "config.json", "model.safetensors", "model.pt"
-
-
-def find_model(address: str) -> dict[str, Any]:
-    """model.json of an address, its newest version unless one is named, with ``address`` of that version added."""
-    return find_published(address, "model")
-
-
-def find(address: str) -> dict[str, Any]:
-    """dataset.json or model.json of an address, whichever is there, of the newest version unless one is named."""
-    if VERSION.fullmatch(split(address)[1]):
-        is_model = open_store(address).stat(MODEL) is not None
-    else:
-        is_model = max(numbers(address, MODEL), default=0) > max(numbers(address), default=0)
-    return find_model(address) if is_model else find_dataset(address)
+CONFIG, WEIGHTS, SCRIPT = "config.json", "model.safetensors", "model.pt"
 
 
 @dataclass(frozen=True)
@@ -54,31 +40,38 @@ def open_model(address: str, script: bool = False) -> Trained:
     """
     import torch
 
-    said = find_model(address)
-    store = open_store(said["address"])
-    config = json.loads(checked_file(store, said, CONFIG))
+    model = find_model(address)
+    store = open_store(model.address)
+    config = config_of(store, model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if script:
-        net: Any = torch.jit.load(io.BytesIO(checked_file(store, said, SCRIPT)), map_location=device)
+        net: Any = torch.jit.load(io.BytesIO(checked_file(store, model, SCRIPT)), map_location=device)
     else:
         from safetensors.torch import load
 
         from model.samout import SamOut
 
-        net = SamOut(**config["net"])
-        net.load_state_dict(load(checked_file(store, said, WEIGHTS)))
+        net = SamOut(**config.net)
+        net.load_state_dict(load(checked_file(store, model, WEIGHTS)))
     if name := not_finite_in(dict(net.state_dict())):
-        raise JobError(f"{said['address']} was published with weights that are not finite numbers ({name}); train anew")
-    codebook = load_codebook(join(said["address"], "codebook")) if config["codebook"] else None
-    vocabulary = Vocabulary.read(config["vocabulary"])
+        raise JobError(f"{model.address} was published with weights that are not finite numbers ({name}); train anew")
+    codebook = load_codebook(join(model.address, "codebook")) if config.codebook else None
+    vocabulary = Vocabulary.read(config.vocabulary)
     net = net.eval().to(device)
-    return Trained(net, vocabulary, config["layout"], config["dedup"], float(config["rate_hz"]), codebook)
+    return Trained(net, vocabulary, config.layout, config.dedup, float(config.rate_hz or 0), codebook)
 
 
-def checked_file(store: Store, said: dict[str, Any], path: str) -> bytes:
-    """A file of a model, JobError when it is not the one that model.json (``said``) describes."""
+def config_of(store: Store, model: PublishedModel) -> ModelConfig:
+    """What a model's config.json says. JobError when it is not the file that model.json describes."""
+    try:
+        return ModelConfig.read(checked_file(store, model, CONFIG))
+    except ValueError as error:
+        raise JobError(f"{store.url}/{CONFIG} is not a wavmill model's: {error}") from error
+
+
+def checked_file(store: Store, model: PublishedModel, path: str) -> bytes:
+    """A file of a model, JobError when it is not the one that model.json describes."""
     data = store.read(path)
-    [file] = [file for file in said["files"] if file["path"] == path]
-    if sha256(data) != file["sha256"]:
+    if sha256(data) != model.sha256_of(path):
         raise JobError(f"{store.url}/{path} is damaged: it is not what {MODEL} describes")
     return data

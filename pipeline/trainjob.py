@@ -2,16 +2,18 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.at_rest import AtRest
 from pipeline.choice import Address, Choice, NotDecisive
 from pipeline.contracts import Model
+from pipeline.dataset_json import PublishedDataset
 from pipeline.models import MODELS
 from pipeline.one_of import OneOf
 from pipeline.pack import Data, Packing
-from pipeline.published import VERSION, find_dataset, find_published
+from pipeline.published import VERSION, find_dataset, find_model
 from pipeline.store import join, split
 
 ORIGINS = ("auto", "scratch")  # of weights, where train.from names no model
@@ -59,9 +61,10 @@ class Train(Choice):
         return self.model_dump(mode="json", by_alias=True, exclude={"origin"} if self.origin == "auto" else None)
 
 
-class Previous(TypedDict):
+class Previous(AtRest):
     """The run that a training goes on from, and its last step."""
 
+    INDENT: ClassVar[int | None] = None
     run: str
     step: int
 
@@ -105,18 +108,18 @@ class TrainJob(BaseModel):
         return problems
 
 
-def parents_of(job: TrainJob) -> list[dict[str, Any]]:
+def parents_of(job: TrainJob) -> list[PublishedDataset]:
     """dataset.json of each entry of data, in order."""
     return [find_dataset(one.origin) for one in job.data]
 
 
-def decisive(job: TrainJob, parents: list[dict[str, Any]], previous: Previous | None = None) -> dict[str, Any]:
+def decisive(job: TrainJob, parents: list[PublishedDataset], previous: Previous | None = None) -> dict[str, Any]:
     """All that decides the weights, but for the order of sums on another number of workers.
 
     ``previous`` is the run that it goes on from.
     """
     data = [
-        {"fingerprint": parent["fingerprint"], **one.deciding()} for one, parent in zip(job.data, parents, strict=True)
+        {"fingerprint": parent.fingerprint, **one.deciding()} for one, parent in zip(job.data, parents, strict=True)
     ]
     return {
         "training": TRAINING_VERSION,
@@ -125,7 +128,7 @@ def decisive(job: TrainJob, parents: list[dict[str, Any]], previous: Previous | 
         "model": job.model.recipe(),
         "train": job.train.deciding(),
         **_starting(job),
-        **({} if previous is None else {"goes_on_from": {**previous}}),
+        **({} if previous is None else {"goes_on_from": previous.as_json()}),
     }
 
 
@@ -133,12 +136,11 @@ def _starting(job: TrainJob) -> dict[str, Any]:
     """The weights that it begins with, known by their content; nothing for random ones."""
     if (origin := job.train.starts_from) is None:
         return {}
-    model = find_published(origin, "model")
-    [weights] = [file["sha256"] for file in model["files"] if file["path"] == "model.safetensors"]
-    return {"from": {"fingerprint": model["fingerprint"], "weights": weights}}
+    model = find_model(origin)
+    return {"from": {"fingerprint": model.fingerprint, "weights": model.sha256_of("model.safetensors")}}
 
 
-def fingerprint(job: TrainJob, parents: list[dict[str, Any]], previous: Previous | None = None) -> str:
+def fingerprint(job: TrainJob, parents: list[PublishedDataset], previous: Previous | None = None) -> str:
     """T: sha256 of the canonical JSON of ``decisive``."""
     return hashlib.sha256(
         json.dumps(decisive(job, parents, previous), sort_keys=True, separators=(",", ":")).encode()

@@ -15,9 +15,11 @@ import pyarrow.compute as pc
 
 from model.agreement import Tokens, compare_tokens, near_ties, relative
 from pipeline.clip_ids import escaped
+from pipeline.dataset_json import Part, PublishedDataset, RejectsFile
 from pipeline.errors import JobError
 from pipeline.job import Job
 from pipeline.listing import Listing
+from pipeline.model_json import ModelFile, PublishedModel
 from pipeline.parquet import parquet_in
 from pipeline.plan import Plan, read_objects
 from pipeline.read import read_clips
@@ -55,7 +57,7 @@ class Verified:
         return self
 
 
-def verify(job: Job, plans: list[Plan], dataset: dict[str, Any], clips: int = CLIPS, seed: int = 0) -> Verified:
+def verify(job: Job, plans: list[Plan], dataset: PublishedDataset, clips: int = CLIPS, seed: int = 0) -> Verified:
     """Recompute a sample. JobError when the job makes nothing that can be, or its sounds are no longer there."""
     if job.source.gives != "audio":
         raise JobError(f"verify: {job.address} was made from another dataset; verify that one")
@@ -97,30 +99,33 @@ def golden(job: Job, folder: Path) -> Verified:
     return _compared(job, sound, there, "golden")
 
 
-def rehash(said: dict[str, Any]) -> Iterator[tuple[str, bool]]:
+def rehash(said: PublishedDataset | PublishedModel) -> Iterator[tuple[str, bool]]:
     """(path, whether its bytes are those of the hash) for each part or file of a dataset or a model."""
-    store = open_store(said["address"])
-    for one in [*said.get("parts", []), *said.get("files", []), *filter(None, [said.get("rejects")])]:
+    store = open_store(said.address)
+    files: list[Part | RejectsFile | ModelFile] = (
+        [*said.parts, said.rejects] if isinstance(said, PublishedDataset) else [*said.files]
+    )
+    for file in files:
         try:
-            yield one["path"], sha256(store.read(one["path"])) == one["sha256"]
+            yield file.path, sha256(store.read(file.path)) == file.sha256
         except FileNotFoundError:
-            yield one["path"], False
+            yield file.path, False
 
 
-def sample(job: Job, dataset: dict[str, Any], clips: int, seed: int) -> pa.Table:
+def sample(job: Job, dataset: PublishedDataset, clips: int, seed: int) -> pa.Table:
     """Rows of the dataset, drawn uniformly without replacement: clip, source, seconds and what was kept."""
-    counts = [part["rows"] for part in dataset["parts"]]
+    counts = [part.rows for part in dataset.parts]
     total = sum(counts)
     if not total:
         raise JobError(f"verify: {job.address} holds no clip")
     drawn = np.sort(np.random.default_rng(seed).choice(total, min(clips, total), replace=False))
-    starts, store, tables = np.cumsum([0, *counts]), open_store(f"{job.address}/v{dataset['version']}"), []
-    names = ["clip", "source", "seconds", *(name for name in ("feature", "token") if name in dataset["columns"])]
-    for part, start, stop in zip(dataset["parts"], starts[:-1], starts[1:], strict=True):
+    starts, store, tables = np.cumsum([0, *counts]), open_store(f"{job.address}/v{dataset.version}"), []
+    names = ["clip", "source", "seconds", *(name for name in ("feature", "token") if name in dataset.columns)]
+    for part, start, stop in zip(dataset.parts, starts[:-1], starts[1:], strict=True):
         mine = drawn[(drawn >= start) & (drawn < stop)] - start
         if not len(mine):
             continue
-        with parquet_in(store, part["path"]) as parquet:
+        with parquet_in(store, part.path) as parquet:
             first = 0
             for group in range(parquet.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows

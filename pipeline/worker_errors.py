@@ -3,9 +3,20 @@
 import re
 from collections.abc import Iterator
 
-from pipeline.errors import JobError, NotAllowed, NotThere, ObjectFault, Stopped, TooManyRejects, WavmillError
+from pipeline.errors import (
+    Changed,
+    JobError,
+    NotAllowed,
+    NotThere,
+    ObjectFault,
+    Stopped,
+    TooManyRejects,
+    WavmillError,
+)
 
-KINDS = {kind.__name__: kind for kind in (JobError, TooManyRejects, Stopped, ObjectFault, NotThere, NotAllowed)}
+KINDS = {
+    kind.__name__: kind for kind in (JobError, TooManyRejects, Stopped, ObjectFault, NotThere, Changed, NotAllowed)
+}
 WRAPPED_IN = ("cause", "health_check_failure", "controller_failure")  # where Ray's exceptions keep the one they wrap
 IN_TRACEBACK = re.compile(r"^pipeline\.errors\.(\w+): (.*)", re.MULTILINE | re.DOTALL)
 DETAIL = re.compile(r"^\t\w+: .*$", re.MULTILINE)  # names and IDs of an actor

@@ -212,7 +212,7 @@ def again(before: Clips, found: Clips, reason: str) -> Clips:
 def published(job: Job, dataset: dict[str, Any]) -> Clips:
     """The rows of a dataset as the model has them. AssertionError where a clip stands twice or the counts are wrong."""
     rows = rows_of(job, dataset)
-    store, top = open_store(job.store), f"{job.name}/v{dataset['version']}"
+    store, top = open_store(job.store), f"{job.name}/v{dataset.version}"
     rejects = read_parquet(store.read(f"{top}/rejects.parquet"))
     done = [
         (row["clip"], (row["source"], row.get("text"), "", round(row["peak"], 3), row["seconds"]))
@@ -221,8 +221,8 @@ def published(job: Job, dataset: dict[str, Any]) -> Clips:
     bad = [(row["clip"], (row["source"], row.get("text"), row["reason"])) for row in rejects.to_pylist()]
     clips = dict(done + bad)
     assert len(clips) == len(done) + len(bad), "a clip stands twice"
-    counts = dataset["counts"]
-    assert (counts["done"], counts["rejected"], counts["clips"]) == (len(done), len(bad), len(clips))
-    assert counts["reasons"] == Counter(row[2] for _, row in bad)
-    assert isclose(dataset["seconds"], sum(row[4] for _, row in done), abs_tol=1e-6)
+    counts = dataset.counts
+    assert (counts.done, counts.rejected, counts.clips) == (len(done), len(bad), len(clips))
+    assert counts.reasons == Counter(row[2] for _, row in bad)
+    assert isclose(dataset.seconds, sum(row[4] for _, row in done), abs_tol=1e-6)
     return clips

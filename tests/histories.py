@@ -194,7 +194,7 @@ class History:
     def check(self, job: Job, dataset: dict[str, Any]) -> None:
         model = self.models[self.bands]
         assert published(job, dataset) == model.clips()
-        assert dataset["counts"]["objects"] == len(model.planned)
+        assert dataset.counts.objects == len(model.planned)
         top = self.world.root / "store" / "some"
         now = {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
         assert {key: now.get(key) for key in self.versions} == self.versions, "an earlier version changed"

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from pipeline import decode
-from pipeline.commit import attempts_done
 from pipeline.faults import Faults
 from pipeline.job import Job, fingerprint, resolve
 from pipeline.jobfile import parse_job
 from pipeline.local_executor import LocalExecutor
 from pipeline.plan import Plan, make_plans, todo_of
 from pipeline.publish import publish
+from pipeline.records import attempts_done
 from pipeline.retry import retried
 from pipeline.stages import stages_of
 from pipeline.store import open_store
@@ -64,8 +64,8 @@ def run_inline(job: Job, refresh: bool = False, retry: str = "") -> dict[str, An
 
 def rows_of(job: Job, dataset: dict[str, Any]) -> pa.Table:
     """Every published row, in order, read through the store, whatever it is."""
-    store, top = open_store(job.store), f"{job.name}/v{dataset['version']}"
-    tables = [read_parquet(store.read(f"{top}/{part['path']}")) for part in dataset["parts"]]
+    store, top = open_store(job.store), f"{job.name}/v{dataset.version}"
+    tables = [read_parquet(store.read(f"{top}/{part.path}")) for part in dataset.parts]
     return pa.concat_tables(tables)
 
 

@@ -52,7 +52,7 @@ def stopping_at(*steps):
 
 
 def weights_of(job, model):
-    return open_store(job.store).read(f"{job.name}/v{model['version']}/model.safetensors")
+    return open_store(job.store).read(f"{job.name}/v{model.version}/model.safetensors")
 
 
 # ---- a longer one goes on -----------------------------------------------------------------------------------------
@@ -62,22 +62,22 @@ def test_a_training_that_only_became_longer_goes_on_at_the_last_checkpoint_and_s
     first = trained(training(data, tmp_path, "train.epochs=2"))
     longer, told = training(data, tmp_path, "train.epochs=4"), []
     second = trained(longer, told.append)
-    assert (first["version"], second["version"]) == (1, 2)
-    assert second["does"]["goes_on_from"] == {"run": first["fingerprint"], "step": first["steps"]}
-    assert second["steps"] == 2 * first["steps"] and min(line["step"] for line in told) == first["steps"]
+    assert (first.version, second.version) == (1, 2)
+    assert second.does["goes_on_from"] == {"run": first.fingerprint, "step": first.steps}
+    assert second.steps == 2 * first.steps and min(line["step"] for line in told) == first.steps
     steps = [
         line["step"]
-        for line in lines_of(open_store(str(tmp_path)), latest(open_store(str(tmp_path)), second["fingerprint"]))
+        for line in lines_of(open_store(str(tmp_path)), latest(open_store(str(tmp_path)), second.fingerprint))
     ]
-    assert steps[0] < first["steps"] < steps[-1] == second["steps"]
-    assert second["best"]["loss"] <= first["best"]["loss"]
-    assert trained(longer)["version"] == 2
+    assert steps[0] < first.steps < steps[-1] == second.steps
+    assert second.best.loss <= first.best.loss
+    assert trained(longer).version == 2
 
 
 def test_a_third_goes_on_from_the_second(data, tmp_path):
     for epochs, step in ((1, None), (2, 9), (3, 18)):
         model = trained(training(data, tmp_path, f"train.epochs={epochs}"))
-        assert (model["does"].get("goes_on_from") or {}).get("step") == step
+        assert (model.does.get("goes_on_from") or {}).get("step") == step
 
 
 @pytest.mark.parametrize("first", ["train.epochs=2", "train.steps=18"])
@@ -85,7 +85,7 @@ def test_a_third_goes_on_from_the_second(data, tmp_path):
 def test_the_length_may_be_in_epochs_or_in_steps(data, tmp_path, first, then):
     trained(training(data, tmp_path, first))
     found = begin(training(data, tmp_path, then)).previous
-    assert found is not None and found["step"] == 18
+    assert found is not None and found.step == 18
 
 
 def test_killed_at_many_steps_it_ends_with_the_weights_of_one_that_is_not(data, tmp_path, monkeypatch):
@@ -109,7 +109,7 @@ def test_killed_while_it_takes_over_the_checkpoints_it_ends_with_the_same_weight
     for killed in (False, True):
         store = tmp_path / str(killed)
         first = trained(training(data, store, "train.epochs=9", "train.lr=0.5", "train.patience=2"))
-        assert first["best"]["step"] < first["steps"]
+        assert first.best.step < first.steps
         job = training(data, store, "train.epochs=10", "train.lr=0.5", "train.patience=2")
         if killed:
             calls = []
@@ -125,7 +125,7 @@ def test_killed_while_it_takes_over_the_checkpoints_it_ends_with_the_same_weight
                 trained(job)
             monkeypatch.setattr(beginning, "save", save)
         model = trained(job)
-        record = latest(open_store(job.store), model["fingerprint"])
+        record = latest(open_store(job.store), model.fingerprint)
         made.append(
             {name: tensor.numpy().tobytes() for name, tensor in tensors_of(open_store(job.store), record).items()}
         )
@@ -137,7 +137,7 @@ def test_the_learning_rate_is_that_of_a_run_of_the_new_length(data, tmp_path):
     rates = []
     for store, sets in ((tmp_path / "a", []), (tmp_path / "b", ["train.from=scratch"])):
         model = trained(training(data, store, "train.epochs=4", *sets))
-        lines = lines_of(open_store(str(store)), latest(open_store(str(store)), model["fingerprint"]))
+        lines = lines_of(open_store(str(store)), latest(open_store(str(store)), model.fingerprint))
         rates.append({line["step"]: line["lr"] for line in lines if line["kind"] == "train" and line["step"] > 18})
     assert rates[0] and rates[0] == rates[1]
 
@@ -146,14 +146,14 @@ def test_a_shorter_one_that_never_ended_is_gone_on_from(data, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         trained(training(data, tmp_path, "train.epochs=2"), stopping_at(12))
     model = trained(training(data, tmp_path, "train.epochs=3"))
-    assert model["does"]["goes_on_from"]["step"] == 10 and model["version"] == 1
+    assert model.does["goes_on_from"]["step"] == 10 and model.version == 1
 
 
 def test_one_that_stopped_early_counts_its_validations_anew(data, tmp_path):
     sets = ["train.lr=0.5", "train.patience=2"]
     first = trained(training(data, tmp_path, "train.epochs=9", *sets))
     second = trained(training(data, tmp_path, "train.epochs=10", *sets))
-    assert first["stopped"] == "early" and second["steps"] >= first["steps"] + 2 * 5 - 4
+    assert first.stopped == "early" and second.steps >= first.steps + 2 * 5 - 4
 
 
 CHANGES = ["batch=9", "lr=0.002", "warmup_steps=3", "clip_norm=2", "validate_every=6", "patience=1", "seed=4"]
@@ -206,11 +206,11 @@ def test_a_checkpoint_that_is_gone_is_an_error_that_says_how_to_begin_anew(data,
     first = trained(training(data, tmp_path, "train.epochs=1"))
     job, store = training(data, tmp_path, "train.epochs=2"), open_store(str(tmp_path))
     begin(job, write=True)
-    for key in recorded(store, first["fingerprint"]):
+    for key in recorded(store, first.fingerprint):
         store.remove(key)
     with pytest.raises(JobError, match=r"checkpoint is gone; train\.from: scratch"):
         trained(job)
-    assert trained(training(data, tmp_path, "train.epochs=2", "train.from=scratch"))["steps"] == 18
+    assert trained(training(data, tmp_path, "train.epochs=2", "train.from=scratch")).steps == 18
 
 
 # ---- trained weights ----------------------------------------------------------------------------------------------
@@ -220,17 +220,15 @@ def test_it_begins_with_the_weights_of_the_model_that_it_names(data, longest, tm
     source = f"{longest}/tiny/v1"
     job = training(data, tmp_path, f"train.from={source}", "train.seed=8")
     pack = make_pack(open_store(job.store), list(job.data), job.pack)
-    net = Learner(job, pack["fingerprint"], fingerprint(job, parents_of(job))).net
+    net = Learner(job, pack.fingerprint, fingerprint(job, parents_of(job))).net
     right = read_tensors((longest / "tiny/v1/model.safetensors").read_bytes())
     assert {*right} == {*net.state_dict()}
     assert all(torch.equal(net.state_dict()[name], right[name]) for name in right)
     model = trained(job)
-    assert (
-        model["does"]["from"]["fingerprint"] == json.loads((longest / "tiny/v1/model.json").read_text())["fingerprint"]
-    )
-    assert trained(job)["version"] == model["version"] == 1
+    assert model.does["from"]["fingerprint"] == json.loads((longest / "tiny/v1/model.json").read_text())["fingerprint"]
+    assert trained(job).version == model.version == 1
     longer = training(data, tmp_path, f"train.from={source}", "train.seed=8", "train.epochs=5")
-    assert begin(longer).previous == Previous(run=model["fingerprint"], step=model["steps"])
+    assert begin(longer).previous == Previous(run=model.fingerprint, step=model.steps)
     assert begin(training(data, tmp_path, "train.seed=8", "train.epochs=5")).previous is None
 
 
@@ -337,19 +335,19 @@ def test_a_training_begun_under_the_former_default_goes_on_as_it_was_split(data,
 
 def test_by_default_no_object_is_on_both_sides(data, tmp_path):
     job = unsplit(data, tmp_path)
-    pack = open_pack(job.store, make_pack(open_store(job.store), list(job.data), job.pack)["fingerprint"])
+    pack = open_pack(job.store, make_pack(open_store(job.store), list(job.data), job.pack).fingerprint)
     train_rows, valid_rows = pack.split(job.pack.split)
     lecture = np.arange(90) // 3
     assert not {*lecture[train_rows]} & {*lecture[valid_rows]} and len(valid_rows)
     model = trained(job)
-    assert model["split"] == {"by": "source", "train": len(train_rows), "valid": len(valid_rows)}
+    assert model.split.as_json() == {"by": "source", "train": len(train_rows), "valid": len(valid_rows)}
 
 
 @pytest.mark.parametrize("by", ["clip", "source", "label"])
 @pytest.mark.parametrize("valid", [0.02, 0.2, 0.5])
 def test_both_sides_are_known_before_anything_is_packed(data, tmp_path, by, valid):
     job = training(data, tmp_path, f"pack.split={{by: {by}, valid: {valid}}}")
-    pack = open_pack(job.store, make_pack(open_store(job.store), list(job.data), job.pack)["fingerprint"])
+    pack = open_pack(job.store, make_pack(open_store(job.store), list(job.data), job.pack).fingerprint)
     try:
         right = tuple(map(len, pack.split(job.pack.split)))
     except JobError:

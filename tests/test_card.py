@@ -38,7 +38,7 @@ def published(request, tmp_path_factory, tone, wav) -> Path:
     save_codebook(half.token.codebook, Codebook(centroids, recipe_of(half), {}))
     job = resolve(parse_job(text))
     dataset = run_inline(job)
-    assert bool(dataset["counts"]["rejected"]) == (request.param == "with rejects")
+    assert bool(dataset.counts.rejected) == (request.param == "with rejects")
     return Path(job.address, "v1")
 
 

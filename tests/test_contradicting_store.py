@@ -11,7 +11,6 @@ from inline import digest, rows_of, run_inline, without_fence, words
 from pipeline import objects as objects_module
 from pipeline import publish as publish_module
 from pipeline import s3, s3_corpus
-from pipeline.commit import attempts_done
 from pipeline.corpus import opened
 from pipeline.decode import Clip
 from pipeline.errors import ObjectFault, Stopped
@@ -19,6 +18,7 @@ from pipeline.job import fingerprint
 from pipeline.listing import Listing
 from pipeline.objects import Found, decoded_table
 from pipeline.plan import make_plans
+from pipeline.records import attempts_done
 from pipeline.sources.faces import Faces
 from pipeline.sources.files import Files
 from pipeline.sources.manifest import Manifest
@@ -94,7 +94,7 @@ def corpus(client, few, quick):
 
 def result(job: Any) -> Any:
     dataset = run_inline(job)
-    return dataset["counts"], digest(rows_of(job, dataset))
+    return dataset.counts, digest(rows_of(job, dataset))
 
 
 @pytest.mark.parametrize("spoil", WRONG)
@@ -125,7 +125,7 @@ def test_an_object_that_is_truly_gone_or_another_is_a_reject(after, reason, corp
     job, there = words(corpus, tmp_path / "store"), open_store(corpus)
     make_plans(job)
     there.remove("1.wav") if after == "deleted" else there.put("1.wav", b"another")
-    assert run_inline(job)["counts"]["reasons"] == {reason: 1, "not_audio": 1}
+    assert run_inline(job).counts.reasons == {reason: 1, "not_audio": 1}
 
 
 @pytest.mark.parametrize("says_so", [True, False])

@@ -3,9 +3,11 @@
 import io
 import tarfile
 
+import documents
 import numpy as np
 import pyarrow as pa
 import pytest
+from documents import stored
 from inline import mill, read_parquet, rows_of, run_inline, without_fence, words
 
 from pipeline import duplicates, objects, publish
@@ -61,7 +63,7 @@ def test_a_clip_with_the_id_of_one_of_an_earlier_plan_is_not_published(few, tmp_
 
 def test_hashes_that_meet_by_chance_are_no_duplicates(few, tmp_path, monkeypatch):
     monkeypatch.setattr(duplicates, "hashes_of", lambda ids: np.ones(len(ids), np.int64))
-    assert run_inline(words(few, tmp_path / "store"))["counts"]["clips"] == 3
+    assert run_inline(words(few, tmp_path / "store")).counts.clips == 3
 
 
 JOB = """
@@ -104,8 +106,8 @@ def test_a_member_that_stands_twice_in_a_large_tar_is_done_once_and_rejected_onc
     }
     rejects = read_parquet(open_store(job.store).read("tars/v1/rejects.parquet")).to_pylist()
     assert [(row["clip"], row["reason"]) for row in rejects] == [("large.tar#a.wav#~2", "duplicate")]
-    counts = dataset["counts"]
-    assert (counts["clips"], counts["done"], counts["rejected"], counts["reasons"]) == (4, 3, 1, {"duplicate": 1})
+    counts = dataset.counts
+    assert (counts.clips, counts.done, counts.rejected, counts.reasons) == (4, 3, 1, {"duplicate": 1})
 
 
 def test_a_reject_that_another_stretch_of_its_object_gives_too_gets_a_name_of_its_own():
@@ -113,10 +115,8 @@ def test_a_reject_that_another_stretch_of_its_object_gives_too_gets_a_name_of_it
         ("s1", "rejects"): pa.table({"clip": ["x#1000"], "source": ["x"]}),
         ("s2", "data"): pa.table({"clip": ["x#1000", "x#2000"], "source": ["x", "x"]}),
     }
-    records = [
-        {"shard": shard, **{what: (shard, what) in rows for what in ("data", "rejects")}} for shard in ("s1", "s2")
-    ]
+    records = [documents.record("s1", rejects=stored("rejects")), documents.record("s2", data=stored("data"))]
     repeated = np.unique(duplicates.hashes_of(pa.chunked_array([["x#1000"]])))
-    found = duplicates.renamed("here", repeated, records, lambda record, what: rows[record["shard"], what])
+    found = duplicates.renamed("here", repeated, records, lambda stored, shard: rows[shard, stored.key])
     assert found == {"s2": {"x#1000": "x#1000#~2"}}
     assert duplicates.without_renamed(rows["s2", "data"], found["s2"])["clip"].to_pylist() == ["x#2000"]

@@ -124,7 +124,7 @@ def test_an_export_goes_on_and_what_is_done_is_not_read_again(states, tmp_path, 
     assert export(dataset, choice, there) == (5, 0, 0)
     assert not list(there.glob(".partial*"))
     said = json.loads((there / "export.json").read_text())
-    assert said["from"] == dataset["address"] and len(said["clips"]) == 5
+    assert said["from"] == dataset.address and len(said["clips"]) == 5
 
 
 def test_a_file_that_is_missing_in_the_middle_is_noticed(states, tmp_path):

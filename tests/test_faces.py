@@ -76,7 +76,7 @@ def test_every_json_is_a_clip_or_says_why_not(preprocessed):
 def test_whatever_a_json_holds_costs_itself_only(preprocessed, data, reason):
     (preprocessed / "dataset" / "HDTF" / "meta" / "0.json").write_text(data)
     job = job_over(preprocessed)
-    assert run_inline(job)["counts"]["done"] == 2
+    assert run_inline(job).counts.done == 2
     bad = read_parquet(Path(job.address, "v1", "rejects.parquet").read_bytes()).to_pylist()
     assert next(row["reason"] for row in bad if row["clip"] == "0.json") == reason
 
@@ -88,15 +88,15 @@ def test_a_json_that_takes_all_memory_when_it_is_parsed_costs_itself_only(prepro
     path.write_bytes(b'{"face_list": [' + b"[]," * 20_000_000 + b"[]]}")
     job = job_over(preprocessed)
     dataset = run_inline(job)
-    rejected = read_parquet((Path(job.address) / f"v{dataset['version']}" / "rejects.parquet").read_bytes())
+    rejected = read_parquet((Path(job.address) / f"v{dataset.version}" / "rejects.parquet").read_bytes())
     reasons = dict(zip(rejected["clip"].to_pylist(), rejected["reason"].to_pylist(), strict=True))
-    assert reasons["bomb.json"] == "too_large" and dataset["counts"]["done"] == 2
+    assert reasons["bomb.json"] == "too_large" and dataset.counts.done == 2
 
 
 def test_a_list_names_what_is_taken_and_its_first_line_counts(preprocessed):
     job = job_over(preprocessed, f", only: {preprocessed}/dataset/HDTF/train.txt")
     dataset = run_inline(job)
-    assert dataset["counts"]["done"] == rows_of(job, dataset).num_rows == 2
+    assert dataset.counts.done == rows_of(job, dataset).num_rows == 2
     listed = preprocessed / "dataset" / "HDTF" / "train.txt"
     listed.write_text("a.json\nnobody.json\n")
     with pytest.raises(JobError, match=r"1 of .* are not there, nobody\.json first"):

@@ -36,7 +36,7 @@ def undisturbed(few, tmp_path):
     """The counts and the rows of a run in which nothing fails."""
     job = words(few, tmp_path / "undisturbed")
     dataset = run_inline(job)
-    return dataset["counts"], digest(rows_of(job, dataset))
+    return dataset.counts, digest(rows_of(job, dataset))
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def corpus(few, bucket):
 def outcome(job):
     """What the same command again ends with, nothing being wrong any more."""
     dataset = run_inline(job)
-    assert dataset["version"] == 1
-    return dataset["counts"], digest(rows_of(job, dataset))
+    assert dataset.version == 1
+    return dataset.counts, digest(rows_of(job, dataset))
 
 
 @pytest.mark.parametrize("turn", range(len(RETRIED)))
@@ -64,7 +64,7 @@ def test_a_run_whose_every_request_fails_when_it_is_first_made_goes_on_by_itself
     first = run_inline(job)
     assert len(proxied[1].log) > 1.4 * REQUESTS  # some are made several times, whatever happens
     proxied[1].inject({})
-    assert (first["counts"], digest(rows_of(job, first))) == outcome(job) == undisturbed
+    assert (first.counts, digest(rows_of(job, first))) == outcome(job) == undisturbed
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -16,7 +16,7 @@ from inline import without_fence
 
 from pipeline import child, decode, fence
 from pipeline.decode import Clip
-from pipeline.errors import Reject, Stopped
+from pipeline.errors import Bug, Reject, Stopped
 from pipeline.listing import Listing
 from pipeline.sources.files import Files
 
@@ -281,7 +281,7 @@ def test_children_that_are_killed_again_and_again_stop_the_run_and_reject_nothin
 
 def test_a_child_that_does_not_start_rejects_nothing(children, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(AssertionError, match="decoding does not start"):
+    with pytest.raises(Bug, match="decoding does not start"):
         list(fence.parts_of(io.BytesIO(b"anything"), Clip(), RATE_HZ))
 
 

@@ -17,9 +17,9 @@ from model import lm
 from model.codebook import Codebook
 from model.generate import Sampling, draw
 from model.vocab import PAD
-from pipeline.checkpoints import latest, lines_of, recorded, save, step_of, tensors_of
+from pipeline.at_rest import sealed, unsealed
+from pipeline.checkpoints import TrainingState, latest, lines_of, recorded, save, step_of, tensors_of
 from pipeline.codebooks import save_codebook
-from pipeline.commit import sealed, unsealed
 from pipeline.errors import JobError
 from pipeline.finite import Diverged, not_finite_field
 from pipeline.learn import Learner
@@ -109,7 +109,7 @@ def test_what_is_not_finite_stops_the_training_with_its_step_and_the_last_good_c
     breaking(monkeypatch, where, value, step)
     told = []
     with pytest.raises(Diverged) as error:
-        alone(job, pack["fingerprint"], run, told.append)
+        alone(job, pack.fingerprint, run, told.append)
     saved = f"the last good checkpoint is that of step {good}" if good else "there is no good checkpoint"
     assert named in str(error.value) and saved in str(error.value)
     assert all(word in str(error.value) for word in ("train.lr", "train.clip_norm", "data"))
@@ -165,7 +165,7 @@ def test_all_workers_stop_when_one_meets_a_number_that_is_not_finite(data, tmp_p
     job = training(data, tmp_path / "store")
     _, pack, run = begun(job)
     script = TWO.format(root=str(TESTS.parent), tests=str(TESTS))
-    command = [sys.executable, "-c", script, str(file), pack["fingerprint"], run, "2", str(tmp_path / "meeting")]
+    command = [sys.executable, "-c", script, str(file), pack.fingerprint, run, "2", str(tmp_path / "meeting")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     said = sorted((tmp_path / "meeting.told").read_text().splitlines())
@@ -194,18 +194,18 @@ def left_by_an_earlier_version(job, monkeypatch, spoilt, stopped):
     """A run whose last checkpoint holds NaN in its best validation or its weights, written without a look."""
     store, pack, run = begun(job)
     with pytest.raises(KeyboardInterrupt):
-        alone(job, pack["fingerprint"], run, interrupt_at(7))
+        alone(job, pack.fingerprint, run, interrupt_at(7))
     record = latest(store, run)
     tensors, lines = tensors_of(store, record), lines_of(store, record)
-    facts = {name: record[name] for name in ("best", "worse", "stopped", "seconds", "world", "steps_per_epoch")}
+    facts = {name: record.as_json()[name] for name in ("best", "worse", "seconds", "world", "steps_per_epoch")}
     if spoilt == "best":
         facts["best"] = {**facts["best"], "loss": float("nan")}
     else:
         next(iter(tensors.values())).view(-1)[0] = float("nan")
     facts["stopped"] = stopped
-    monkeypatch.setattr("pipeline.checkpoints.sealed", sealed_with_nan)
-    save(store, run, 5, tensors, facts, lines)
-    [old] = [key for key in recorded(store, run) if unsealed(store.read(key))["files"] == record["files"]]
+    monkeypatch.setattr("pipeline.at_rest.sealed", sealed_with_nan)
+    save(store, run, 5, tensors, TrainingState(**facts), lines)
+    [old] = [key for key in recorded(store, run) if unsealed(store.read(key))["files"] == record.as_json()["files"]]
     store.remove(old)
     return store, pack, run
 

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from inline import WORDS, mill, run_inline, words
 
 from cluster import cli, doctor
-from pipeline import commit, garbage, s3
-from pipeline.commit import attempts_done, record_key, sealed, unsealed
+from pipeline import garbage, records, s3
+from pipeline.at_rest import sealed, unsealed
 from pipeline.errors import NotAllowed, Stopped
 from pipeline.garbage import leftovers, remove
 from pipeline.job import fingerprint
 from pipeline.plan import folder_of, make_plans
 from pipeline.publish import choose, publish
+from pipeline.records import attempts_done, record_key
 from pipeline.store import Entry, open_store
 
 FIRST, SECOND, THIRD = "0" * 16, "5" * 16, "f" * 16  # attempts, in the order in which they would be chosen
@@ -136,7 +137,7 @@ STATES = [(), ("data",), ("data", "record")]
 
 
 class OneByOne:
-    """What commit.py lists with, without threads: an operation has a number."""
+    """What records.py lists with, without threads: an operation has a number."""
 
     def __init__(self, count: int) -> None:
         self.map = map
@@ -150,8 +151,8 @@ class OneByOne:
 
 @pytest.fixture
 def in_order(monkeypatch):
-    monkeypatch.setattr(commit, "PREFIXES", "a")  # of the one shard there is
-    monkeypatch.setattr(commit, "ThreadPoolExecutor", OneByOne)
+    monkeypatch.setattr(records, "PREFIXES", "a")  # of the one shard there is
+    monkeypatch.setattr(records, "ThreadPoolExecutor", OneByOne)
 
 
 def every_start(jobs: list[Any]) -> list[Memory]:
@@ -267,7 +268,8 @@ def test_what_goes_is_unchosen_comes_after_one_that_is_chosen_and_no_job_is_with
         put(store, jobs[number], attempt, *what, shard=shard)
     for i, (number, count, attempts_) in enumerate(chosen):
         job = jobs[number]
-        said = {"name": job.name, "fingerprint": fingerprint(job), "plans": count, "shards": []}
+        said = {"format": "wavmill-choice-1", "name": job.name, "version": i + 1}
+        said |= {"fingerprint": fingerprint(job), "plans": count}
         said["shards"] = [[1, shard, attempt] for shard, attempt in attempts_.items()]
         store.put(f"_mill/choice/{job.name}/v{i + 1}.json", json.dumps(said).encode())
         made.append(said)
@@ -360,7 +362,7 @@ def test_cleaning_takes_what_was_not_chosen_and_nothing_else(few, any_store, mon
         with pytest.raises(SystemExit, match=r"^0$"):
             cli.main()
         assert capsys.readouterr().out.startswith("done already")
-    assert run_inline(third)["counts"]["done"] == 2
+    assert run_inline(third).counts.done == 2
 
 
 def test_a_new_version_can_be_made_after_a_cleaning(few, tmp_path, tone, wav):
@@ -371,7 +373,7 @@ def test_a_new_version_can_be_made_after_a_cleaning(few, tmp_path, tone, wav):
     assert clean(store)
     (few / "new.wav").write_bytes(wav(tone(0.4, seed=9)))
     second = run_inline(job)
-    assert (second["version"], second["counts"]["done"]) == (2, first["counts"]["done"] + 1)
+    assert (second.version, second.counts.done) == (2, first.counts.done + 1)
 
 
 @pytest.mark.parametrize("unpublished", ["the same name", "another name"])

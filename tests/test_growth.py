@@ -23,8 +23,8 @@ def here(monkeypatch):
 
 def clips_of(job, dataset):
     """The ids of what is done, and the reasons of what is not."""
-    store, top = open_store(job.store), f"{job.name}/v{dataset['version']}"
-    parts = [read_parquet(store.read(f"{top}/{part['path']}")) for part in dataset["parts"]]
+    store, top = open_store(job.store), f"{job.name}/v{dataset.version}"
+    parts = [read_parquet(store.read(f"{top}/{part.path}")) for part in dataset.parts]
     done = [clip for part in parts for clip in part["clip"].to_pylist()]
     rejects = read_parquet(store.read(f"{top}/rejects.parquet"))
     return sorted(done), dict(zip(rejects["clip"].to_pylist(), rejects["reason"].to_pylist(), strict=True))
@@ -48,7 +48,7 @@ def test_a_large_shard_is_not_copied_with_the_clips_of_a_file_that_changed(tmp_p
     rewrite(tmp_path / "in" / "b.wav", wav(tone(1.0)), 2)
     second = run_inline(job)
     assert clips_of(job, second) == (["a.wav#0", "a.wav#2000", "a.wav#4000", "b.wav"], {})
-    assert (second["counts"]["done"], second["counts"]["superseded"], second["counts"]["objects"]) == (4, 3, 2)
+    assert (second.counts.done, second.counts.superseded, second.counts.objects) == (4, 3, 2)
 
 
 def test_the_rejects_of_a_file_that_was_repaired_are_gone(tmp_path, here, tone, wav):
@@ -72,7 +72,7 @@ def test_a_retry_of_a_file_that_was_deleted_loses_none_of_its_good_clips(tmp_pat
     assert {"a.wav#0", "a.wav#2000", "b.wav"} < {*before[0]} and before[1]["a.wav#6000"] == "non_finite"
     (tmp_path / "in" / "a.wav").unlink()
     dataset = run_inline(job, retry="non_finite")
-    assert dataset["version"] == 2 and clips_of(job, dataset) == before
+    assert dataset.version == 2 and clips_of(job, dataset) == before
 
 
 def test_what_is_put_back_as_it_was_is_what_the_dataset_holds(tmp_path, here, tone, wav):
@@ -83,7 +83,7 @@ def test_what_is_put_back_as_it_was_is_what_the_dataset_holds(tmp_path, here, to
     for seconds, stamp, clips in ((1.0, 1, ["a.wav"]), (3.0, 2, ["a.wav#0", "a.wav#2000"]), (1.0, 1, ["a.wav"])):
         rewrite(path, wav(tone(seconds)), stamp)
         assert clips_of(job, run_inline(job))[0] == clips
-    assert run_inline(job)["version"] == 3  # and there is nothing more to do
+    assert run_inline(job).version == 3  # and there is nothing more to do
 
 
 MANIFEST = """

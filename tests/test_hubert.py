@@ -390,6 +390,6 @@ def test_a_job_gives_the_features_of_each_clip_alone(corpus, tmp_path):
     job = words(corpus, tmp_path / "store", feature, "clip.max_s=30", "window=null", "keep=[feature]")
     dataset = run_inline(job)
     rows = rows_of(job, dataset)
-    assert dataset["counts"]["done"] == rows.num_rows > 3
+    assert dataset.counts.done == rows.num_rows > 3
     other = words(corpus, tmp_path / "other", feature, "clip.max_s=30", "window=null", "keep=[feature]")
     assert digest(rows_of(other, run_inline(other))) == digest(rows)

@@ -13,10 +13,11 @@ from training import JOB, LABELS, give_codebook, put_dataset, training
 from cluster.cli import main
 from pipeline.checkpoints import recorded, step_of
 from pipeline.pack import make_pack
+from pipeline.published import find_model
 from pipeline.store import open_store
 from pipeline.templates import TEMPLATES
 from pipeline.train import alone
-from pipeline.trained import find_model, open_model
+from pipeline.trained import open_model
 from pipeline.trainjob import fingerprint, parents_of
 
 
@@ -54,10 +55,10 @@ def trained(data):
 def test_a_trained_model_holds_all_that_it_is_said_to_hold(trained):
     said = find_model(str(trained.address))
     top = trained.address / "v1"
-    assert {file["path"] for file in said["files"]} >= {"model.safetensors", "model.pt", "config.json", "metrics.jsonl"}
-    assert all((top / file["path"]).stat().st_size == file["bytes"] for file in said["files"])
+    assert {file.path for file in said.files} >= {"model.safetensors", "model.pt", "config.json", "metrics.jsonl"}
+    assert all((top / file.path).stat().st_size == file.bytes for file in said.files)
     assert list((trained.address / "tensorboard").rglob("events.*"))
-    assert said["best"]["loss"] == min(line["loss"] for line in lines(top) if line["kind"] == "valid")
+    assert said.best.loss == min(line["loss"] for line in lines(top) if line["kind"] == "valid")
     assert len((top / "report.html").read_text()) > 1000
 
 
@@ -72,7 +73,7 @@ def test_on_s3_a_training_resumes_and_gives_the_same_model(
     """Checkpoints, curves and the model are there as in a folder, and the weights are the same to the last bit."""
     store = bucket_on(request.getfixturevalue(server), monkeypatch)
     job = training(data, store)
-    pack, run = make_pack(open_store(store), list(job.data), job.pack)["fingerprint"], fingerprint(job, parents_of(job))
+    pack, run = make_pack(open_store(store), list(job.data), job.pack).fingerprint, fingerprint(job, parents_of(job))
     with pytest.raises(KeyboardInterrupt):
         alone(job, pack, run, interrupt_at(17))
     assert step_of(recorded(open_store(store), run)[0]) == 15
@@ -120,14 +121,14 @@ def test_a_longer_training_says_from_where_it_goes_on(wavmill, data, tmp_path):
     assert "goes on from step 9 of the shorter training" in planned.out and ", saved at step 9" in planned.out
     said = wavmill("train", file, "--set", "train.epochs=2")
     assert said.code == 0 and "goes on from step 9 of the shorter training" in said.out
-    assert find_model(str(tmp_path / "store" / "tiny"))["does"]["goes_on_from"]["step"] == 9
+    assert find_model(str(tmp_path / "store" / "tiny")).does["goes_on_from"]["step"] == 9
     assert wavmill("train", file, "--set", "train.epochs=2").out.endswith(wavmill("show", tmp_path / "store/tiny").out)
 
 
 def test_another_training_is_another_version(wavmill, trained, data):
     assert wavmill("train", trained.file, "--set", "train.seed=9").code == 0
-    assert find_model(str(trained.address))["version"] == 2
-    assert find_model(f"{trained.address}/v1")["train"]["seed"] == 3
+    assert find_model(str(trained.address)).version == 2
+    assert find_model(f"{trained.address}/v1").train["seed"] == 3
 
 
 def test_plan_says_what_a_training_would_do_and_ends_with_its_command(wavmill, trained):

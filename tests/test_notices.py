@@ -3,6 +3,7 @@
 import io
 import json
 
+import documents
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from inline import run_inline, words
 
 from pipeline import fence, notices
+from pipeline.dataset_json import PublishedDataset
 from pipeline.decode import Clip, parts_of
 from pipeline.rows import decoded
 
@@ -99,16 +101,16 @@ def corpus(tmp_path):
 def test_notices_are_counted_in_dataset_json_and_said_after_a_run_and_in_the_report(corpus, tmp_path):
     job = words(corpus, tmp_path / "out")
     dataset = run_inline(job)
-    assert dataset["counts"]["done"] == 5
-    assert {code: notice["clips"] for code, notice in dataset["notices"].items()} == {
+    assert dataset.counts.done == 5
+    assert {code: notice.clips for code, notice in dataset.notices.items()} == {
         "channels_cancel": 1,
         "int_scaled": 3,
     }
-    assert dataset["notices"]["channels_cancel"]["example"] == "cancel.wav"
-    assert dataset["notices"]["int_scaled"]["example"].startswith("int")
-    assert json.loads((tmp_path / "out/words/v1/dataset.json").read_text())["notices"] == dataset["notices"]
-    assert notices.COLUMN not in dataset["columns"]  # nothing at rest changes
-    first, second = notices.lines(dataset["notices"])
+    assert dataset.notices["channels_cancel"].example == "cancel.wav"
+    assert dataset.notices["int_scaled"].example.startswith("int")
+    assert json.loads((tmp_path / "out/words/v1/dataset.json").read_text())["notices"] == dataset.as_json()["notices"]
+    assert notices.COLUMN not in dataset.columns  # nothing at rest changes
+    first, second = notices.lines(dataset.notices)
     assert first.startswith("channels_cancel: 1 clip, for instance cancel.wav: ") and "clip.channel: 0" in first
     assert second.startswith("int_scaled: 3 clips, for instance int")
     assert "clip.channel: 0" in (tmp_path / "out/words/v1/report.html").read_text()
@@ -126,16 +128,16 @@ def printed(dataset) -> str:
 
 
 def test_a_dataset_of_before_there_were_notices_is_shown(corpus, tmp_path):
-    dataset = run_inline(words(corpus, tmp_path / "out"))
-    del dataset["notices"]
-    assert "5 clips" in printed(dataset)
+    said = run_inline(words(corpus, tmp_path / "out")).as_json()
+    del said["notices"]
+    assert "5 clips" in printed(PublishedDataset.of(said))
 
 
 def test_a_clip_that_is_repaired_loses_its_notice_in_the_next_version(corpus, tmp_path):
     run_inline(words(corpus, tmp_path / "out"))
     soundfile.write(corpus / "cancel.wav", noise(1.5), RATE_HZ, subtype="FLOAT")
     dataset = run_inline(words(corpus, tmp_path / "out"))
-    assert dataset["version"] == 2 and list(dataset["notices"]) == ["int_scaled"]
+    assert dataset.version == 2 and list(dataset.notices) == ["int_scaled"]
 
 
 @quick
@@ -149,11 +151,11 @@ def test_sums_are_those_of_the_clips_that_are_still_there(clips, replaced):
     }
     nulls = [None] * len(clips)
     table = pa.table([pa.array(given.get(field.name, nulls), field.type) for field in schema], schema=schema)
-    records = [{"shard": str(i), "notices": notices.counted(table[i : i + 10])} for i in range(0, len(clips), 10)]
+    records = [documents.record(str(i), notices=notices.counted(table[i : i + 10])) for i in range(0, len(clips), 10)]
 
     def standing(record, named):
         return [clip for clip, source in named if source != f"s{replaced}"]
 
-    found = {code: notice["clips"] for code, notice in notices.summed(records, standing).items()}
+    found = {code: notice.clips for code, notice in notices.summed(records, standing).items()}
     still = [code for i, codes in enumerate(clips) if i != replaced for code in codes]
     assert found == {code: still.count(code) for code in set(still)}

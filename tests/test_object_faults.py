@@ -16,7 +16,6 @@ from inline import digest, mill, rows_of, run_inline, without_fence, words
 from pipeline import corpus, fence, store, walk
 from pipeline import objects as objects_module
 from pipeline import publish as publish_module
-from pipeline.commit import attempts_done
 from pipeline.corpus import name_of
 from pipeline.decode import Clip
 from pipeline.errors import NotAllowed, ObjectFault, Stopped
@@ -26,6 +25,7 @@ from pipeline.job import fingerprint
 from pipeline.listing import Listing
 from pipeline.plan import make_plans, read_objects
 from pipeline.read import Read
+from pipeline.records import attempts_done
 from pipeline.rows import decoded, fault
 from pipeline.sources.faces import Faces
 from pipeline.sources.files import Files
@@ -182,7 +182,7 @@ def test_one_new_file_that_may_not_be_read_is_no_reason_to_refuse_a_grown_corpus
     run_inline(job)
     (root / "new.wav").write_bytes(b"")
     system.fail(errno.EACCES, "/new.wav")
-    assert run_inline(job)["counts"]["reasons"] == {"not_readable": 1}
+    assert run_inline(job).counts.reasons == {"not_readable": 1}
 
 
 # ---- faults ------------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def test_one_new_file_that_may_not_be_read_is_no_reason_to_refuse_a_grown_corpus
 def undisturbed(root: Path, tmp_path: Path) -> Any:
     job = words(root, tmp_path / "undisturbed")
     dataset = run_inline(job)
-    return dataset["counts"], digest(rows_of(job, dataset))
+    return dataset.counts, digest(rows_of(job, dataset))
 
 
 def disturbed(job: Any) -> tuple[str, int]:
@@ -213,7 +213,7 @@ def test_a_fault_of_one_file_stops_the_run_when_all_else_is_done(code, name, roo
     assert f"{root}/d1/4.wav: {os.strerror(code)}" in said and done == 5
     system.fail(0)
     dataset = run_inline(job)
-    assert (dataset["counts"], digest(rows_of(job, dataset))) == right
+    assert (dataset.counts, digest(rows_of(job, dataset))) == right
 
 
 @pytest.mark.parametrize("code", FAULTS, ids=errno.errorcode.get)
@@ -231,7 +231,7 @@ def test_a_folder_that_cannot_be_listed_for_a_fault_stops_the_run_when_all_else_
     assert first != (tmp_path / "store" / "words").exists()
     system.fail(0)
     dataset = run_inline(job)
-    assert (dataset["counts"]["done"], rows_of(job, dataset).num_rows) == (6, 6)
+    assert (dataset.counts.done, rows_of(job, dataset).num_rows) == (6, 6)
 
 
 @every_source
@@ -332,4 +332,4 @@ def test_headers_that_cannot_be_read_do_not_stop_a_plan(root, system, tmp_path, 
     assert f"{root}/d1/4.wav" in said and done == 5
     assert read_objects(open_store(job.store), make_plans(job)[0]).num_rows == 5
     system.fail(0)
-    assert run_inline(job)["counts"]["done"] == 6
+    assert run_inline(job).counts.done == 6

@@ -6,6 +6,7 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
+import documents
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,9 +49,9 @@ def published(store_url, name, parts, codes=500, codebook=BOOK, version=1, colum
         said.append({"path": path, "rows": len(rows), "row_groups": 1, "bytes": len(data), "sha256": sha256(data)})
     columns = {field.name: {"type": str(field.type)} for field in schema}
     columns[column] = {**columns.pop("token"), "rate_hz": "50", "codes": str(codes), "codebook": codebook}
-    dataset = {"format": "wavmill-dataset-1", "name": name, "version": version, "carry": carried, "parts": said}
-    dataset |= {"fingerprint": sha256(json.dumps([name, said]).encode()), "columns": columns}
-    store.put(f"{top}/dataset.json", json.dumps(dataset).encode())
+    fingerprint = sha256(json.dumps([name, said]).encode())
+    facts = {"name": name, "version": version, "carry": carried, "parts": said, "columns": columns}
+    store.put(f"{top}/dataset.json", json.dumps(documents.dataset(fingerprint=fingerprint, **facts)).encode())
     return join(store.url, top)
 
 
@@ -58,7 +59,7 @@ def packed(store_url, *data, cache=None, **packing):
     """Build and open the pack of datasets, each an address or a Data."""
     entries = [one if isinstance(one, Data) else Data(origin=one) for one in data]
     made = make_pack(open_store(str(store_url)), entries, Packing(**packing))
-    return open_pack(str(store_url), made["fingerprint"], cache)
+    return open_pack(str(store_url), made.fingerprint, cache)
 
 
 def contents(pack):
@@ -116,7 +117,7 @@ def test_a_pack_holds_what_a_mill_published(corpus, tmp_path):
     job = resolve(job)
     table = rows_of(job, run_inline(job))
     pack = packed(tmp_path, join(job.store, job.name))
-    assert (pack.rows, pack.codes, pack.said["rate_hz"]) == (table.num_rows, 20, "50")
+    assert (pack.rows, pack.codes, pack.described.rate_hz) == (table.num_rows, 20, "50")
     assert contents(pack) == table["token"].to_pylist()
     assert [pack.labels[number] for number in pack.label_of] == table["label"].to_pylist()
 
@@ -148,19 +149,19 @@ def test_what_is_left_out_is_counted_and_the_sums_agree(tmp_path):
     rows = [row("a", []), row("b", [1] * 5), row("c", [1, 2]), row("d", None), row("e", [1] * 4)]
     pack = packed(tmp_path, published(tmp_path, "words", [rows]), max_tokens=4)
     assert contents(pack) == [[1, 2], [1, 1, 1, 1]]
-    assert pack.said["skipped"] == {"empty": 2, "too_long": 1}
-    assert (pack.said["rows"], pack.said["tokens"]) == (2, 6)
-    [piece] = pack.said["pieces"]
-    data = Path(pack.folder / piece["name"]).read_bytes()
-    assert (len(data), sha256(data)) == (piece["bytes"], piece["sha256"])
+    assert pack.described.skipped == {"empty": 2, "too_long": 1}
+    assert (pack.described.rows, pack.described.tokens) == (2, 6)
+    [piece] = pack.described.pieces
+    data = Path(pack.folder / piece.name).read_bytes()
+    assert (len(data), sha256(data)) == (piece.bytes, piece.sha256)
 
 
 def test_a_piece_is_a_safetensors_file(tmp_path):
     from safetensors.numpy import load_file
 
     pack = packed(tmp_path, two_parts(tmp_path))
-    for piece, said in zip(pack.pieces, pack.said["pieces"], strict=True):
-        there = load_file(pack.folder / said["name"])
+    for piece, said in zip(pack.pieces, pack.described.pieces, strict=True):
+        there = load_file(pack.folder / said.name)
         assert {*there} == {"tokens", "offsets", "labels", "split"}
         assert all((there[name] == getattr(piece, name)).all() for name in there)
 
@@ -214,9 +215,9 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path, puts):
     for record in [entry.key for entry in store.list("_mill/pack/") if entry.key.endswith(".json")]:
         Path(words, json.loads(store.read(record))["part"]).unlink()  # to read it again would stop the run
     again = packed(store.url, words)
-    assert again.said == whole.said
-    assert all((again.folder / p["name"]).read_bytes() == (whole.folder / p["name"]).read_bytes()
-               for p in whole.said["pieces"])  # fmt: skip
+    assert again.described == whole.described
+    assert all((again.folder / p.name).read_bytes() == (whole.folder / p.name).read_bytes()
+               for p in whole.described.pieces)  # fmt: skip
 
 
 def test_a_finished_pack_is_not_made_again(tmp_path):
@@ -367,21 +368,21 @@ def bucket(moto, monkeypatch):
 
 def test_a_damaged_piece_of_a_bucket_is_refused(bucket, tmp_path):
     made = make_pack(open_store(bucket), [Data(origin=two_parts(bucket))], Packing())
-    store, key = open_store(bucket), f"_mill/pack/{made['fingerprint']}/00-00001.safetensors"
+    store, key = open_store(bucket), f"_mill/pack/{made.fingerprint}/00-00001.safetensors"
     data = bytearray(store.read(key))
     data[-1] ^= 1
     store.put(key, bytes(data))
     with pytest.raises(Stopped, match=r"00-00001\.safetensors is damaged: its hash"):
-        open_pack(bucket, made["fingerprint"], tmp_path)
-    left = [path.name for path in (tmp_path / "packs" / made["fingerprint"]).iterdir()]
+        open_pack(bucket, made.fingerprint, tmp_path)
+    left = [path.name for path in (tmp_path / "packs" / made.fingerprint).iterdir()]
     assert "00-00001.safetensors" not in left and not any(name.startswith(".tmp") for name in left)
 
 
 def test_a_lost_piece_of_a_bucket_stops_with_its_name(bucket, tmp_path):
     made = make_pack(open_store(bucket), [Data(origin=two_parts(bucket))], Packing())
-    open_store(bucket).remove(f"_mill/pack/{made['fingerprint']}/00-00000.safetensors")
+    open_store(bucket).remove(f"_mill/pack/{made.fingerprint}/00-00000.safetensors")
     with pytest.raises(Stopped, match=r"00-00000\.safetensors is gone"):
-        open_pack(bucket, made["fingerprint"], tmp_path)
+        open_pack(bucket, made.fingerprint, tmp_path)
 
 
 OPENER = """
@@ -400,7 +401,7 @@ print(len(opened), pack.rows, int(pack.row(pack.rows - 1)[0]))
 def test_the_processes_of_a_node_fetch_a_pack_once(bucket, tmp_path):
     made = make_pack(open_store(bucket), [Data(origin=two_parts(bucket))], Packing())
     environment = {**os.environ, "WAVMILL_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-c", OPENER, bucket, made["fingerprint"]]
+    command = [sys.executable, "-c", OPENER, bucket, made.fingerprint]
     root = Path(__file__).parents[1]
     both = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root)
@@ -412,4 +413,4 @@ def test_the_processes_of_a_node_fetch_a_pack_once(bucket, tmp_path):
     said = [[int(word) for word in one.communicate(timeout=120)[0].split()] for one in both]
     assert sum(fetched for fetched, _, _ in said) == 2
     assert [rest for _, *rest in said] == [[15, 7]] * 2
-    assert (tmp_path / "cache" / "packs" / made["fingerprint"] / "00-00000.safetensors").exists()
+    assert (tmp_path / "cache" / "packs" / made.fingerprint / "00-00000.safetensors").exists()

@@ -193,7 +193,7 @@ def test_a_plan_lists_every_object_in_the_order_of_its_path(job, sounds):
 
 def test_planning_again_gives_the_same_plan(job):
     first = make_plans(job)
-    assert [plan.said for plan in make_plans(job)] == [plan.said for plan in first]
+    assert [plan.head for plan in make_plans(job)] == [plan.head for plan in first]
 
 
 def test_planning_again_writes_nothing(job):
@@ -205,12 +205,12 @@ def test_planning_again_writes_nothing(job):
 
 def test_a_plan_that_is_loaded_is_the_plan_that_was_made(job):
     [made], [loaded] = make_plans(job), plans_of(job)
-    assert (made.number, made.said, made.shards) == (loaded.number, loaded.said, loaded.shards)
+    assert (made.number, made.head, made.shards) == (loaded.number, loaded.head, loaded.shards)
 
 
 def test_a_plan_counts_what_was_passed_by(job, sounds):
     (sounds / "notes.txt").write_text("")
-    assert make_plans(job)[0].said["skipped"] == {".txt": 1}
+    assert make_plans(job)[0].head.skipped == {".txt": 1}
 
 
 def test_ten_new_files_make_a_second_plan_of_these_alone(job, sounds, tone, wav):
@@ -224,7 +224,7 @@ def test_ten_new_files_make_a_second_plan_of_these_alone(job, sounds, tone, wav)
 def test_new_files_leave_the_first_plan_as_it_was(job, sounds, wav, tone):
     [first] = make_plans(job)
     (sounds / "a.wav").write_bytes(wav(tone(0.1)))
-    assert make_plans(job)[0].said == first.said
+    assert make_plans(job)[0].head == first.head
 
 
 def test_a_changed_file_is_planned_again_alone(job, sounds):
@@ -280,7 +280,7 @@ def raced(*jobs: Job, monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, An
         return cut_alone(*args)
 
     def plan(number: int) -> None:
-        got[number] = [plan.said for plan in make_plans(jobs[number])]
+        got[number] = [plan.head for plan in make_plans(jobs[number])]
 
     monkeypatch.setattr(plan_module, "cut", cut_together)
     threads = [threading.Thread(target=plan, args=(number,)) for number in range(len(jobs))]
@@ -335,7 +335,7 @@ def stored(tmp_path_factory) -> tuple[str, str, pa.Table]:
     url, objects = str(tmp_path_factory.mktemp("stored")), made_objects(50)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan_module, "GROUP_ROWS", 7)
-        key = put_table(open_store(url), "folder", "objects", objects)["key"]
+        key = put_table(open_store(url), "folder", "objects", objects).key
     return url, key, objects
 
 
@@ -388,4 +388,4 @@ def test_a_preview_estimates_the_seconds_of_the_corpus(job):
 def test_a_plan_file_is_named_by_what_it_is_for(job):
     [plan] = make_plans(job)
     [path] = Path(job.store).rglob("0001.json")
-    assert json.loads(path.read_text()) == plan.said
+    assert json.loads(path.read_text()) == plan.head.as_json()

@@ -6,14 +6,15 @@ import json
 import numpy as np
 import pytest
 import soundfile
+from documents import record
 from inline import mill, words
 
 from model import products
 from pipeline import processors
-from pipeline.commit import attempts_done, read_records
 from pipeline.job import fingerprint
 from pipeline.plan import make_plans
 from pipeline.publish import publish
+from pipeline.records import attempts_done, read_records
 from pipeline.store import open_store
 
 
@@ -35,8 +36,8 @@ def records_of(job):
 
 def test_a_record_says_on_what_each_stage_ran_and_by_which_products(job):
     mill(job, make_plans(job))
-    for record in records_of(job):
-        kinds = record["processors"]
+    for done in records_of(job):
+        kinds = done.processors
         assert set(kinds) == {"read", "feature", "window"}
         assert kinds["read"] == kinds["window"] == processors.cpu()
         assert kinds["feature"] == f"{processors.cpu()}, products by {products.way_for(401, 80)}"
@@ -50,8 +51,8 @@ def test_shards_of_two_kinds_of_processors_are_counted_and_said(job, monkeypatch
     others = mill(job, plans)
     dataset = publish(job, plans)
     assert dataset_of_one_kind == [] and others
-    assert sorted(dataset["processors"]["window"].values()) == sorted([1, others])
-    [line] = processors.lines(dataset["processors"])
+    assert sorted(dataset.processors["window"].values()) == sorted([1, others])
+    [line] = processors.lines(dataset.processors)
     assert line.startswith("read, feature, window: shards were made on 2 kinds of processors")
     assert "another processor: " in line and line in printed(dataset)
 
@@ -60,8 +61,8 @@ def test_a_shard_in_which_nothing_could_be_decoded_is_of_no_other_kind(job, tmp_
     (tmp_path / "in" / "broken.wav").write_bytes(b"")
     mill(job, plans := make_plans(job))
     dataset = publish(job, plans)
-    assert dataset["counts"]["rejected"] == 1
-    assert list(processors.lines(dataset["processors"])) == []
+    assert dataset.counts.rejected == 1
+    assert list(processors.lines(dataset.processors)) == []
 
 
 def printed(dataset) -> str:
@@ -75,7 +76,7 @@ def printed(dataset) -> str:
 
 
 def test_records_of_before_kinds_were_noted_count_for_none():
-    assert processors.summed([{"done": 1}, {"done": 1, "processors": {"read": "x"}}]) == {"read": {"x": 1}}
+    assert processors.summed([record(done=1), record(done=1, processors={"read": "x"})]) == {"read": {"x": 1}}
     assert list(processors.lines({})) == []
 
 

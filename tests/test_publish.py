@@ -16,13 +16,14 @@ from model.codebook import Codebook
 from model.kmeans import fit as fit_kmeans
 from pipeline import commit as committing
 from pipeline import publish as publishing
+from pipeline.at_rest import sealed
 from pipeline.codebooks import load_codebook, save_codebook
-from pipeline.commit import attempts_done, record_key, sealed
 from pipeline.errors import JobError, Stopped
 from pipeline.job import fingerprint, recipe_of, resolve
 from pipeline.jobfile import parse_job
 from pipeline.plan import make_plans, todo_of
 from pipeline.publish import publish, published
+from pipeline.records import attempts_done, record_key
 from pipeline.store import open_store, sha256
 
 CLIPS = {"done": 26, "rejected": 3}  # 24 clips, one of 5 s in three parts, and three broken files
@@ -30,10 +31,10 @@ CLIPS = {"done": 26, "rejected": 3}  # 24 clips, one of 5 s in three parts, and 
 
 def test_every_clip_is_done_or_rejected_with_a_reason(corpus, tmp_path):
     job = words(corpus, tmp_path / "store")
-    counts = run_inline(job)["counts"]
-    assert {name: counts[name] for name in CLIPS} == CLIPS
-    assert counts["clips"] == counts["done"] + counts["rejected"]
-    assert counts["reasons"] == {"empty": 1, "not_audio": 1, "non_finite": 1}
+    counts = run_inline(job).counts
+    assert {name: getattr(counts, name) for name in CLIPS} == CLIPS
+    assert counts.clips == counts.done + counts.rejected
+    assert counts.reasons == {"empty": 1, "not_audio": 1, "non_finite": 1}
 
 
 def test_the_same_job_publishes_the_same_rows_on_any_store(corpus, tmp_path, any_store):
@@ -46,7 +47,7 @@ def test_a_glob_over_the_parts_gives_every_clip_once(corpus, tmp_path):
 
     job = words(corpus, tmp_path / "store")
     dataset = run_inline(job)
-    folder = Path(job.store) / "words" / f"v{dataset['version']}" / "data"
+    folder = Path(job.store) / "words" / f"v{dataset.version}" / "data"
     clips = globbed(folder)["clip"].to_pylist()
     assert len(clips) == len(set(clips)) == CLIPS["done"]
     counted = duckdb.sql(
@@ -58,7 +59,7 @@ def test_a_glob_over_the_parts_gives_every_clip_once(corpus, tmp_path):
 def test_a_rejected_clip_has_its_reason_and_message_in_the_rejects(corpus, tmp_path):
     job = words(corpus, tmp_path / "store")
     dataset = run_inline(job)
-    rejects = read_parquet(open_store(job.store).read(f"words/v{dataset['version']}/rejects.parquet"))
+    rejects = read_parquet(open_store(job.store).read(f"words/v{dataset.version}/rejects.parquet"))
     assert dict(zip(rejects["clip"].to_pylist(), rejects["reason"].to_pylist(), strict=True)) == {
         "word0/empty.wav": "empty",
         "word1/text.wav": "not_audio",
@@ -83,7 +84,7 @@ def test_a_lost_record_costs_one_shard(corpus, tmp_path):
     records = sorted((Path(job.store) / "_mill" / "done").rglob("*.json"))
     records[5].unlink()
     assert mill(job, plans) == 1
-    assert publish(job, plans)["counts"]["done"] == CLIPS["done"]
+    assert publish(job, plans).counts.done == CLIPS["done"]
 
 
 def test_a_shard_that_ran_twice_is_published_once(corpus, tmp_path):
@@ -137,7 +138,7 @@ def test_a_publisher_that_died_after_its_choice_is_followed_by_one_that_keeps_it
         content.pop("sha256")
         open_store(job.store).put(record_key(fingerprint(job), content["shard"], "0" * 16), sealed(content))
     assert publishing.choose(open_store(job.store), job, plans) == choice
-    assert publish(job, plans)["counts"]["done"] == CLIPS["done"]
+    assert publish(job, plans).counts.done == CLIPS["done"]
 
 
 @pytest.mark.parametrize("what", ["out", "done"])
@@ -172,8 +173,8 @@ def test_new_files_become_the_next_version_which_holds_all(corpus, tmp_path, ton
     plans = make_plans(job)
     assert sum(1 for _ in todo_of(plans, set(attempts_done(open_store(job.store), fingerprint(job))))) == 10
     second = run_inline(job)
-    assert (first["version"], second["version"]) == (1, 2)
-    assert second["counts"]["done"] == first["counts"]["done"] + 10
+    assert (first.version, second.version) == (1, 2)
+    assert second.counts.done == first.counts.done + 10
     rows = rows_of(job, second)
     old = rows.filter(pc.invert(pc.match_substring(rows["clip"], "/new")))
     assert digest(old) == digest(rows_of(job, first))
@@ -188,14 +189,14 @@ def test_a_file_that_changed_replaces_its_old_clips(corpus, tmp_path, tone, wav)
     second = run_inline(job)
     clips = [clip for clip in rows_of(job, second)["clip"].to_pylist() if "take07" in clip]
     assert clips == ["word1/take07.flac"]
-    assert second["counts"]["superseded"] == 3
+    assert second.counts.superseded == 3
 
 
 def test_another_job_of_the_same_name_becomes_the_next_version_and_the_first_stays(corpus, tmp_path):
     job, other = words(corpus, tmp_path / "store"), words(corpus, tmp_path / "store", "feature.bands=40")
-    assert run_inline(job)["version"] == 1
-    assert run_inline(other)["version"] == 2
-    assert run_inline(job)["version"] == 1
+    assert run_inline(job).version == 1
+    assert run_inline(other).version == 2
+    assert run_inline(job).version == 1
 
 
 def test_many_shards_become_parts_of_a_bounded_size(corpus, tmp_path, monkeypatch):
@@ -204,7 +205,7 @@ def test_many_shards_become_parts_of_a_bounded_size(corpus, tmp_path, monkeypatc
     monkeypatch.setattr(publishing, "PART_BYTES", 40_000)
     job = words(corpus, tmp_path / "store2")
     dataset = run_inline(job)
-    names = [part["path"] for part in dataset["parts"]]
+    names = [part.path for part in dataset.parts]
     assert len(names) > 3
     assert names == [f"data/part-{i:05d}-of-{len(names):05d}.parquet" for i in range(len(names))]
     assert digest(rows_of(job, dataset)) == digest(rows_of(words(corpus, tmp_path / "store"), whole))
@@ -216,11 +217,11 @@ def test_a_part_is_described_by_its_hash_rows_and_row_groups(corpus, any_store, 
         monkeypatch.setattr(module, "GROUP_ROWS", 2)
     job = words(corpus, any_store)
     dataset, store = run_inline(job), open_store(any_store)
-    for part in dataset["parts"]:
-        data = store.read(f"words/v1/{part['path']}")
+    for part in dataset.parts:
+        data = store.read(f"words/v1/{part.path}")
         file = pq.ParquetFile(pa.BufferReader(data))
-        assert (sha256(data), len(data)) == (part["sha256"], part["bytes"])
-        assert file.metadata.num_rows == part["rows"]
+        assert (sha256(data), len(data)) == (part.sha256, part.bytes)
+        assert file.metadata.num_rows == part.rows
 
 
 def test_a_dataset_carries_the_codebook_of_its_tokens(corpus, any_store, tmp_path):
@@ -229,16 +230,16 @@ def test_a_dataset_carries_the_codebook_of_its_tokens(corpus, any_store, tmp_pat
     job = words(corpus, any_store, f"token={{kind: kmeans, codebook: {tmp_path}/codebook}}", "keep=[token]")
     dataset = run_inline(job)
     (tmp_path / "codebook" / "codebook.json").unlink()
-    carried = load_codebook(f"{any_store}/words/v1/{dataset['codebook']['path']}", dataset["codebook"]["sha256"])
-    assert carried.centroids.shape == (3, 80) and dataset["codebook"]["sha256"] == job.token.sha256
+    carried = load_codebook(f"{any_store}/words/v1/{dataset.codebook.path}", dataset.codebook.sha256)
+    assert carried.centroids.shape == (3, 80) and dataset.codebook.sha256 == job.token.sha256
     text = f"{{name: w, source: {{kind: dataset, from: '{any_store}/words', column: token}}, store: {tmp_path}/w, "
     child = run_inline(resolve(parse_job(text + "window: {kind: fixed, length_frames: 9, stride_frames: 5}}")))
-    assert child["codebook"]["sha256"] == job.token.sha256
+    assert child.codebook.sha256 == job.token.sha256
     assert load_codebook(f"{tmp_path}/w/w/v1/codebook").recipe == recipe_of(features)
 
 
 def test_a_dataset_without_tokens_carries_no_codebook(corpus, tmp_path):
-    assert run_inline(words(corpus, tmp_path / "store"))["codebook"] is None
+    assert run_inline(words(corpus, tmp_path / "store")).codebook is None
     assert not (tmp_path / "store" / "words" / "v1" / "codebook").exists()
 
 

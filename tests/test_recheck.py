@@ -97,7 +97,7 @@ def with_another(table: pa.Table, clip: str, name: str) -> pa.Table:
 
 def test_a_dataset_of_today_s_rules_has_no_findings(corpus):
     job = job_of(corpus)
-    assert run_inline(job)["counts"]["clips"] == 8
+    assert run_inline(job).counts.clips == 8
     assert found_in(job) == []
 
 
@@ -190,7 +190,7 @@ def test_rows_of_a_manifest_that_were_lost_or_read_otherwise_are_found(corpus, m
 def test_a_clip_that_is_published_twice_is_found(corpus):
     job = job_of(corpus)
     dataset = run_inline(job)
-    path = Path(job.address, "v1", dataset["parts"][0]["path"])
+    path = Path(job.address, "v1", dataset.parts[0].path)
     table = pq.read_table(path)
     pq.write_table(pa.concat_tables([table, table.slice(2, 1)]), path)
     assert {(one.kind, one.clip) for one in found_in(job)} == {
@@ -220,7 +220,7 @@ def test_of_an_object_that_was_planned_again_the_last_plan_counts(corpus, tone, 
     run_inline(job)
     (corpus / "in" / "b" / "0.wav").write_bytes(wav(tone(1.9, seed=9)))
     (corpus / "in" / "new.wav").write_bytes(wav(tone(0.4)))
-    assert run_inline(job)["version"] == 2
+    assert run_inline(job).version == 2
     assert found_in(job) == []
 
 

@@ -12,11 +12,11 @@ from inline import rows_of, run_inline, without_fence, words
 from pipeline import listing as listing_module
 from pipeline import objects as objects_module
 from pipeline import publish as publish_module
-from pipeline.commit import attempts_done
 from pipeline.garbage import leftovers
 from pipeline.job import fingerprint
 from pipeline.listing import in_order, unplanned
 from pipeline.plan import list_objects, make_plans, plans_of, read_objects
+from pipeline.records import attempts_done
 from pipeline.s3 import Bucket
 from pipeline.sources import files as files_module
 from pipeline.store import Entry, Folder, open_store
@@ -131,9 +131,9 @@ def test_a_store_that_lists_everything_twice_publishes_and_cleans_the_same(few, 
     monkeypatch.setattr(Folder, "list", lambda self, prefix="": [one for one in honest(self, prefix) for _ in "12"])
     job = words(few, tmp_path / "twice")
     dataset = run_inline(job)
-    assert dataset["counts"] == whole["counts"]
+    assert dataset.counts == whole.counts
     assert rows_of(job, dataset)["clip"].to_pylist() == ["0.wav", "1.wav"]
-    assert len(plans_of(job)) == 1 and len(run_inline(job)["listed_at"]) == 1
+    assert len(plans_of(job)) == 1 and len(run_inline(job).listed_at) == 1
     store = open_store(job.store)
     assert len(attempts_done(store, fingerprint(job))) == sum(plan.shards.num_rows for plan in plans_of(job))
     key = next(entry.key for entry in store.list("_mill/out/") if entry.key.endswith(".parquet"))

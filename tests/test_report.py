@@ -66,7 +66,7 @@ def tokens(corpus, tmp_path, *sets, extractor=None, codes=8):
 
 
 def page_of(job, dataset) -> str:
-    return Path(job.store, job.name, f"v{dataset['version']}", "report.html").read_text()
+    return Path(job.store, job.name, f"v{dataset.version}", "report.html").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +105,9 @@ def test_a_page_needs_nothing_but_itself(made):
 def test_the_counts_are_those_of_dataset_json(made):
     _, dataset, page = made
     text = said(page)
-    assert (dataset["counts"]["done"], dataset["counts"]["rejected"]) == (6, 1)
+    assert (dataset.counts.done, dataset.counts.rejected) == (6, 1)
     assert "clips6of 7 found" in text and "rejected1" in text and "not_audio1decode" in text
-    assert "word0/broken.wav" in text and dataset["fingerprint"] in text
+    assert "word0/broken.wav" in text and dataset.fingerprint in text
 
 
 def test_every_clip_is_heard_twice_and_no_longer_than_allowed(made):
@@ -166,7 +166,7 @@ def test_the_look_at_a_large_dataset_is_bounded_and_says_so(corpus, tmp_path, mo
     monkeypatch.setattr(look, "GROUPS", 4)
     job = words(corpus, tmp_path / "store")
     dataset = run_inline(job)
-    assert len(dataset["parts"]) > 4 and sum(part["row_groups"] for part in dataset["parts"]) >= 13
+    assert len(dataset.parts) > 4 and sum(part.row_groups for part in dataset.parts) >= 13
     [sampled] = re.findall(r"The lengths of (\d+) sampled clips", said(page_of(job, dataset)))
     assert 4 <= int(sampled) <= 8
 
@@ -197,7 +197,7 @@ store: {tmp_path}/later
 """
     job = resolve(parse_job(text))
     dataset = run_inline(job)
-    assert dataset["codebook"] and "Clips without their original" in said(page_of(job, dataset))
+    assert dataset.codebook and "Clips without their original" in said(page_of(job, dataset))
 
 
 def test_a_corpus_without_one_good_clip_has_a_page(tmp_path):

@@ -19,7 +19,7 @@ def half_deaf(corpus, tmp_path, monkeypatch):
         patch.setattr(decode.Libsndfile, "opened", lambda *_: None)
         patch.setattr(decode.Ffmpeg, "opened", lambda *_: None)
         first = run_inline(job)
-    assert (first["counts"]["done"], first["counts"]["reasons"]) == (0, {"not_audio": 26, "empty": 1})
+    assert (first.counts.done, first.counts.reasons) == (0, {"not_audio": 26, "empty": 1})
     return job
 
 
@@ -28,10 +28,10 @@ def test_afterwards_everything_is_as_if_nothing_had_been_wrong(half_deaf, corpus
     assert mill(half_deaf, plans) == 26  # and not the empty one
     second, undisturbed = publish(half_deaf, plans), words(corpus, tmp_path / "undisturbed")
     right = run_inline(undisturbed)
-    assert second["version"] == 2
+    assert second.version == 2
     names = ("objects", "clips", "done", "rejected")
-    assert [second["counts"][name] for name in names] == [right["counts"][name] for name in names]
-    assert sorted(second["counts"]["reasons"].items()) == sorted(right["counts"]["reasons"].items())
+    assert [getattr(second.counts, name) for name in names] == [getattr(right.counts, name) for name in names]
+    assert sorted(second.counts.reasons.items()) == sorted(right.counts.reasons.items())
     assert digest(rows_of(half_deaf, second)) == digest(rows_of(undisturbed, right))
 
 
@@ -41,18 +41,18 @@ def test_a_retry_that_was_killed_goes_on_and_is_not_planned_twice(half_deaf):
     again = retried(half_deaf, make_plans(half_deaf), "not_audio")
     assert [plan.number for plan in again] == [1, 2]
     assert mill(half_deaf, again) == 21
-    assert publish(half_deaf, again)["counts"]["done"] == 26
+    assert publish(half_deaf, again).counts.done == 26
 
 
 def test_the_plain_command_finishes_a_retry_that_was_killed(half_deaf):
     mill(half_deaf, retried(half_deaf, make_plans(half_deaf), "not_audio"), most=5)
-    assert run_inline(half_deaf)["version"] == 2
+    assert run_inline(half_deaf).version == 2
 
 
 def test_what_fails_again_is_rejected_once(half_deaf):
     plans = retried(half_deaf, make_plans(half_deaf), "empty")
     mill(half_deaf, plans)
-    assert publish(half_deaf, plans)["counts"]["reasons"] == {"not_audio": 26, "empty": 1}
+    assert publish(half_deaf, plans).counts.reasons == {"not_audio": 26, "empty": 1}
 
 
 def test_a_reason_that_nothing_was_rejected_for_is_answered_with_those_there_are(half_deaf):

@@ -15,13 +15,13 @@ from inline import WORDS, digest, rows_of, run_inline, words
 from cluster.listening import listening_below
 from model.codebook import Codebook
 from pipeline.codebooks import save_codebook
-from pipeline.commit import attempts_done
 from pipeline.errors import JobError, ObjectFault, Stopped
 from pipeline.fit import fit
 from pipeline.job import fingerprint, recipe_of, resolve
 from pipeline.jobfile import parse_job
 from pipeline.local_executor import LocalExecutor
 from pipeline.plan import make_plans
+from pipeline.records import attempts_done
 from pipeline.run import run
 from pipeline.sources.files import Files
 from pipeline.store import open_store
@@ -46,7 +46,7 @@ def test_ray_publishes_to_the_byte_what_the_local_executor_does(corpus, tmp_path
     dataset = run(job, make_plans(job), on_ray, seen.append)
     run_inline(bare)
     assert len(parts_of(job)) == 2 and parts_of(job) == parts_of(bare)
-    assert sum(row["found"] for row in seen) == dataset["counts"]["clips"]
+    assert sum(row["found"] for row in seen) == dataset.counts.clips
 
 
 class Enough(Exception):
@@ -102,7 +102,7 @@ def test_a_lost_record_and_ten_new_files_cost_one_shard_and_ten(corpus, tmp_path
     seen: list[dict] = []
     second = run(job, make_plans(job), here, seen.append)
     assert len(seen) == 1 + 10
-    assert (second["version"], second["counts"]["objects"]) == (2, 27 + 10)
+    assert (second.version, second.counts.objects) == (2, 27 + 10)
 
 
 class Failing(Files):
@@ -141,7 +141,7 @@ def test_any_name_and_container_in_any_folder_is_milled(tmp_path, tone):
     (root / "new\nline.mp4").write_bytes(film)
     job = words(tmp_path / "odd 'names'", tmp_path / "store")
     dataset = run(job, make_plans(job), here)
-    assert dataset["counts"]["done"] == dataset["counts"]["objects"] == 5
+    assert dataset.counts.done == dataset.counts.objects == 5
     assert any("caf\ufffdE9.mp4" in clip for clip in rows_of(job, dataset)["clip"].to_pylist())
 
 

@@ -12,12 +12,12 @@ from list_server import asked_of, listing
 
 from pipeline import listing as listing_module
 from pipeline import objects as objects_module
-from pipeline.commit import attempts_done, record_key
 from pipeline.listing import PIECE_ROWS, in_order, unplanned
 from pipeline.objects import SCHEMA, seconds_by_suffix
 from pipeline.plan import make_plans, put_table
 from pipeline.preview import preview, unverified
 from pipeline.publish import publish
+from pipeline.records import attempts_done, record_key
 from pipeline.store import open_store
 
 # ---- requests ------------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def planned(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.plan.GROUP_ROWS", 100)
     monkeypatch.setattr(listing_module, "PIECE_ROWS", 64)
     store, objects = open_store(str(tmp_path)), made([f"d{number // 50:02}/{number:05}.wav" for number in range(2000)])
-    return store, put_table(store, "plan", "objects", objects)["key"], objects
+    return store, put_table(store, "plan", "objects", objects).key, objects
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -264,13 +264,13 @@ from pipeline.trainjob import fingerprint, parents_of
 job = training(Path({data!r}), {store!r}, "train.epochs=1")
 store, parents = open_store(job.store), parents_of(job)
 run, pack = fingerprint(job, parents), make_pack(store, list(job.data), job.pack)
-Learner(job, pack["fingerprint"], run).learn()
-Learner(job, pack["fingerprint"], run).learn()
+Learner(job, pack.fingerprint, run).learn()
+Learner(job, pack.fingerprint, run).learn()
 record = latest(store, run)
 assert tensors_of(store, record)
 said = release(job, parents, pack, run, record)
 for script in (False, True):
-    open_model(said["address"], script)
+    open_model(said.address, script)
 """
 
 
@@ -339,7 +339,7 @@ def test_a_codebook_that_is_a_program_is_refused(kind, tmp_path):
     described = save_codebook(str(tmp_path / "book"), Codebook(np.zeros((2, 3), np.float32), {"feature": {}}, {}))
     data = hostile(kind, tmp_path / "ran")
     (tmp_path / "book" / "codebook.safetensors").write_bytes(data)
-    (tmp_path / "book" / "codebook.json").write_text(json.dumps({**described, "sha256": sha256(data)}))
+    (tmp_path / "book" / "codebook.json").write_text(json.dumps({**described.as_json(), "sha256": sha256(data)}))
     with pytest.raises((JobError, SafetensorError)):
         load_codebook(str(tmp_path / "book"))
     assert not (tmp_path / "ran").exists()

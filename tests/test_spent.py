@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import documents
 import pyarrow as pa
 import pytest
 from inline import mill, run_inline, words
@@ -11,6 +12,7 @@ from inline import mill, run_inline, words
 from pipeline.commit import Commit
 from pipeline.plan import make_plans, todo_of
 from pipeline.read import Read
+from pipeline.records import Record
 from pipeline.rows import CONTEXT
 from pipeline.spent import BINS, PAUSE_S, spent, spent_s, started, time_of
 from pipeline.step import Apply
@@ -44,10 +46,10 @@ def test_a_slow_stage_is_the_one_that_took_long(corpus, tmp_path, monkeypatch):
 
 def test_the_seconds_are_no_column_of_the_dataset(corpus, tmp_path):
     dataset = run_inline(words(corpus, tmp_path / "store"))
-    assert "spent_s" not in dataset["columns"]
-    assert [*dataset["time"]["spent_s"]] == ["read", "feature", "window", "commit"]
-    assert dataset["time"]["wall_s"] > 0
-    assert sum(dataset["time"]["finished_s"]) == pytest.approx(dataset["seconds"], abs=0.1)
+    assert "spent_s" not in dataset.columns
+    assert [*dataset.time.spent_s] == ["read", "feature", "window", "commit"]
+    assert dataset.time.wall_s > 0
+    assert sum(dataset.time.finished_s) == pytest.approx(dataset.seconds, abs=0.1)
 
 
 def test_a_table_that_was_not_read_from_a_plan_carries_no_seconds():
@@ -56,29 +58,29 @@ def test_a_table_that_was_not_read_from_a_plan_carries_no_seconds():
     assert spent_s(spent(started(plain, "read", 1.0), "token", 2.0)) == {"read": 1.0, "token": 2.0}
 
 
-def record(minute: float, seconds: float = 10.0, **spent_s: float) -> dict:
+def record(minute: float, seconds: float = 10.0, **spent_s: float) -> Record:
     at = f"2026-01-01T{int(minute // 60):02d}:{int(minute % 60):02d}:{minute * 60 % 60:06.3f}+00:00"
-    return {"at": at, "seconds": seconds, "spent_s": spent_s}
+    return documents.record(at=at, seconds=seconds, spent_s=spent_s)
 
 
 def test_workers_at_once_share_the_wall():
     took = time_of([record(1, read=40, commit=20), record(1, read=60), record(2, read=60)])
-    assert took["spent_s"] == {"read": 160, "commit": 20}
-    assert took["wall_s"] == 120
+    assert took.spent_s == {"read": 160, "commit": 20}
+    assert took.wall_s == 120
 
 
 def test_a_pause_between_two_runs_is_no_time_of_either():
     took = time_of([record(minute, read=60) for minute in (1, 2, 3, 700, 701)])
-    assert took["wall_s"] == 5 * 60
+    assert took.wall_s == 5 * 60
     waiting = time_of([record(1, read=30), record(1 + PAUSE_S / 60, read=30)])  # half a minute without a worker
-    assert waiting["wall_s"] == 30 + PAUSE_S
+    assert waiting.wall_s == 30 + PAUSE_S
 
 
 def test_every_second_of_sound_is_in_one_of_at_most_sixty_stretches():
     records = [record(1 + i / 10, seconds=i, read=6) for i in range(1000)]
     took = time_of(records)
-    assert len(took["finished_s"]) == BINS and sum(took["finished_s"]) == sum(range(1000))
-    assert took["bin_s"] * BINS == pytest.approx(took["wall_s"], rel=1e-4)
+    assert len(took.finished_s) == BINS and sum(took.finished_s) == sum(range(1000))
+    assert took.bin_s * BINS == pytest.approx(took.wall_s, rel=1e-4)
 
 
 def test_the_order_of_the_records_changes_nothing():
@@ -87,6 +89,6 @@ def test_the_order_of_the_records_changes_nothing():
 
 
 def test_a_record_without_times_counts_as_sound():
-    old = {"at": "2026-01-01T00:00:07+00:00", "seconds": 3.0}
-    assert time_of([old])["finished_s"] == [3.0]
-    assert time_of([])["wall_s"] == 0
+    old = documents.record(at="2026-01-01T00:00:07+00:00", seconds=3.0)
+    assert time_of([old]).finished_s == [3.0]
+    assert time_of([]).wall_s == 0

@@ -9,7 +9,7 @@ import pytest
 
 from model.clock import Clock
 from pipeline.contracts import Extractor, Quantizer
-from pipeline.errors import Reject
+from pipeline.errors import Bug, Reject
 from pipeline.rows import arrays_of, column_of, decoded, ragged
 from pipeline.step import Apply, opened
 
@@ -135,7 +135,7 @@ def test_a_shard_of_nothing_but_errors_passes_through():
 
 
 def test_frames_that_disagree_with_the_clock_stop_the_run():
-    with pytest.raises(AssertionError, match="9 frames of 100 samples"):
+    with pytest.raises(Bug, match="9 frames of 100 samples"):
         Apply([Levels(misbehave="loses a frame")])(shard(wave(1)))
 
 

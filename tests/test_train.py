@@ -50,7 +50,7 @@ def data(tmp_path_factory):
 
 def prepared(job):
     """The pack and the run's name of a training job."""
-    return make_pack(open_store(job.store), list(job.data), job.pack)["fingerprint"], fingerprint(job, parents_of(job))
+    return make_pack(open_store(job.store), list(job.data), job.pack).fingerprint, fingerprint(job, parents_of(job))
 
 
 def learnt(job, tell=lambda line: None):
@@ -62,7 +62,7 @@ def learnt(job, tell=lambda line: None):
 def final(job):
     store, run = open_store(job.store), prepared(job)[1]
     record = latest(store, run)
-    assert record["stopped"]
+    assert record.stopped
     return tensors_of(store, record)
 
 
@@ -124,7 +124,7 @@ def worked(data, store, world, kills=(), text=JOB):
             await_step(job, run, 5 * wanted, started)
             os.killpg(started.pid, signal.SIGKILL)
             started.wait()
-    assert latest(open_store(job.store), run)["world"] == world
+    assert latest(open_store(job.store), run).world == world
     return digest(final(job))
 
 
@@ -158,7 +158,7 @@ def test_the_command_on_two_workers_of_ray_killed_as_a_whole_gives_bit_equal_wei
         assert not (tmp_path / "ray" / "tiny" / "v1").exists()
     last = subprocess.run([WAVMILL, "train", str(file)], capture_output=True, text=True)
     assert last.returncode == 0, last.stderr
-    assert latest(open_store(job.store), run)["world"] == 2
+    assert latest(open_store(job.store), run).world == 2
     assert digest(final(job)) == worked(data, tmp_path / "whole", 2)
     again = subprocess.run([WAVMILL, "train", str(file)], capture_output=True, text=True)
     assert again.stdout.startswith("done already")
@@ -180,9 +180,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_end_is_the_same(data, tmp_p
         learnt(broken, dying_at(18))
     store, run = open_store(broken.store), prepared(broken)[1]
     newest = latest(store, run)
-    key = newest["files"]["safetensors"]["key"]
+    key = newest.files["safetensors"].key
     store.put(key, store.read(key)[:-1] + b"x")
-    assert latest(store, run)["step"] < newest["step"]
+    assert latest(store, run).step < newest.step
     assert digest(learnt(broken)) == digest(learnt(whole))
 
 
@@ -201,7 +201,7 @@ def test_the_best_and_the_last_two_checkpoints_are_kept(data, tmp_path):
     learnt(job)
     store, run = open_store(job.store), prepared(job)[1]
     kept = [step_of(key) for key in recorded(store, run)]
-    best = latest(store, run)["best"]["step"]
+    best = latest(store, run).best.step
     assert len(kept) <= 3 and best in kept
     names = {entry.key.rsplit("/", 1)[1].split(".")[1] for entry in store.list(f"_mill/train/{run}/out/")}
     assert names == {key.rsplit("/", 1)[1].split(".")[1] for key in recorded(store, run)}
@@ -214,8 +214,8 @@ def test_it_stops_early_after_as_many_worse_validations_as_it_has_patience(data,
     store, run = open_store(job.store), prepared(job)[1]
     record = latest(store, run)
     losses = [line["loss"] for line in lines_of(store, record) if line["kind"] == "valid"]
-    assert record["stopped"] == "early" and record["worse"] == 2
-    assert min(losses) == losses[-3] == record["best"]["loss"]
+    assert record.stopped == "early" and record.worse == 2
+    assert min(losses) == losses[-3] == record.best.loss
 
 
 def test_it_learns_to_tell_the_labels_and_the_codes(data, tmp_path):
@@ -223,7 +223,7 @@ def test_it_learns_to_tell_the_labels_and_the_codes(data, tmp_path):
         job = training(data, tmp_path / layout, "train.epochs=30", "train.lr=0.01", layout=layout)
         learnt(job)
         store, run = open_store(job.store), prepared(job)[1]
-        best = latest(store, run)["best"]
+        best = latest(store, run).best
         assert best["label_accuracy"] > 0.7 > 0.6 > best["label_chance"] >= 1 / len(LABELS)
         assert best["token_accuracy"] > 0.5
 

@@ -137,13 +137,13 @@ def test_a_sample_is_the_seeds_and_draws_no_clip_twice(published):
     drawn = [sample(job, dataset, 4, seed)["clip"].to_pylist() for seed in (0, 0, 1, 2, 3)]
     assert drawn[0] == drawn[1] and len({tuple(clips) for clips in drawn}) > 2
     assert all(len({*clips}) == 4 for clips in drawn)
-    assert sample(job, dataset, 10_000, 0).num_rows == dataset["counts"]["done"]
+    assert sample(job, dataset, 10_000, 0).num_rows == dataset.counts.done
 
 
 @pytest.mark.parametrize("column", ["feature", "token"])
 def test_whoever_changed_what_was_published_is_found_out(published, column):
     job, _, dataset = published()
-    path = Path(f"{job.address}/v1/{dataset['parts'][0]['path']}")
+    path = Path(f"{job.address}/v1/{dataset.parts[0].path}")
     table = pq.read_table(path)
     flat = table[column].combine_chunks()
     values = flat.values.values if column == "feature" else flat.values

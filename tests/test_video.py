@@ -168,7 +168,7 @@ def outcomes(job) -> dict[str, str]:
     """clip -> fps and frames of what was done, the reason of what was not."""
     dataset = run_inline(job)
     done = {row["clip"]: f"{row['frames']} at {row['fps']}" for row in rows_of(job, dataset).to_pylist()}
-    bad = read_parquet(Path(job.address, f"v{dataset['version']}", "rejects.parquet").read_bytes()).to_pylist()
+    bad = read_parquet(Path(job.address, f"v{dataset.version}", "rejects.parquet").read_bytes()).to_pylist()
     return done | {row["clip"]: row["reason"] for row in bad}
 
 

@@ -142,7 +142,7 @@ def test_a_store_inside_its_own_corpus_is_never_milled(inside, place, few, quick
     mine = [f"sub/{name}" for name in ("0.wav", "1.wav", "text.wav", "v1/other.bin")]
     mill(job, make_plans(job), most=1)
     assert list_objects(job)["path"].to_pylist() == mine
-    assert run_inline(job)["version"] == 1
+    assert run_inline(job).version == 1
     for _ in range(2):
         assert list_objects(job)["path"].to_pylist() == mine
         assert len(make_plans(job, refresh=True)) == 1
@@ -191,11 +191,11 @@ def test_a_dataset_says_what_was_left_out_also_when_its_plan_was_made_before_and
     job: Any = words(few, tmp_path / "store")
     mill(job, make_plans(job))
     again = words(few, tmp_path / "store")
-    assert run_inline(again)["counts"]["skipped"] == {".txt": 1}
+    assert run_inline(again).counts.skipped == {".txt": 1}
     plans = retried(again, make_plans(again), "not_audio")
     fresh = words(few, tmp_path / "store")
     mill(fresh, plans)
-    assert publish_module.publish(fresh, plans)["counts"]["skipped"] == {".txt": 1}
+    assert publish_module.publish(fresh, plans).counts.skipped == {".txt": 1}
 
 
 def test_a_corpus_of_a_bucket_is_listed_as_the_same_corpus_in_a_folder(place, few):

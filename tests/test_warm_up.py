@@ -25,7 +25,7 @@ def test_every_step_has_the_rate_of_its_place(warm_up, tmp_path, monkeypatch):
         return honest(adam, *args, **options)
 
     monkeypatch.setattr(torch.optim.Adam, "step", step)
-    pack = make_pack(open_store(job.store), list(job.data), job.pack)["fingerprint"]
+    pack = make_pack(open_store(job.store), list(job.data), job.pack).fingerprint
     Learner(job, pack, fingerprint(job, parents_of(job))).learn()
     rising = math.ceil(WARM_UP * STEPS) if warm_up == "auto" else warm_up
     up = [(step + 1) / rising for step in range(rising)]

@@ -115,15 +115,15 @@ def outcomes(store: Path, dataset: dict[str, Any]) -> dict[str, list[str]]:
     """Source -> what became of its clips, read from what was published and from nothing else."""
     import pyarrow.parquet as pq
 
-    top, found = store / "words" / f"v{dataset['version']}", dict[str, list[str]]()
-    for part in dataset["parts"]:
-        for source in pq.read_table(top / part["path"], columns=["source"])["source"].to_pylist():
+    top, found = store / "words" / f"v{dataset.version}", dict[str, list[str]]()
+    for part in dataset.parts:
+        for source in pq.read_table(top / part.path, columns=["source"])["source"].to_pylist():
             found.setdefault(source, []).append(DONE)
     rejects = pq.read_table(top / "rejects.parquet").to_pylist()
     for row in rejects:
         assert row["message"], row
         found.setdefault(row["source"], []).append(row["reason"])
-    assert sum(map(len, found.values())) == dataset["counts"]["clips"]
+    assert sum(map(len, found.values())) == dataset.counts.clips
     return found
 
 

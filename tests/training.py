@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import documents
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,20 +44,14 @@ def put_dataset(address: Path, clips: int = 90, seed: int = 0) -> Path:
     (top / "data").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), top / "data" / "part-00000-of-00001.parquet")
     token = {"type": "list<element: uint16>", "codes": str(CODES), "codebook": "c" * 64, "rate_hz": "50"}
-    dataset = {
-        "format": "wavmill-dataset-1",
-        "name": address.name,
-        "version": 1,
-        "fingerprint": "f" * 64,
-        "counts": {"objects": clips, "clips": clips, "done": clips, "rejected": 0, "reasons": {}},
-        "seconds": clips * 0.2,
-        "carry": [],
-        "columns": {**{name: {"type": "string"} for name in ("clip", "source", "label")}, "token": token},
-        "codebook": None,
-        "parts": [
-            {"path": "data/part-00000-of-00001.parquet", "rows": clips, "row_groups": 1, "bytes": 1, "sha256": ""}
-        ],
-    }
+    dataset = documents.dataset(
+        name=address.name,
+        counts={"objects": clips, "clips": clips, "done": clips},
+        seconds=clips * 0.2,
+        columns={**{name: {"type": "string"} for name in ("clip", "source", "label")}, "token": token},
+        codebook=None,
+        parts=[{"path": "data/part-00000-of-00001.parquet", "rows": clips, "row_groups": 1, "bytes": 1, "sha256": ""}],
+    )
     (top / "dataset.json").write_text(json.dumps(dataset))
     return address
 
@@ -67,8 +62,8 @@ def give_codebook(address: Path) -> None:
     codebook = Codebook(frames, {"channel": "mean", "feature": {**Mel().recipe()}}, {})
     described = save_codebook(str(address / "v1" / "codebook"), codebook)
     dataset = json.loads((address / "v1" / "dataset.json").read_text())
-    dataset["codebook"] = {"path": "codebook", "sha256": described["sha256"]}
-    dataset["columns"]["token"]["codebook"] = described["sha256"]
+    dataset["codebook"] = {"path": "codebook", "sha256": described.sha256}
+    dataset["columns"]["token"]["codebook"] = described.sha256
     (address / "v1" / "dataset.json").write_text(json.dumps(dataset))
 
 

@@ -39,12 +39,13 @@ class KMeans(Quantizer):
     def fitted(self, recipe: Callable[[], dict[str, Any]]) -> Self | None:
         if (described := describe_codebook(self.codebook)) is None:
             return None
-        if differs := difference(recipe(), described["recipe"]):
+        if differs := difference(recipe(), described.recipe):
             raise JobError(f"token.codebook: {self.codebook} was learnt on other features: {differs}")
-        for name, said in (("codes", self.codes), ("sha256", self.sha256)):
-            if said not in ("auto", described[name]):
-                raise JobError(f"token.{name} is {said}; the codebook at {self.codebook} has {described[name]}")
-        return self.model_copy(update={name: described[name] for name in ("codes", "sha256")})
+        found = {"codes": described.codes, "sha256": described.sha256}
+        for name, value in found.items():
+            if (said := self.__dict__[name]) not in ("auto", value):
+                raise JobError(f"token.{name} is {said}; the codebook at {self.codebook} has {value}")
+        return self.model_copy(update=found)
 
     def identity(self) -> str:
         return self.sha256

@@ -42,32 +42,29 @@ class Dataset(Source):
         return "row groups"
 
     def carried(self) -> tuple[str, ...]:
-        return tuple(find_dataset(self.origin)["carry"])
+        return tuple(find_dataset(self.origin).carry)
 
     def place_of(self, path: str) -> tuple[Store, str]:
-        return open_store(find_dataset(self.origin)["address"]), path
+        return open_store(find_dataset(self.origin).address), path
 
     def check_here(self) -> None:
         """The parts are immutable, and their plan has hashes in place of times: their sizes are looked at."""
-        for part in find_dataset(self.origin)["parts"][:PARTS_LOOKED_AT]:
-            store, key = self.place_of(part["path"])
+        for part in find_dataset(self.origin).parts[:PARTS_LOOKED_AT]:
+            store, key = self.place_of(part.path)
             entry = store.stat(key)
-            if entry is None or entry.size != part["bytes"]:
+            if entry is None or entry.size != part.bytes:
                 raise JobError(f"source.from: {join(store.url, key)} is not there as it was published")
 
     def objects(self, clip: Clip, left_out: LeftOut) -> Iterator[pa.Table]:
         dataset = find_dataset(self.origin)
         rows = []
-        for part in dataset["parts"]:
-            rows += [
-                (Entry(part["path"], part["bytes"], part["sha256"]), group, group + 1)
-                for group in range(part["row_groups"])
-            ]
+        for part in dataset.parts:
+            rows += [(Entry(part.path, part.bytes, part.sha256), group, group + 1) for group in range(part.row_groups)]
         columns = [[row[0].key for row in rows], [row[0].size for row in rows], [row[0].stamp for row in rows]]
         yield pa.table([*columns, [row[1] for row in rows], [row[2] for row in rows]], schema=SCHEMA)
 
     def seconds(self, objects: pa.Table) -> np.ndarray:
-        store, rows = open_store(find_dataset(self.origin)["address"]), objects.select(["path", "lo"]).to_pylist()
+        store, rows = open_store(find_dataset(self.origin).address), objects.select(["path", "lo"]).to_pylist()
         known: dict[str, list[float]] = {}
         for path in {row["path"] for row in rows}:
             with parquet_in(store, path) as part:
@@ -79,10 +76,10 @@ class Dataset(Source):
 
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
         dataset = find_dataset(self.origin)
-        store, tables = open_store(dataset["address"]), []
-        seen = [field.name for field in VIDEO if field.name in dataset["columns"]]
+        store, tables = open_store(dataset.address), []
+        seen = [field.name for field in VIDEO if field.name in dataset.columns]
         facts = ["start_s", "seconds", "peak", "rms_db", *seen]
-        columns = ["clip", "source", "label", *dataset["carry"], *facts, self.column]
+        columns = ["clip", "source", "label", *dataset.carry, *facts, self.column]
         for row in objects.to_pylist():
             with parquet_in(store, row["path"]) as part:
                 tables.append(part.read_row_group(row["lo"], columns=columns))

@@ -1,0 +1,96 @@
+"""JSON that lies in a store and is read again, by this and later versions: one class a kind, one reader, one writer.
+
+A kind whose JSON names its format has it in ``FORMAT``; the number at its end is raised when older versions cannot read
+what is written. A reader keeps keys that it does not know as they are, and gives a field that an older version did not
+write its default; so a field may be added under the same number, with a default that means "not known".
+"""
+
+import json
+from typing import Any, ClassVar, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import Stopped
+from pipeline.store import Store, sha256
+
+
+class AtRest(BaseModel):
+    """What a file holds. Frozen; written in the order of its fields, without those that were not given."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+    FORMAT: ClassVar[str] = ""  # the first key of the file, where it has one
+    INDENT: ClassVar[int | None] = 1
+
+    @classmethod
+    def read(cls, data: bytes) -> Self:
+        """What a file holds; ValueError when it is no such file, or one of a format that this version does not know."""
+        return cls.of(json.loads(data))
+
+    @classmethod
+    def of(cls, said: Any) -> Self:
+        """``read``, of JSON that was parsed."""
+        if cls.FORMAT:
+            if not isinstance(said, dict) or not str(said.get("format")).startswith(cls.FORMAT.rstrip("0123456789")):
+                raise ValueError("not one of ours")
+            if said["format"] != cls.FORMAT:
+                raise ValueError(f"its format is {said['format']}, and this version of wavmill reads {cls.FORMAT}")
+            said = {name: value for name, value in said.items() if name != "format"}
+        try:
+            return cls.model_validate(said)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from error
+
+    def as_json(self) -> dict[str, Any]:
+        """The keys and values of the file."""
+        head = {"format": self.FORMAT} if self.FORMAT else {}
+        return head | self.model_dump(exclude_unset=True, by_alias=True)
+
+    def written(self) -> bytes:
+        """The file. ValueError when a number in it is not finite: JSON has no word for it."""
+        return json.dumps(self.as_json(), indent=self.INDENT, allow_nan=False).encode()
+
+
+R = TypeVar("R", bound=AtRest)
+
+
+def read_if_there(store: Store, key: str, kind: type[R]) -> R | None:
+    """What an object holds, None when there is none. Stopped when it is not what it should be."""
+    try:
+        return kind.read(store.read(key))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise Stopped(f"{store.url}/{key} is damaged: {error}") from error
+
+
+class Sealed(AtRest):
+    """JSON that ends with its own hash."""
+
+    @classmethod
+    def read(cls, data: bytes) -> Self:
+        """ValueError, too, when it does not have the hash it names."""
+        said = unsealed(data)
+        del said["sha256"]
+        return cls.of(said)
+
+    def written(self) -> bytes:
+        return sealed(self.as_json())
+
+
+def sealed(said: dict[str, Any]) -> bytes:
+    """JSON with its own hash. ValueError when a number in it is not finite."""
+    return _with_hash(said, allow_nan=False)
+
+
+def unsealed(data: bytes) -> dict[str, Any]:
+    """What was sealed; ValueError when it does not have the hash it names. Numbers may be what ``sealed`` refuses."""
+    said = json.loads(data)
+    if _with_hash({name: value for name, value in said.items() if name != "sha256"}, allow_nan=True) != data:
+        raise ValueError("it does not have the hash it names")
+    return said
+
+
+def _with_hash(said: dict[str, Any], allow_nan: bool) -> bytes:
+    plain = json.dumps(said, sort_keys=True, allow_nan=allow_nan)
+    return json.dumps({**said, "sha256": sha256(plain.encode())}, sort_keys=True, allow_nan=allow_nan).encode()

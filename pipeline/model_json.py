@@ -1,0 +1,102 @@
+"""model.json and config.json: what a published version of a model is, and what its net needs to be opened."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from pipeline.at_rest import AtRest
+
+MODEL = "model.json"
+
+
+class Parent(AtRest):
+    """A dataset that it was trained on."""
+
+    address: str
+    fingerprint: str
+    weight: float
+
+
+class PackFacts(AtRest):
+    """Of the pack that it was trained on."""
+
+    fingerprint: str
+    rows: int
+    tokens: int
+    skipped: dict[str, int]  # clips that were left out, by reason
+    by: str  # the column that decides the split
+    rate_hz: str | None
+    codebook: str | None = None  # the sha256
+
+
+class SplitFacts(AtRest):
+    """How many clips train and how many validate, by the values of which column."""
+
+    by: str
+    train: int
+    valid: int
+
+
+class BestValidation(AtRest):
+    """What the weights of a step are worth. The label's fields are None where no clip has a label."""
+
+    kind: Literal["valid"] = "valid"
+    step: int
+    loss: float  # nats a token
+    perplexity: float
+    token_accuracy: float
+    label_accuracy: float | None
+    label_chance: float | None
+
+
+class VocabularyFacts(AtRest):
+    labels: list[str]
+    codes: int
+
+
+class ModelFile(AtRest):
+    path: str
+    bytes: int
+    sha256: str
+
+
+class PublishedModel(AtRest):
+    """Fields with a default are not in the files of every earlier version."""
+
+    FORMAT: ClassVar[str] = "wavmill-model-1"
+    name: str
+    version: int
+    fingerprint: str  # of the training
+    created_at: str
+    does: dict[str, Any]  # all that decides its weights (trainjob.decisive)
+    parents: list[Parent]
+    pack: PackFacts
+    split: SplitFacts | None = None
+    model: dict[str, Any]  # the kind and options of the net, and how many parameters it has
+    vocabulary: VocabularyFacts
+    layout: Literal["prompt", "suffix"]
+    train: dict[str, Any]  # the options of the training
+    workers: int
+    steps: int
+    epochs: float
+    stopped: Literal["early", "steps"]
+    seconds: float
+    best: BestValidation | None
+    files: list[ModelFile]
+    address: str = Field("", exclude=True)  # where it was found; not in the file, which may be copied anywhere
+
+    def sha256_of(self, path: str) -> str:
+        """Of one of its files; "" of a file that it does not name."""
+        return next((file.sha256 for file in self.files if file.path == path), "")
+
+
+class ModelConfig(AtRest):
+    """config.json: with the weights beside it all that a net needs, without wavmill's other files."""
+
+    FORMAT: ClassVar[str] = "wavmill-samout-1"
+    net: dict[str, Any]  # the arguments of SamOut
+    vocabulary: dict[str, Any]  # Vocabulary.described
+    layout: Literal["prompt", "suffix"]
+    dedup: bool
+    rate_hz: str | None  # tokens in a second of sound
+    codebook: str | None  # the sha256; None when it has none of its own beside it
