@@ -55,7 +55,6 @@ COMES_WITH = {
 NEVER_IMPORTED = {
     "ruff",
     "mypy",
-    "types-pyyaml",
     "pre-commit",
     "pytest-xdist",
     "swift",
