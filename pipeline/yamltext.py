@@ -1,6 +1,6 @@
 """YAML 1.2 as plain values, with the line of every option: a key given twice or an alias bomb is an error."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
@@ -19,7 +19,7 @@ Lines = dict[tuple[Any, ...], int]  # path of an option, ("data", 0, "weight") -
 class _Constructor(SafeConstructor):
     """Builds what JSON can hold too: a date is text, as in YAML 1.2; sets, bytes and other tags are refused."""
 
-    yaml_constructors: ClassVar = {
+    yaml_constructors = {  # noqa: RUF012  as its base has it
         **{tag: SafeConstructor.yaml_constructors[tag] for tag in (None, *(TAG + name for name in PLAIN))},
         **{TAG + name: SafeConstructor.construct_yaml_str for name in ("timestamp", "value")},
     }
