@@ -286,9 +286,7 @@ def test_milling_fitting_and_showing_unpickle_nothing(tmp_path, tone, wav):
 
 
 def test_training_resuming_and_opening_a_model_unpickle_nothing(tmp_path):
-    put_dataset(
-        tmp_path / "data", clips=30
-    )  # without a codebook, which librosa would speak: its numba unpickles itself
+    put_dataset(tmp_path / "data", clips=30)  # without a codebook
     seen = watched(LEARN.format(data=str(tmp_path / "data"), store=str(tmp_path / "store")))
     assert seen["found"] == [] and "dill" not in seen["loaded"]
 
