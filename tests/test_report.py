@@ -16,10 +16,10 @@ from pipeline import publish as publishing
 from pipeline.codebooks import save_codebook
 from pipeline.features.mel import Mel
 from pipeline.features.mfcc import Mfcc
+from pipeline.heard import PLAYED_S
 from pipeline.job import described, resolve
 from pipeline.jobfile import parse_job
 from pipeline.modelpage import Sound, model_page
-from pipeline.page import PLAYED_S
 from pipeline.sources.files import Files
 
 VOID = {"meta", "br", "img", "link", "input"}
