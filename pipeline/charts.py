@@ -44,7 +44,7 @@ def drawn(label: str, draw: Callable[[Any], None], height_in: float = 2.0) -> Ma
     import matplotlib
     from matplotlib.figure import Figure
 
-    sink = io.StringIO()
+    label, sink = printable_lines(label), io.StringIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     with _drawing, matplotlib.rc_context({**STYLE, "svg.hashsalt": label}):
         figure = Figure(figsize=(WIDTH_IN, height_in))
@@ -61,7 +61,7 @@ def drawn(label: str, draw: Callable[[Any], None], height_in: float = 2.0) -> Ma
     box = re.search(r'viewBox="([^"]*)"', text)
     assert box, "matplotlib writes a viewBox"
     svg = Markup('<svg viewBox="{}" role="img" aria-label="{}">{}</svg>')
-    return svg.format(box[1], printable_lines(label), Markup(inside))
+    return svg.format(box[1], label, Markup(inside))
 
 
 def histogram(label: str, values: np.ndarray, x: str, y: str) -> Markup:
