@@ -80,6 +80,7 @@ class Learner:
             # its sums: a run that is resumed would end with other weights than one that is not.
             self.loss = torch.nn.parallel.DistributedDataParallel(self.loss, find_unused_parameters=True)
         self.adam = torch.optim.Adam(self.net.parameters(), plan.lr, fused=True)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.adam, self._rate)
         self.watch = Watch(self.device)
         self.progress = Progress()
 
@@ -125,8 +126,6 @@ class Learner:
         torch.manual_seed(int(np.random.SeedSequence([plan.seed, step, self.rank]).generate_state(1)[0]))
         mine = part(rows, self.rank, self.world)
         batch = collate([self.validation.sequence(row) for row in mine]).to(self.device)
-        for group in self.adam.param_groups:
-            group["lr"] = plan.lr * self._rate(step)
         self.adam.zero_grad()
         with self._precision():
             loss, right = self.loss(batch)
@@ -134,6 +133,7 @@ class Learner:
         (loss * (self.world / self._targets(rows))).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), plan.clip_norm)
         self.adam.step()
+        self.schedule.step()
         self.watch.see(step + 1, loss.detach(), norm.detach())
         window.add(loss.detach(), right, norm, batch)
 
@@ -259,6 +259,7 @@ class Learner:
         self.progress = Progress(
             record["step"], **{name: record[name] for name in Progress().facts()}, lines=lines_of(self.store, record)
         )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.adam, self._rate, self.progress.step - 1)
 
 
 class _Window:
