@@ -207,7 +207,11 @@ class Learner:
     # ---- checkpoints ----------------------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, Any]:
-        """The weights and Adam's moments, on the device. Diverged on all ranks when one of them is not finite."""
+        """The weights and Adam's moments, on the device. Diverged on all ranks when one of them is not finite.
+
+        ``get_optimizer_state_dict`` of torch.distributed.checkpoint names them otherwise, adds param_groups, which the
+        job has, and steps an Adam that has not stepped yet: checkpoints at rest would change for nothing.
+        """
         tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
         for (name, _), state in zip(self.net.named_parameters(), self.adam.state_dict()["state"].values(), strict=True):
             tensors |= {f"adam.{what}.{name}": value for what, value in state.items()}
