@@ -41,7 +41,7 @@ def examine(what: str | None, connect: Callable[[], Any], clean: bool = False) -
     """Look at everything in turn; what cannot be looked at is a finding too. ``clean`` removes what may go."""
     if clean and what is None:
         raise JobError("doctor --clean wants to know where: wavmill doctor STORE --clean")
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("ray", "pyarrow", "numpy", "librosa"))
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("ray", "pyarrow", "numpy", "torch"))
     yield Finding(True, "python", f"{platform.python_version()} on {platform.platform()}; {libraries}")
     yield from _tried("decoders", decoders)
     yield from _tried("sandbox", sandbox)

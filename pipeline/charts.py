@@ -7,9 +7,10 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from pipeline.errors import Bug
-from pipeline.page import Html, tag
+from pipeline.names import printable_lines
 
 INK, SOFT, LINE, ACCENT, SECOND, FILL = (f"#0102{i:02x}" for i in range(3, 9))  # stand for the variables of the page
 VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", ACCENT: "accent", SECOND: "second", FILL: "fill"}
@@ -39,12 +40,12 @@ STYLE: dict[Any, Any] = {
 _drawing = Lock()  # matplotlib's settings are the whole process's
 
 
-def drawn(label: str, draw: Callable[[Any], None], height_in: float = 2.0) -> Html:
+def drawn(label: str, draw: Callable[[Any], None], height_in: float = 2.0) -> Markup:
     """A figure as SVG of any width; ``label`` says in words what it shows."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    sink = io.StringIO()
+    label, sink = printable_lines(label), io.StringIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     with _drawing, matplotlib.rc_context({**STYLE, "svg.hashsalt": label}):
         figure = Figure(figsize=(WIDTH_IN, height_in))
@@ -61,10 +62,11 @@ def drawn(label: str, draw: Callable[[Any], None], height_in: float = 2.0) -> Ht
     box = re.search(r'viewBox="([^"]*)"', text)
     if box is None:
         raise Bug("matplotlib wrote a chart without its viewBox")
-    return tag("svg", Html(inside), viewBox=box[1], role="img", aria_label=label)
+    svg = Markup('<svg viewBox="{}" role="img" aria-label="{}">{}</svg>')
+    return svg.format(box[1], label, Markup(inside))
 
 
-def histogram(label: str, values: np.ndarray, x: str, y: str) -> Html:
+def histogram(label: str, values: np.ndarray, x: str, y: str) -> Markup:
     def draw(figure: Any) -> None:
         axes = _axes(figure, x, y)
         axes.hist(values, bins=min(40, max(1, len(values))), color=ACCENT, rwidth=0.9)
@@ -72,7 +74,7 @@ def histogram(label: str, values: np.ndarray, x: str, y: str) -> Html:
     return drawn(label, draw)
 
 
-def rates(label: str, heights: Sequence[float], width: float, x: str, y: str) -> Html:
+def rates(label: str, heights: Sequence[float], width: float, x: str, y: str) -> Markup:
     """Steps of equal width from 0 on."""
 
     def draw(figure: Any) -> None:
@@ -84,7 +86,7 @@ def rates(label: str, heights: Sequence[float], width: float, x: str, y: str) ->
     return drawn(label, draw)
 
 
-def ranks(label: str, shares: np.ndarray, x: str, y: str, even: str) -> Html:
+def ranks(label: str, shares: np.ndarray, x: str, y: str, even: str) -> Markup:
     """Shares, the largest first, beside what each would be if all were alike."""
 
     def draw(figure: Any) -> None:
@@ -99,7 +101,7 @@ def ranks(label: str, shares: np.ndarray, x: str, y: str, even: str) -> Html:
 
 def curves(
     label: str, lines: Mapping[str, tuple[Sequence[Any], Sequence[Any]]], x: str, y: str, reference: str = ""
-) -> Html:
+) -> Markup:
     """Named lines of (x, y); None and NaN are left out, the last of several is drawn on top, ``reference`` dashed."""
 
     def draw(figure: Any) -> None:
@@ -116,7 +118,7 @@ def curves(
     return drawn(label, draw)
 
 
-def spectrogram(label: str, mel: np.ndarray, seconds: float, codes: Sequence[int] | None = None) -> Html:
+def spectrogram(label: str, mel: np.ndarray, seconds: float, codes: Sequence[int] | None = None) -> Markup:
     """Log-mel (T, bands) over time; below it a strip of its tokens, in which the same code has the same colour."""
 
     def draw(figure: Any) -> None:

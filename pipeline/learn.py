@@ -77,6 +77,7 @@ class Learner:
             # its sums: a run that is resumed would end with other weights than one that is not.
             self.loss = torch.nn.parallel.DistributedDataParallel(self.loss, find_unused_parameters=True)
         self.adam = torch.optim.Adam(self.net.parameters(), plan.lr, fused=True)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.adam, self._rate)
         self.watch = Watch(self.device)
         self.progress = Progress()
 
@@ -122,8 +123,6 @@ class Learner:
         torch.manual_seed(int(np.random.SeedSequence([plan.seed, step, self.rank]).generate_state(1)[0]))
         mine = part(rows, self.rank, self.world)
         batch = collate([self.validation.sequence(row) for row in mine]).to(self.device)
-        for group in self.adam.param_groups:
-            group["lr"] = plan.lr * self._rate(step)
         self.adam.zero_grad()
         with self._precision():
             loss, right = self.loss(batch)
@@ -131,6 +130,7 @@ class Learner:
         (loss * (self.world / self._targets(rows))).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), plan.clip_norm)
         self.adam.step()
+        self.schedule.step()
         self.watch.see(step + 1, loss.detach(), norm.detach())
         window.add(loss.detach(), right, norm, batch)
 
@@ -204,7 +204,11 @@ class Learner:
     # ---- checkpoints ----------------------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, Any]:
-        """The weights and Adam's moments, on the device. Diverged on all ranks when one of them is not finite."""
+        """The weights and Adam's moments, on the device. Diverged on all ranks when one of them is not finite.
+
+        ``get_optimizer_state_dict`` of torch.distributed.checkpoint names them otherwise, adds param_groups, which the
+        job has, and steps an Adam that has not stepped yet: checkpoints at rest would change for nothing.
+        """
         tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
         for (name, _), state in zip(self.net.named_parameters(), self.adam.state_dict()["state"].values(), strict=True):
             tensors |= {f"adam.{what}.{name}": value for what, value in state.items()}
@@ -262,6 +266,7 @@ class Learner:
         self.adam.load_state_dict({**self.adam.state_dict(), "state": dict(enumerate(state))})
         lines = lines_of(self.store, record)
         self.progress = Progress(record.step, record.best, record.worse, record.stopped, record.seconds, lines)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.adam, self._rate, self.progress.step - 1)
 
 
 class _Window:

@@ -1,7 +1,5 @@
 """A published dataset as memory-mapped clips: any clip's frames and windows in any order, without decompressing."""
 
-import fcntl
-import os
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cached_property
@@ -13,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.dataset_json import PublishedDataset
+from pipeline.cache import cache_folder, make_once
+from pipeline.dataset_json import Part, PublishedDataset
 from pipeline.errors import JobError, Stopped
 from pipeline.parquet import parquet_in
 from pipeline.published import find_dataset
 from pipeline.rows import arrays_of
-from pipeline.store import faults_of, open_store, sha256
+from pipeline.store import open_store, sha256
 
 
 class Clip(NamedTuple):
@@ -32,13 +31,13 @@ class Clip(NamedTuple):
 class Clips:
     """The clips of a dataset that holds features and windows. Pickled, it is its address, and is opened again.
 
-    The first process of a machine writes the parts to ``cache`` ($WAVMILL_CACHE, or ~/.cache/wavmill) as plain Arrow,
-    the others wait for it and map what it wrote.
+    The first process of a machine writes the parts to ``cache`` (``cache_folder()`` by default) as plain Arrow, the
+    others wait for it and map what it wrote.
     """
 
     def __init__(self, address: str, cache: Path | None = None) -> None:
         self.dataset = find_dataset(address)
-        self.cache = cache or Path(os.environ.get("WAVMILL_CACHE") or "~/.cache/wavmill").expanduser()
+        self.cache = cache or cache_folder()
         if missing := {"feature", "window"} - self.dataset.columns.keys():
             how = "make both by one job, with keep: [feature, window]"
             raise JobError(f"{self.dataset.address} has no column {min(missing)}; {how}")
@@ -111,27 +110,19 @@ def _mapped(path: Path) -> dict[str, Any]:
 
 def _plain(dataset: PublishedDataset, cache: Path) -> list[Path]:
     """The parts as uncompressed Arrow files of this machine, named by their hash."""
-    folder, store = cache / "clips", open_store(dataset.address)
-    made = []
-    with faults_of(str(folder)):
-        folder.mkdir(parents=True, exist_ok=True)
-        for part in dataset.parts:
-            path = folder / f"{part.sha256}.arrow"
-            made.append(path)
-            if path.exists():
-                continue
-            with (folder / f"{part.sha256}.lock").open("wb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if path.exists():
-                    continue
-                data = store.read(part.path)
-                if sha256(data) != part.sha256:
-                    raise Stopped(f"{dataset.address}/{part.path} is damaged: its hash is not dataset.json's")
-                partial = path.with_suffix(".partial")
-                parquet = pq.ParquetFile(pa.BufferReader(data))
-                schema = pa.schema([parquet.schema_arrow.field(name) for name in ("clip", "feature", "window")])
-                with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-                    for group in range(parquet.num_row_groups):
-                        writer.write_table(parquet.read_row_group(group, columns=schema.names))
-                partial.replace(path)
-    return made
+    store = open_store(dataset.address)
+
+    def plain(part: Part) -> Path:
+        def write(partial: Path) -> None:
+            data = store.read(part.path)
+            if sha256(data) != part["sha256"]:
+                raise Stopped(f"{dataset.address}/{part.path} is damaged: its hash is not dataset.json's")
+            parquet = pq.ParquetFile(pa.BufferReader(data))
+            schema = pa.schema([parquet.schema_arrow.field(name) for name in ("clip", "feature", "window")])
+            with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+                for group in range(parquet.num_row_groups):
+                    writer.write_table(parquet.read_row_group(group, columns=schema.names))
+
+        return make_once(cache / "clips" / f"{part['sha256']}.arrow", write)
+
+    return [plain(part) for part in dataset.parts]

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.card import hours
 from pipeline.charts import curves
-from pipeline.heard import clip_card
+from pipeline.heard import Card, clip_card
 from pipeline.look import spread
-from pipeline.model_json import BestValidation, PublishedModel, VocabularyFacts
+from pipeline.model_json import BestValidation, PublishedModel
 from pipeline.modelcard import how_to_use, split_line
-from pipeline.page import Html, card, chart_card, code, figures, grid, heading, page, section, steps, table, tag
+from pipeline.page import page
+from pipeline.report import Chart
 
 SHARE = "the largest label's share"  # what always naming the commonest label would get right
 POINTS = 600  # of a curve
@@ -42,24 +42,19 @@ def model_page(
     """The page of a model: model.json, where it is, its lines of metrics, clips it made; or why none can be heard."""
     train = [line for line in metrics if line["kind"] == "train"]
     valid = [line for line in metrics if line["kind"] == "valid"]
-    net = model.model
+    cards = _cards(sounds)
     return page(
-        f"{model.name}, version {model.version}",
-        heading(
-            f"model, version {model.version}",
-            model.name,
-            f"{net['kind']} with {net['parameters']:,} parameters, trained by wavmill on "
-            f"{model.pack.rows:,} rows for {model.epochs:g} epochs in {hours(model.seconds)}, "
-            f"on {model.created_at[:10]}.",
-        ),
-        figures(_headlines(model.best, train)),
-        section("What it says", *_said(sounds, voice_missing)),
-        section("How it learnt", grid(*_charts(train, valid)), tag("p", _ended(model))),
-        section("What it is", steps(_parts(model))),
-        section("What it was trained on", table(("dataset", "weight", "fingerprint"), _parents(model))),
-        section("Vocabulary", *_vocabulary(model.vocabulary)),
-        section("How to use it", code(how_to_use(model, address))),
-        tag("footer", f"fingerprint {model.fingerprint}"),
+        "model",
+        kind="model",
+        made=model,
+        headlines=_headlines(model.best, train),
+        mute=voice_missing,
+        cards=cards,
+        more=len(sounds) - len(cards),
+        charts=_charts(train, valid),
+        ended=_ended(model),
+        steps=_parts(model),
+        how_to_use="\n".join(how_to_use(model, address)),
     )
 
 
@@ -79,33 +74,29 @@ def _headlines(best: BestValidation | None, train: list[dict[str, Any]]) -> Iter
         yield "padding", f"{np.mean([line['padding'] for line in train]):.1%}", "of what was computed"
 
 
-def _said(sounds: Sequence[Sound], voice_missing: str) -> Iterator[Html]:
-    if voice_missing:
-        yield tag("p", f"Its tokens cannot be heard: {voice_missing}.")
-    cards: list[Html] = []
+def _cards(sounds: Sequence[Sound]) -> list[Card]:
+    """As many of the sounds as fit on a page, one at least."""
+    cards: list[Card] = []
     for sound in sounds:
         heard = [("generated", sound.wave, sound.rate_hz)]
         cards.append(clip_card(sound.title, [sound.note], heard, sound.codes, sound.mel))
-        if sum(map(len, cards)) > SOUND_BYTES:
+        if sum(card.size for card in cards) > SOUND_BYTES:
             break
-    if cards:
-        yield grid(*cards)
-    if len(cards) < len(sounds):
-        yield tag("p", f"{len(sounds) - len(cards):,} more were made and would not fit on this page.")
+    return cards
 
 
-def _charts(train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> Iterator[Html]:
+def _charts(train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> Iterator[Chart]:
     losses = {"training": _line(train, "loss"), "validation": _line(valid, "loss")}
-    yield chart_card("Loss", curves("loss by step", losses, "step", "loss, nats a token"))
+    yield ("Loss", curves("loss by step", losses, "step", "loss, nats a token"), "")
     if any(line["label_accuracy"] is not None for line in valid):
         chance = [1.0 if line["label_chance"] is None else line["label_chance"] for line in valid]
         accuracies = {SHARE: ([line["step"] for line in valid], chance), "model": _line(valid, "label_accuracy")}
         picture = curves(f"label accuracy by step, and {SHARE}", accuracies, "step", "share right", SHARE)
-        yield chart_card("Label accuracy", picture, "How often the label of a clip is told from its tokens.")
+        yield ("Label accuracy", picture, "How often the label of a clip is told from its tokens.")
     norm = curves("gradient norm by step", {"norm": _line(train, "grad_norm")}, "step", "gradient norm")
-    yield chart_card("Gradient norm", norm)
+    yield ("Gradient norm", norm, "")
     speed = curves("tokens per second by step", {"speed": _line(train, "tokens_per_s")}, "step", "tokens/s")
-    yield chart_card("Speed", speed)
+    yield ("Speed", speed, "")
 
 
 def _line(lines: list[dict[str, Any]], what: str) -> tuple[list[Any], list[Any]]:
@@ -136,15 +127,3 @@ def _options(given: dict[str, Any]) -> str:
     """Options in one line, hashes by their beginnings."""
     said = ((key, f"{value:,}" if type(value) is int else str(value)[:24]) for key, value in given.items())
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in said if given[key] is not None)
-
-
-def _parents(model: PublishedModel) -> Iterator[tuple[Any, ...]]:
-    for parent in model.parents:
-        yield tag("code", parent.address), f"{parent.weight:g}", tag("code", parent.fingerprint[:16])
-
-
-def _vocabulary(vocabulary: VocabularyFacts) -> Iterator[Html]:
-    labels = vocabulary.labels
-    yield tag("p", f"{vocabulary.codes:,} codes and {len(labels):,} labels.")
-    if labels:
-        yield card(*(tag("span", label, class_="chip") for label in labels[:200]))

@@ -1,12 +1,10 @@
 """Reading a training pack: its pieces memory-mapped, where they lie or fetched once per node, and split by hash."""
 
-import fcntl
 import hashlib
 import json
 import mmap
 import os
 import shutil
-import uuid
 from bisect import bisect_right
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.errors import JobError, Stopped
+from pipeline.cache import cache_folder, make_once
+from pipeline.errors import JobError, Reject, Stopped
 from pipeline.flat import hashes_of
 from pipeline.objects import ahead
 from pipeline.pack import PACK, PackDescription, PackedPart, Split, folder_of
@@ -26,7 +25,7 @@ DTYPES = {"U16": np.uint16, "U32": np.uint32, "I32": np.int32, "I64": np.int64, 
 def open_pack(store_url: str, fingerprint: str, cache: Path | None = None) -> "Pack":
     """The pack that ``make_pack`` built in a store. From a bucket it is fetched to ``cache`` once per node.
 
-    ``cache`` is by default $WAVMILL_CACHE, or ~/.cache/wavmill.
+    ``cache`` is ``cache_folder()`` by default.
     """
     store, top = open_store(store_url), folder_of(fingerprint)
     try:
@@ -37,8 +36,7 @@ def open_pack(store_url: str, fingerprint: str, cache: Path | None = None) -> "P
         raise Stopped(f"{join(store.url, top, PACK)} is damaged: {error}") from error
     if isinstance(store, Folder):
         return Pack(Path(os.fsdecode(store.path(top))), pack)
-    cache = cache or Path(os.environ.get("WAVMILL_CACHE") or "~/.cache/wavmill").expanduser()
-    return Pack(_fetched(store, top, pack, cache / "packs" / fingerprint), pack)
+    return Pack(_fetched(store, top, pack, (cache or cache_folder()) / "packs" / fingerprint), pack)
 
 
 class Piece(NamedTuple):
@@ -142,38 +140,27 @@ def _mapped(path: Path, size: int) -> Piece:
 
 
 def _fetched(store: Store, top: str, pack: PackDescription, folder: Path) -> Path:
-    """The pieces as files of this node. The first process fetches them, the others wait for it."""
+    """The pieces as files of this node. The first process fetches a piece, the others wait for it."""
 
     def fetch(piece: PackedPart) -> None:
-        path, key = folder / piece.name, f"{top}/{piece.name}"
-        if path.exists() and path.stat().st_size == piece.bytes:
-            return  # a name is given only to what was checked
-        part = folder / f".tmp-{uuid.uuid4().hex}"
-        try:
+        key = f"{top}/{piece.name}"
+
+        def copy(partial: Path) -> None:
             try:
-                with store.open(key) as source, part.open("wb") as file:
+                with store.open(key) as source, partial.open("wb") as file:
                     shutil.copyfileobj(source, file, 1 << 22)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except FileNotFoundError as error:
+            except (FileNotFoundError, Reject) as error:
                 raise Stopped(f"{join(store.url, key)} is gone, and {PACK} says it was written") from error
-            with part.open("rb") as file:
+            with partial.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest != piece.sha256:
                 raise Stopped(
                     f"{join(store.url, key)} is damaged: its hash is not the one in {PACK}; "
                     f"remove {join(store.url, top)} and run the same command again, to pack anew"
                 )
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
 
-    with faults_of(str(folder)):
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # held until the file is closed, or its process dies
-            for abandoned in folder.glob(".tmp-*"):
-                abandoned.unlink()
-            for _ in ahead(fetch, pack.pieces):
-                pass
+        make_once(folder / piece.name, copy, lambda path: path.exists() and path.stat().st_size == piece.bytes)
+
+    for _ in ahead(fetch, pack.pieces):
+        pass
     return folder

@@ -1,21 +1,23 @@
 """report.html of a dataset: what is in it, how it sounds, what was rejected, where the time went."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from markupsafe import Markup
 
 from model.kmeans import usage
 from pipeline.card import hours, how_to_read
 from pipeline.charts import histogram, ranks, rates
 from pipeline.codebooks import load_codebook
-from pipeline.dataset_json import PublishedDataset, Time
+from pipeline.dataset_json import PublishedDataset
 from pipeline.heard import clip_card
 from pipeline.job import Job
 from pipeline.look import RATE_HZ, originals, picked, some_rejects, some_rows
 from pipeline.notices import MEANS as MEANS_OF_NOTICES
-from pipeline.page import Html, card, chart_card, code, figures, grid, heading, page, section, stack, steps, table, tag
+from pipeline.page import page
 from pipeline.plan import Plan
 from pipeline.rows import PRODUCTS, arrays_of
 from pipeline.speak import Voice, voice
@@ -33,7 +35,7 @@ MEANS = {
     "token": "codes, one a frame",
     "window": "positions; -1 = nothing there",
 }
-UNITS = {"unit": "{}", "rate_hz": "{} Hz", "codes": "{} codes"}  # of a column, as a person writes them
+Chart = tuple[str, Markup, str]  # its title, the picture, a caption
 STAGES = {
     "read": "reading and decoding",
     "feature": "features",
@@ -47,25 +49,23 @@ def dataset_page(job: Job, plans: list[Plan], dataset: PublishedDataset) -> str:
     """The page of a version whose parts, rejects and codebook are in the store already."""
     store, top = open_store(job.store), f"{job.name}/v{dataset.version}"
     rows = some_rows(store, top, dataset)
-    speak = _voice(dataset, join(store.url, top))
     counted = _counted(rows, dataset)
+    spent_s = dataset.time.spent_s if dataset.time is not None else {}
+    whole_s = sum(spent_s.values())
     return page(
-        f"{dataset.name}, version {dataset.version}",
-        heading(
-            f"dataset, version {dataset.version}",
-            dataset.name,
-            f"{dataset.counts.done:,} clips, {hours(dataset.seconds)} of sound, made by wavmill from "
-            f"{dataset.counts.objects:,} objects on {dataset.created_at[:10]}.",
-        ),
-        figures(_headlines(dataset, counted)),
-        section("What made it", steps(_steps(dataset))),
-        _clips(job, plans, rows, speak),
-        section("What is in it", grid(*_charts(dataset, rows, counted))),
-        section("What was rejected", _rejects(dataset, some_rejects(store, top))),
-        _notices(dataset),
-        section("Columns", table(("column", "type", "unit", "meaning"), _columns(dataset))),
-        section("How to read it", code(how_to_read(dataset))),
-        tag("footer", f"fingerprint {dataset.fingerprint}"),
+        "dataset",
+        kind="dataset",
+        made=dataset,
+        headlines=_headlines(dataset, counted),
+        steps=_steps(dataset),
+        heard=_clips(job, plans, rows, _voice(dataset, join(store.url, top))),
+        charts=_charts(dataset, rows, counted),
+        time=[(f"{STAGES.get(name, name)} {hours(one)}", one / (whole_s or 1.0)) for name, one in spent_s.items()],
+        spent_s=whole_s,
+        rejects=some_rejects(store, top),
+        notice_means=defaultdict(str, MEANS_OF_NOTICES),
+        column_means=MEANS,
+        how_to_read="\n".join(how_to_read(dataset)),
     )
 
 
@@ -108,81 +108,38 @@ def _steps(dataset: PublishedDataset) -> Iterator[tuple[str, str]]:
             yield (f"{name}: {options['kind']}" if "kind" in options else name), ", ".join(said)
 
 
-def _clips(job: Job, plans: list[Plan], rows: pa.Table, speak: Voice | str) -> Html | None:
-    """A few clips: the original, and the same spoken back from its tokens."""
+def _clips(job: Job, plans: list[Plan], rows: pa.Table, speak: Voice | str) -> dict[str, Any]:
+    """A few clips: the original, and the same spoken back from its tokens; and why that cannot be."""
     if not rows.num_rows:
-        return None
+        return {}
     clips, cards, missing = picked(rows), [], []
     token = arrays_of(rows["token"]) if "token" in rows.column_names else None
     for clip, sound in zip(clips, originals(job, plans, clips), strict=True):
         codes, heard = (token[clip["row"]] if token is not None else None), []
         if isinstance(sound, str):
-            missing.append(tag("li", f"{clip['clip']}: {sound}"))
+            missing.append((clip["clip"], sound))
         else:
             heard.append(("original", sound, RATE_HZ))
         if isinstance(speak, Voice) and codes is not None and len(codes):
             heard.append(("spoken back from its tokens", speak(codes), speak.rate_hz))
         if heard:
             cards.append(clip_card(clip["clip"], (clip["label"], f"{clip['seconds']:.2f} s"), heard, codes))
-    mute = tag("p", f"The tokens cannot be heard: {speak}.") if token is not None and isinstance(speak, str) else None
-    gone = card(tag("small", "Clips without their original:"), tag("ul", *missing)) if missing else None
-    return section("A few clips", mute, grid(*cards), gone)
+    mute = speak if token is not None and isinstance(speak, str) else ""
+    return {"cards": cards, "missing": missing, "mute": mute}
 
 
-def _charts(dataset: PublishedDataset, rows: pa.Table, counted: np.ndarray | None) -> Iterator[Html]:
+def _charts(dataset: PublishedDataset, rows: pa.Table, counted: np.ndarray | None) -> Iterator[Chart]:
     done, took = dataset.counts.done, dataset.time
     of = f"{rows.num_rows:,} sampled clips" if rows.num_rows < done else f"all {done:,} clips"
     if rows.num_rows:
         lengths = histogram("how long the clips are", rows["seconds"].to_numpy(), "length, s", "clips")
-        yield chart_card("Clip lengths", lengths, f"The lengths of {of}.")
+        yield ("Clip lengths", lengths, f"The lengths of {of}.")
     if took and took.wall_s:
         speeds = [seconds / took.bin_s for seconds in took.finished_s]
         speed = rates("sound finished over time", speeds, took.bin_s, "time since the start, s", "times real time")
-        yield chart_card("Throughput", speed, "Sound finished per second of the run, without pauses between runs.")
+        yield ("Throughput", speed, "Sound finished per second of the run, without pauses between runs.")
     if counted is not None and counted.sum():
         shares, used = counted / counted.sum(), usage(counted)
         chart = ranks("how often each code is used", shares, "code, by frequency", "share", "all alike")
         said = f"{used['codes_used']:,} of {len(counted):,} codes, perplexity {used['perplexity']:,.1f}, in {of}."
-        yield chart_card("Codes in use", chart, said)
-    if took:
-        yield _time(took)
-
-
-def _time(took: Time) -> Html:
-    words = {stage: f"{STAGES.get(stage, stage)} {hours(seconds)}" for stage, seconds in took.spent_s.items()}
-    said = f"{hours(sum(took.spent_s.values()))} in the stages, summed over the workers; {hours(took.wall_s)} by the "
-    said += "clock. No padding: these features are made clip by clip."
-    return chart_card("Where the time went", stack(took.spent_s, words, "seconds by stage"), said)
-
-
-def _rejects(dataset: PublishedDataset, examples: dict[str, list[dict[str, Any]]]) -> Html:
-    if not dataset.counts.rejected:
-        return tag("p", "Nothing: every clip found is in the dataset.")
-    rows = []
-    for reason, count in dataset.counts.reasons.items():
-        some = [tag("div", row["clip"], ": ", tag("small", row["message"])) for row in examples.get(reason, [])]
-        stage = ", ".join(sorted({row["stage"] for row in examples.get(reason, [])}))
-        rows.append((tag("b", reason), f"{count:,}", stage, Html("".join(some))))
-    return table(("reason", "clips", "stage", "for instance"), rows)
-
-
-def _notices(dataset: PublishedDataset) -> Html | None:
-    if not dataset.notices:
-        return None
-    rows = [
-        (tag("b", code), f"{notice.clips:,}", MEANS_OF_NOTICES.get(code, ""), notice.example or "")
-        for code, notice in dataset.notices.items()
-    ]
-    return section("Worth a look", table(("notice", "clips", "meaning", "for instance"), rows))
-
-
-def _columns(dataset: PublishedDataset) -> Iterator[tuple[Any, ...]]:
-    for name, column in dataset.columns.items():
-        units = [UNITS.get(key, key + " {}").format(value[:12]) for key, value in column.units().items()]
-        means = MEANS.get(name, "carried with the clip")
-        yield (
-            tag("code", name),
-            tag("code", column.type),
-            ", ".join(units),
-            means,
-        )
+        yield ("Codes in use", chart, said)

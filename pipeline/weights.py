@@ -4,11 +4,9 @@ What identifies a model is the sha256 of its config.json and of its weight files
 would mean to read them all, their sizes and etags stand for them.
 """
 
-import fcntl
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from model.encoder_weights import Shapes, differences
+from pipeline.cache import cache_folder, make_once
 from pipeline.errors import JobError, Stopped, WavmillError
 from pipeline.headers import INDEX, MOST_HEADER_BYTES, SINGLE, indices, loaded_files, shapes_in
 from pipeline.prepared import FILES, prepared_of
@@ -215,24 +214,18 @@ def _hash_of(path: Path, _changed_ns: int) -> str:
 
 def _downloaded(model: str, sha256: str) -> Path:
     """A copy of an s3:// folder, made once on this machine, however many workers ask for it."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "wavmill" / "models"
-    cache.mkdir(parents=True, exist_ok=True)
-    folder, partial = cache / sha256, cache / f"{sha256}.partial"
-    with (cache / f"{sha256}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _whole(folder):
-            if _in_store(model).sha256 != sha256:
-                raise Stopped(f"the weights at {model} have changed since the job was planned")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            store = open_store(model)
-            there = [entry.key for entry in store.list() if "/" not in entry.key]
-            for name in [*_wanted(there, model), *indices(there)]:
-                with store.open(name) as source, (partial / name).open("wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 24)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-    return folder
+
+    def copy(partial: Path) -> None:
+        if _in_store(model).sha256 != sha256:
+            raise Stopped(f"the weights at {model} have changed since the job was planned")
+        partial.mkdir()
+        store = open_store(model)
+        there = [entry.key for entry in store.list() if "/" not in entry.key]
+        for name in [*_wanted(there, model), *indices(there)]:
+            with store.open(name) as source, (partial / name).open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 24)
+
+    return make_once(cache_folder() / "models" / sha256, copy, _whole)
 
 
 def _whole(folder: Path) -> bool:

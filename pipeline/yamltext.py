@@ -1,46 +1,53 @@
-"""YAML as people write it: 1e-3 is a number, a key that stands twice is a mistake, every option knows its line."""
+"""YAML 1.2 as plain values, with the line of every option: a key given twice or an alias bomb is an error."""
 
-import re
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+from ruamel.yaml.reader import ReaderError
 
 from pipeline.errors import JobError
 
 MOST_VALUES = 10_000  # that aliases may stand for beyond what is written out; some 600 bytes can stand for 2^30
+TAG = "tag:yaml.org,2002:"
+PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
+Lines = dict[tuple[Any, ...], int]  # path of an option, ("data", 0, "weight") -> its line, from 1
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML, but 1e-3 is a number, and 2024-13-45 or !!int x is a mistake at a line."""
+class _Constructor(SafeConstructor):
+    """Builds what JSON can hold too: a date is text, as in YAML 1.2; sets, bytes and other tags are refused."""
+
+    yaml_constructors = {  # noqa: RUF012  as its base has it
+        **{tag: SafeConstructor.yaml_constructors[tag] for tag in (None, *(TAG + name for name in PLAIN))},
+        **{TAG + name: SafeConstructor.construct_yaml_str for name in ("timestamp", "value")},
+    }
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, KeyError, AttributeError) as error:
-            said = f"{str(node.value)[:40]!r} is no {node.tag.rpartition(':')[2]}"
-            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark) from error
+        except (ValueError, KeyError, IndexError) as error:  # !!int x, !!bool x, !!int ""
+            problem = f"{str(node.value)[:40]!r} is no {str(node.tag).rpartition(':')[2]}"
+            raise ConstructorError(problem=problem, problem_mark=node.start_mark) from error
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, what) for tag, what in known if tag != "tag:yaml.org,2002:float"]
-    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+|\d[\d_]*\.[\d_]*|\.\d+([eE][-+]?\d+)?|\.inf|\.nan)$"),
-    list("-+0123456789."),
-)
+def read_yaml(text: str, where: str) -> tuple[Any, Lines]:
+    """The value that a YAML text holds (dict, list, str, int, float, bool, None), and the line of each option.
 
-
-def read_yaml(text: str, where: str) -> tuple[Any, dict[tuple[Any, ...], int]]:
-    """What a YAML text holds, and the line of each option. A SafeLoader: no tag constructs a Python object."""
+    Raises JobError, one sentence that begins with ``where`` and the line, for what is not such a text.
+    """
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
+    yaml.composer.warn_double_anchors = False
     try:
-        node = yaml.compose(text, Loader=_Loader)
-        if _values(node) > MOST_VALUES + len(text):
-            raise JobError(f"{where}: its aliases (*name) stand for more than {MOST_VALUES:,} values; write them out")
-        lines = _lines(node)
-        return yaml.load(text, Loader=_Loader), lines
-    except yaml.YAMLError as error:
+        node = yaml.compose(text)
+        lines = _lines(node, len(text) + MOST_VALUES, where)
+        return (None if node is None else yaml.constructor.construct_document(node)), lines
+    except ReaderError as error:
+        at = f":{text.count(chr(10), 0, error.position) + 1}" if "\n" in text else ""
+        raise JobError(f"{where}{at}: it holds U+{error.character:04X}, a character that no text holds") from error
+    except (YAMLError, AssertionError) as error:  # ruamel.yaml asserts what a %YAML line says
         mark = getattr(error, "problem_mark", None)
         at = f":{mark.line + 1}" if mark and "\n" in text else ""
         raise JobError(f"{where}{at}: {getattr(error, 'problem', None) or error}") from error
@@ -48,33 +55,34 @@ def read_yaml(text: str, where: str) -> tuple[Any, dict[tuple[Any, ...], int]]:
         raise JobError(f"{where}: it is nested too deeply, or holds itself") from error
 
 
-def _values(node: Any) -> int:
-    """How many values a YAML node holds when every alias is written out. RecursionError when it holds itself."""
-    counted: dict[int, int] = {}
-    inside: set[int] = set()  # the nodes that hold the one being counted
+def _lines(root: Node | None, most: int, where: str) -> Lines:
+    """The line of each option, with every alias written out. JobError when that is more than ``most`` values.
 
-    def count(one: Any) -> int:
-        if one is None or isinstance(one, yaml.ScalarNode):
-            return 1
-        if id(one) in inside:
-            raise RecursionError
-        if id(one) not in counted:
-            inside.add(id(one))
-            held = [part for pair in one.value for part in pair] if isinstance(one, yaml.MappingNode) else one.value
-            counted[id(one)] = 1 + sum(map(count, held))
-            inside.discard(id(one))
-        return counted[id(one)]
+    ruamel.yaml does not see a key that is given twice beside a merge (<<), and takes a list for a key; both stop here.
+    """
+    lines: Lines = {}
+    values = 0
 
-    return count(node)
+    def visit(node: Any, path: tuple[Any, ...]) -> None:
+        nonlocal values
+        values += 1
+        if values > most:
+            raise JobError(f"{where}: its aliases (*name) stand for more than {MOST_VALUES:,} values; write them out")
+        if isinstance(node, ScalarNode):
+            return
+        pairs = node.value if isinstance(node, MappingNode) else enumerate(node.value)
+        for key, value in pairs:
+            at = (*path, str(key.value) if isinstance(key, Node) else key)
+            if isinstance(key, Node):
+                visit(key, at)
+                problem = f"{key.value!r} stands twice" if at in lines else ""
+                if not isinstance(key, ScalarNode):
+                    problem = "the name of an option is text, not a list or a map (unhashable)"
+                if problem:
+                    raise ConstructorError(problem=problem, problem_mark=key.start_mark)
+            lines[at] = (key if isinstance(key, Node) else value).start_mark.line + 1
+            visit(value, at)
 
-
-def _lines(node: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], int]:
-    """The line of each option; an error where one stands twice, of which YAML would take the last."""
-    found: dict[tuple[Any, ...], int] = {}
-    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-        at = (*path, str(key.value))
-        if at in found:
-            raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
-        found[at] = key.start_mark.line + 1
-        found |= _lines(value, at)
-    return found
+    if root is not None:
+        visit(root, ())
+    return lines

@@ -227,8 +227,10 @@ def test_a_file_that_is_no_mapping_is_told_how_to_get_one(text):
     ("line", "said"),
     [
         ("x: [1", "expected ',' or ']'"),
-        ("x: 2024-13-45", "no timestamp"),
+        ("x: !!set {y}", "constructor for the tag"),
+        ("x: \x07", "U+0007"),
         ("x: !!int y", "no int"),
+        ("x: !!int ''", "no int"),
         ("x: 0b_", "no int"),
         ("x: " + "1" * 5000, "no int"),
         ("x: @y", "cannot start any token"),

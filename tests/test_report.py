@@ -5,6 +5,7 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import pytest
 from inline import run_inline, words
@@ -13,13 +14,15 @@ from model.codebook import Codebook
 from pipeline import commit as committing
 from pipeline import look
 from pipeline import publish as publishing
+from pipeline.charts import histogram, spectrogram
 from pipeline.codebooks import save_codebook
 from pipeline.features.mel import Mel
 from pipeline.features.mfcc import Mfcc
+from pipeline.heard import PLAYED_S, Card
 from pipeline.job import described, resolve
 from pipeline.jobfile import parse_job
 from pipeline.modelpage import Sound, model_page
-from pipeline.page import PLAYED_S
+from pipeline.page import page
 from pipeline.sources.files import Files
 
 VOID = {"meta", "br", "img", "link", "input"}
@@ -157,6 +160,66 @@ def test_hostile_names_stay_text(tmp_path, tone, wav):
     parsed = Parsed(page_of(job, run_inline(job)))
     assert not parsed.named("script")
     assert f"{NASTY}/{NASTY}.wav" in parsed.text and f"bad{NASTY}.wav" in parsed.text
+
+
+MARKUP = "</style></title><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;{{ 7*7 }}{% x %}"
+HOSTILE = MARKUP + "\x1b[31m\u202e\udcff"
+
+
+def everywhere(text, value):
+    """The value with ``text`` in place of every text in it, keys apart."""
+    if isinstance(value, dict):
+        return {key: everywhere(text, one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [everywhere(text, one) for one in value]
+    return text if isinstance(value, str) else value
+
+
+def dataset_with(text: str) -> str:
+    counts = {"done": 1, "rejected": 1, "clips": 2, "objects": 2, "reasons": {text: 1}}
+    made = {
+        "name": text, "version": 1, "fingerprint": text, "created_at": text, "counts": counts, "seconds": 1.0,
+        "time": {"wall_s": 1.0}, "notices": {text: {"clips": 1, "example": text}},
+        "columns": {text: {"type": text, "unit": text}},
+    }  # fmt: skip
+    card = Card(text, [text], spectrogram(text, np.zeros((4, 8)), 1.0, [1, 2]), [(text, "")], [1, 2])
+    return page(
+        "dataset",
+        kind=text,
+        made=made,
+        headlines=[(text, text, text)],
+        steps=[(text, text)],
+        heard={"mute": text, "missing": [(text, text)], "cards": [card]},
+        charts=[(text, histogram(text, np.ones(2), "x", "y"), text)],
+        time=[(text, 1.0)],
+        spent_s=1.0,
+        rejects={text: [{"clip": text, "stage": text, "message": text}]},
+        notice_means={text: text},
+        column_means={text: text},
+        how_to_read=text,
+    )
+
+
+def model_with(text: str) -> str:
+    said = everywhere(text, MODEL) | {"stopped": "early", "created_at": text}
+    sound = Sound(text, text, np.ones(800, np.float32), 16_000, [1, 2])
+    return model_page(said, text, METRICS, [sound], text)
+
+
+@pytest.mark.parametrize("made_with", [dataset_with, model_with])
+def test_no_text_from_outside_becomes_a_tag_an_attribute_or_an_instruction(made_with):
+    """The page has the elements and attributes that it has with harmless texts, whatever the texts."""
+    hostile, harmless = Parsed(made_with(HOSTILE)), Parsed(made_with("harmless"))
+    shape = [[(name, sorted(given)) for name, given in parsed.tags] for parsed in (hostile, harmless)]
+    assert shape[0] == shape[1]
+    assert MARKUP in hostile.text and "\\x1b[31m\\u202e\\udcff" in hostile.text
+    made_with(HOSTILE).encode()  # half of a surrogate pair would be an error
+    assert not {"\x1b", "\u202e"} & {*made_with(HOSTILE)}
+
+
+def test_a_value_that_a_page_lacks_is_an_error_and_not_a_gap():
+    with pytest.raises(jinja2.UndefinedError, match="model"):
+        page("model", **{"made": {"name": "a", "version": 1}, "kind": "model", "headlines": []})
 
 
 def test_the_look_at_a_large_dataset_is_bounded_and_says_so(corpus, tmp_path, monkeypatch):

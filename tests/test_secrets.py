@@ -209,13 +209,17 @@ def test_no_file_of_the_product_loads_what_could_run(path):
         assert name != "torch.load" or options.get("weights_only") == "True"
         assert name not in {"np.load", "numpy.load"} or options.get("allow_pickle") == "False"
         assert last not in {"unsafe_load", "full_load", "unsafe_load_all", "full_load_all", "load_all"}
-        assert name not in {"yaml.load", "yaml.compose"} or options["Loader"] == "_Loader"
+        assert name != "YAML" or options == {"typ": "'safe'", "pure": "True"}
 
 
 def test_the_one_loader_of_yaml_is_a_safe_one():
+    from ruamel.yaml.constructor import Constructor, SafeConstructor
+
     from pipeline import yamltext
 
-    assert issubclass(yamltext._Loader, yaml.SafeLoader) and not issubclass(yamltext._Loader, yaml.UnsafeLoader)
+    assert issubclass(yamltext._Constructor, SafeConstructor) and not issubclass(yamltext._Constructor, Constructor)
+    assert len(yamltext._Constructor.yaml_constructors) == 10 and not yamltext._Constructor.yaml_multi_constructors
+    assert {str(path) for path in PRODUCT if roots(imports(path)) & {"yaml", "ruamel"}} == {"pipeline/yamltext.py"}
 
 
 WATCHED = """
@@ -295,9 +299,7 @@ def test_milling_fitting_and_showing_unpickle_nothing(tmp_path, tone, wav):
 
 
 def test_training_resuming_and_opening_a_model_unpickle_nothing(tmp_path):
-    put_dataset(
-        tmp_path / "data", clips=30
-    )  # without a codebook, which librosa would speak: its numba unpickles itself
+    put_dataset(tmp_path / "data", clips=30)  # without a codebook
     seen = watched(LEARN.format(data=str(tmp_path / "data"), store=str(tmp_path / "store")))
     assert seen["found"] == [] and "dill" not in seen["loaded"]
 

@@ -1,6 +1,8 @@
 """Speaking: frames back into sound, and a codebook as its own decoder."""
 
 import io
+import subprocess
+import sys
 from typing import ClassVar
 
 import numpy as np
@@ -9,6 +11,7 @@ import soundfile
 
 from model.clock import Clock
 from model.codebook import Codebook
+from model.griffin_lim import griffin_lim
 from model.kmeans import assign, fit
 from pipeline.contracts import Extractor
 from pipeline.features.mel import Mel
@@ -128,3 +131,24 @@ def test_a_wav_holds_the_sound_in_16_bits(tone):
     wave = tone(0.2)
     read, rate_hz = soundfile.read(io.BytesIO(wav_bytes(wave, 16_000)), dtype="float32")
     assert rate_hz == 16_000 and np.abs(read - wave).max() <= 1 / 32768
+
+
+@pytest.mark.parametrize("frames", [2, 3, 40])
+def test_the_way_from_magnitudes_to_sound_is_librosas(frames, tone):
+    """Rounding apart: after few rounds, for each round makes the last bits of the one before larger."""
+    import librosa
+
+    stft = np.abs(librosa.stft(tone(1.0), n_fft=800, hop_length=320))[:, 5 : 5 + frames]
+    for rounds in (1, 2, 8):
+        right = librosa.griffinlim(stft, n_iter=rounds, hop_length=320, random_state=0)
+        made = griffin_lim(stft.T, 320, rounds)
+        assert made.dtype == np.float32 and made.shape == right.shape
+        assert np.abs(made - right).max() < 1e-3 * np.abs(right).max()
+
+
+def test_a_mel_turns_into_sound_without_what_is_slow_to_import():
+    code = (
+        "import sys, numpy as np; from pipeline.features.mel import Mel; Mel().sound(np.zeros((5, 80)));"
+        "sys.exit(str([*{'librosa', 'numba', 'torch', 'scipy.signal', 'scipy.stats'} & {*sys.modules}] or ''))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""

@@ -55,7 +55,6 @@ COMES_WITH = {
 NEVER_IMPORTED = {
     "ruff",
     "mypy",
-    "types-pyyaml",
     "pre-commit",
     "pytest-xdist",
     "swift",
@@ -206,3 +205,9 @@ def test_every_declared_tool_of_the_tests_is_used():
 def test_every_dependency_is_pinned_for_those_who_want_what_was_tested():
     pinned = {normal(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     assert {normal(one) for one in required("", "dev") if "==" not in one} - pinned == set()
+
+
+def test_every_template_of_a_page_is_in_the_wheel():
+    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["pipeline"]
+    there = {path for path in (ROOT / "pipeline").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert there and there == {path for glob in packed for path in (ROOT / "pipeline").glob(glob)}

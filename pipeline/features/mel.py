@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from model.blockwise import blockwise
 from model.clock import Clock
+from model.griffin_lim import griffin_lim
 from model.melbank import hann, mel_filters
 from model.products import product_with
 from pipeline.choice import LeftOutAtDefault
@@ -93,14 +94,11 @@ class Mel(Extractor):
         """
         if not len(frames):
             return np.zeros(0, np.float32)
-        import librosa
-
         mel = np.exp(np.asarray(frames, np.float32).reshape(len(frames), self.bands))  # (T, bands)
         mel = np.pad(mel, ((0, 3), (0, 0)), mode="edge")  # the last hop lies between frames, too, and all fill a window
-        stft = np.maximum(blockwise(mel, product_with(_unmel(self.clock.rate_hz, self.bands))).T, 0)  # (401, T + 3)
+        stft = np.maximum(blockwise(mel, product_with(_unmel(self.clock.rate_hz, self.bands))), 0)  # (T + 3, 401)
         hop = self.clock.hop_samples
-        made = librosa.griffinlim(stft, n_iter=ROUNDS, hop_length=hop, random_state=0)[: hop * len(frames)]
-        return made.astype(np.float32, copy=False)
+        return griffin_lim(stft, hop, ROUNDS)[: hop * len(frames)]
 
 
 def raised(wave: np.ndarray) -> np.ndarray:
