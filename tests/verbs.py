@@ -8,17 +8,19 @@ import io
 import json
 import os
 import sys
+from unittest import mock
 
 from cluster import app, cli
 
 
 def verb(argv: list[str]) -> dict[str, object]:
     said, code = io.StringIO(), 0
-    for console in (app.out, app.err):
-        console.file = said
-        console.width = 10_000
-    sys.argv = ["wavmill", *argv]
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    with contextlib.ExitStack() as ours:  # what is put in place here is gone afterwards: other tests share this process
+        for console in (app.out, app.err):
+            ours.enter_context(mock.patch.multiple(console, _file=said, _width=10_000))
+        ours.enter_context(mock.patch.object(sys, "argv", ["wavmill", *argv]))
+        ours.enter_context(contextlib.redirect_stdout(said))
+        ours.enter_context(contextlib.redirect_stderr(said))
         try:
             cli.main()
         except SystemExit as stop:
