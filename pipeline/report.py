@@ -18,7 +18,7 @@ from pipeline.notices import MEANS as MEANS_OF_NOTICES
 from pipeline.page import Html, card, chart_card, code, figures, grid, heading, page, section, stack, steps, table, tag
 from pipeline.plan import Plan
 from pipeline.rows import PRODUCTS, arrays_of
-from pipeline.speak import Voice, voice
+from pipeline.speak import NoVoice, Voice, voice
 from pipeline.store import join, open_store
 
 MEANS = {
@@ -47,7 +47,10 @@ def dataset_page(job: Job, plans: list[Plan], dataset: PublishedDataset) -> str:
     """The page of a version whose parts, rejects and codebook are in the store already."""
     store, top = open_store(job.store), f"{job.name}/v{dataset.version}"
     rows = some_rows(store, top, dataset)
-    speak = _voice(dataset, join(store.url, top))
+    try:
+        speak, mute = _voice(dataset, join(store.url, top)), ""
+    except NoVoice as error:
+        speak, mute = None, str(error)
     counted = _counted(rows, dataset)
     return page(
         f"{dataset.name}, version {dataset.version}",
@@ -59,7 +62,7 @@ def dataset_page(job: Job, plans: list[Plan], dataset: PublishedDataset) -> str:
         ),
         figures(_headlines(dataset, counted)),
         section("What made it", steps(_steps(dataset))),
-        _clips(job, plans, rows, speak),
+        _clips(job, plans, rows, speak, mute),
         section("What is in it", grid(*_charts(dataset, rows, counted))),
         section("What was rejected", _rejects(dataset, some_rejects(store, top))),
         _notices(dataset),
@@ -69,9 +72,9 @@ def dataset_page(job: Job, plans: list[Plan], dataset: PublishedDataset) -> str:
     )
 
 
-def _voice(dataset: PublishedDataset, address: str) -> Voice | str:
+def _voice(dataset: PublishedDataset, address: str) -> Voice:
     if not dataset.codebook:
-        return "there is no codebook"
+        raise NoVoice("there is no codebook")
     return voice(load_codebook(join(address, dataset.codebook.path), dataset.codebook.sha256))
 
 
@@ -108,8 +111,8 @@ def _steps(dataset: PublishedDataset) -> Iterator[tuple[str, str]]:
             yield (f"{name}: {options['kind']}" if "kind" in options else name), ", ".join(said)
 
 
-def _clips(job: Job, plans: list[Plan], rows: pa.Table, speak: Voice | str) -> Html | None:
-    """A few clips: the original, and the same spoken back from its tokens."""
+def _clips(job: Job, plans: list[Plan], rows: pa.Table, speak: Voice | None, mute: str) -> Html | None:
+    """A few clips: the original, and the same spoken back from its tokens; ``mute``: why that cannot be."""
     if not rows.num_rows:
         return None
     clips, cards, missing = picked(rows), [], []
@@ -120,13 +123,13 @@ def _clips(job: Job, plans: list[Plan], rows: pa.Table, speak: Voice | str) -> H
             missing.append(tag("li", f"{clip['clip']}: {sound}"))
         else:
             heard.append(("original", sound, RATE_HZ))
-        if isinstance(speak, Voice) and codes is not None and len(codes):
+        if speak is not None and codes is not None and len(codes):
             heard.append(("spoken back from its tokens", speak(codes), speak.rate_hz))
         if heard:
             cards.append(clip_card(clip["clip"], (clip["label"], f"{clip['seconds']:.2f} s"), heard, codes))
-    mute = tag("p", f"The tokens cannot be heard: {speak}.") if token is not None and isinstance(speak, str) else None
+    why = tag("p", f"The tokens cannot be heard: {mute}.") if token is not None and mute else None
     gone = card(tag("small", "Clips without their original:"), tag("ul", *missing)) if missing else None
-    return section("A few clips", mute, grid(*cards), gone)
+    return section("A few clips", why, grid(*cards), gone)
 
 
 def _charts(dataset: PublishedDataset, rows: pa.Table, counted: np.ndarray | None) -> Iterator[Html]:
