@@ -33,7 +33,7 @@ from model.vocab import LAYOUTS
 from pipeline.codebooks import load_codebook
 from pipeline.contracts import Extractor
 from pipeline.features.mel import Mel
-from pipeline.speak import Voice, voice
+from pipeline.speak import voice
 
 WAVMILL = str(Path(sys.executable).parent / "wavmill")
 TELLING_CODES, SAYING_CODES = 32, 256
@@ -194,7 +194,6 @@ def saying(out: Path, rows: list[dict[str, Any]], mels: list[np.ndarray]) -> Non
     learnt = np.setdiff1d(np.arange(len(rows)), held)
     codebook = load_codebook(str(out / f"book-{dataset.name}"))
     speak = voice(codebook)
-    assert isinstance(speak, Voice)
     codes = [assign(mels[i], codebook.centroids) for i in held]
     originals = [mels[i] for i in held]
     looped = mels_of([Mel().sound(one) for one in originals])

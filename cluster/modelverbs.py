@@ -61,7 +61,7 @@ def generate(
 
     from model.generate import Sampling
     from pipeline.say import Wish, codes_of, say, voice_of
-    from pipeline.speak import Voice, wav_bytes
+    from pipeline.speak import NoVoice, wav_bytes
     from pipeline.trained import open_model
 
     if not math.isfinite(max_s):
@@ -88,14 +88,16 @@ def generate(
     if not replace:
         check_free(to, stems)
     clips = say(opened, [wish for _, wish in asked], sampling)
-    speak = voice_of(opened)
+    try:
+        speak, made = voice_of(opened), "WAVs and tokens"
+    except NoVoice as error:
+        speak, made = None, f"tokens only: {error}"
     to.mkdir(parents=True, exist_ok=True)
     for stem, (_, wish), (codes, cut) in zip(stems, asked, clips, strict=True):
         (to / f"{stem}.json").write_text(json.dumps({"label": wish.label, "tokens": codes.tolist(), "cut": cut}))
         (to / f"{stem}.wav").unlink(missing_ok=True)  # the sound of other tokens
-        if isinstance(speak, Voice):
+        if speak is not None:
             (to / f"{stem}.wav").write_bytes(wav_bytes(speak(codes), speak.rate_hz))
-    made = "WAVs and tokens" if isinstance(speak, Voice) else f"tokens only: {speak}"
     lengths = ", ".join(f"{len(codes) / opened.frames_hz:.2f} s" for codes, _ in clips[:8])
     out.print(
         f"{len(clips)} clips in {escape(str(to))}/ ({escape(made)}): {lengths}{', ...' if len(clips) > 8 else ''}"

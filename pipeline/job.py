@@ -5,7 +5,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,7 +13,7 @@ from model.clock import Clock
 from pipeline.check import Check
 from pipeline.choice import Address, Choice, NotDecisive, deciding_fields
 from pipeline.contracts import Extractor, Quantizer, Source, Step, Window
-from pipeline.dataset_json import Column
+from pipeline.dataset_json import PublishedDataset
 from pipeline.decode import Clip
 from pipeline.errors import JobError
 from pipeline.features import EXTRACTORS
@@ -167,8 +166,8 @@ def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB", any_codebook: 
         if job.source.column not in dataset.columns:
             has = ", ".join(name for name in dataset.columns if name in PRODUCTS)
             raise JobError(f"source.column: {dataset.address} has no {job.source.column}; it has {has}")
-        if job.window and (wrong := _misfit(job.window, dataset.columns, job.source.column)):
-            raise JobError(f"window: {dataset.address} {wrong}")
+        if job.window is not None:
+            _check_window(job.window, dataset, job.source.column)
         known = {"origin": dataset.address, "fingerprint": dataset.fingerprint}
         new["source"] = job.source.model_copy(update=known)
     new |= {step.writes: step.resolved() for step in job.steps}
@@ -186,14 +185,16 @@ def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB", any_codebook: 
     return job.model_copy(update=new)
 
 
-def _misfit(window: Window, columns: Mapping[str, Column], column: str) -> str:
-    """Why a window rule cannot go over a dataset's column."""
+def _check_window(window: Window, dataset: PublishedDataset, column: str) -> None:
+    """JobError when a window rule cannot go over a dataset's column."""
+    columns, where = dataset.columns, f"window: {dataset.address}"
     needs_hz, rate_hz = window.needs_hz, columns[column].rate_hz
     if needs_hz and float(rate_hz or 0) != needs_hz:
-        return f"has {rate_hz} frames a second; {window.kind} goes over {needs_hz:g}"
+        raise JobError(f"{where} has {rate_hz} frames a second; {window.kind} goes over {needs_hz:g}")
     if missing := [name for name in window.facts if name not in columns]:
-        return f"has no column {missing[0]}; say window.fps, or make it anew with clip: {{video: true}}"
-    return ""
+        raise JobError(
+            f"{where} has no column {missing[0]}; say window.fps, or make it anew with clip: {{video: true}}"
+        )
 
 
 def recipe_of(job: Job) -> dict[str, Any]:

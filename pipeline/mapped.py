@@ -115,7 +115,7 @@ def _plain(dataset: PublishedDataset, cache: Path) -> list[Path]:
     def plain(part: Part) -> Path:
         def write(partial: Path) -> None:
             data = store.read(part.path)
-            if sha256(data) != part["sha256"]:
+            if sha256(data) != part.sha256:
                 raise Stopped(f"{dataset.address}/{part.path} is damaged: its hash is not dataset.json's")
             parquet = pq.ParquetFile(pa.BufferReader(data))
             schema = pa.schema([parquet.schema_arrow.field(name) for name in ("clip", "feature", "window")])

@@ -16,7 +16,7 @@ from pipeline.modelpage import Sound, model_page
 from pipeline.pack import PackDescription
 from pipeline.published import find_model
 from pipeline.say import Wish, say, voice_of
-from pipeline.speak import Voice
+from pipeline.speak import NoVoice
 from pipeline.store import Store, join, open_store, sha256
 from pipeline.trained import CONFIG, SCRIPT, WEIGHTS, Trained
 from pipeline.trainjob import Previous, TrainJob, decisive
@@ -116,9 +116,10 @@ def net_files(net: Any, config: ModelConfig) -> dict[str, bytes]:
 
 def heard(model: Trained) -> tuple[list[Sound], str]:
     """One generated clip for each of a few labels, as sound; or none, and why."""
-    speak = voice_of(model)
-    if not isinstance(speak, Voice):
-        return [], speak
+    try:
+        speak = voice_of(model)
+    except NoVoice as error:
+        return [], str(error)
     named = model.layout == "prompt" and model.vocabulary.labels
     wishes = [Wish(label) for label in model.vocabulary.labels[:HEARD_LABELS]] if named else [Wish()] * 4
     clips = say(model, wishes, Sampling(top_p=0.9, max_tokens=int(HEARD_S * speak.frames_hz)))

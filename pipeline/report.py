@@ -20,7 +20,7 @@ from pipeline.notices import MEANS as MEANS_OF_NOTICES
 from pipeline.page import page
 from pipeline.plan import Plan
 from pipeline.rows import PRODUCTS, arrays_of
-from pipeline.speak import Voice, voice
+from pipeline.speak import NoVoice, Voice, voice
 from pipeline.store import join, open_store
 
 MEANS = {
@@ -49,6 +49,10 @@ def dataset_page(job: Job, plans: list[Plan], dataset: PublishedDataset) -> str:
     """The page of a version whose parts, rejects and codebook are in the store already."""
     store, top = open_store(job.store), f"{job.name}/v{dataset.version}"
     rows = some_rows(store, top, dataset)
+    try:
+        speak, mute = _voice(dataset, join(store.url, top)), ""
+    except NoVoice as error:
+        speak, mute = None, str(error)
     counted = _counted(rows, dataset)
     spent_s = dataset.time.spent_s if dataset.time is not None else {}
     whole_s = sum(spent_s.values())
@@ -58,7 +62,7 @@ def dataset_page(job: Job, plans: list[Plan], dataset: PublishedDataset) -> str:
         made=dataset,
         headlines=_headlines(dataset, counted),
         steps=_steps(dataset),
-        heard=_clips(job, plans, rows, _voice(dataset, join(store.url, top))),
+        heard=_clips(job, plans, rows, speak, mute),
         charts=_charts(dataset, rows, counted),
         time=[(f"{STAGES.get(name, name)} {hours(one)}", one / (whole_s or 1.0)) for name, one in spent_s.items()],
         spent_s=whole_s,
@@ -69,9 +73,9 @@ def dataset_page(job: Job, plans: list[Plan], dataset: PublishedDataset) -> str:
     )
 
 
-def _voice(dataset: PublishedDataset, address: str) -> Voice | str:
+def _voice(dataset: PublishedDataset, address: str) -> Voice:
     if not dataset.codebook:
-        return "there is no codebook"
+        raise NoVoice("there is no codebook")
     return voice(load_codebook(join(address, dataset.codebook.path), dataset.codebook.sha256))
 
 
@@ -108,8 +112,8 @@ def _steps(dataset: PublishedDataset) -> Iterator[tuple[str, str]]:
             yield (f"{name}: {options['kind']}" if "kind" in options else name), ", ".join(said)
 
 
-def _clips(job: Job, plans: list[Plan], rows: pa.Table, speak: Voice | str) -> dict[str, Any]:
-    """A few clips: the original, and the same spoken back from its tokens; and why that cannot be."""
+def _clips(job: Job, plans: list[Plan], rows: pa.Table, speak: Voice | None, mute: str) -> dict[str, Any]:
+    """A few clips: the original, and the same spoken back from its tokens; ``mute``: why that cannot be."""
     if not rows.num_rows:
         return {}
     clips, cards, missing = picked(rows), [], []
@@ -120,12 +124,11 @@ def _clips(job: Job, plans: list[Plan], rows: pa.Table, speak: Voice | str) -> d
             missing.append((clip["clip"], sound))
         else:
             heard.append(("original", sound, RATE_HZ))
-        if isinstance(speak, Voice) and codes is not None and len(codes):
+        if speak is not None and codes is not None and len(codes):
             heard.append(("spoken back from its tokens", speak(codes), speak.rate_hz))
         if heard:
             cards.append(clip_card(clip["clip"], (clip["label"], f"{clip['seconds']:.2f} s"), heard, codes))
-    mute = speak if token is not None and isinstance(speak, str) else ""
-    return {"cards": cards, "missing": missing, "mute": mute}
+    return {"cards": cards, "missing": missing, "mute": mute if token is not None else ""}
 
 
 def _charts(dataset: PublishedDataset, rows: pa.Table, counted: np.ndarray | None) -> Iterator[Chart]:

@@ -72,7 +72,7 @@ def check_redirect(response: Any, **_: Any) -> None:
 def faults_of(where: str, if_match: bool = False) -> Iterator[None]:
     """Turn what S3 says into the errors people see; a key that is not there is NotThere, as it is in a folder.
 
-    ``if_match``: an etag was sent along, so that 412 means another object (Changed). To other questions it is no answer.
+    ``if_match``: an etag was sent along, so that 412 means another object (Changed). To other questions it is none.
     """
     from botocore import exceptions as sdk
     from urllib3.exceptions import HTTPError  # the body of a refusal that breaks off reaches us as it is

@@ -13,7 +13,7 @@ from model.vocab import END
 from pipeline.decode import Clip, Sound, resampled
 from pipeline.errors import JobError, Reject
 from pipeline.rows import AUDIO, arrays_of, column_of
-from pipeline.speak import Voice, extractor_of, voice
+from pipeline.speak import NoVoice, Voice, extractor_of, voice
 from pipeline.step import Apply
 from pipeline.trained import Trained
 
@@ -69,12 +69,12 @@ def _number(model: Trained, label: str) -> int:
         raise JobError(str(error)) from error
 
 
-def voice_of(model: Trained) -> Voice | str:
-    """What turns the model's codes into sound, or why nothing can."""
+def voice_of(model: Trained) -> Voice:
+    """What turns the model's codes into sound. NoVoice, with the reason, when nothing does."""
     if model.codebook is None:
-        return "the model has no codebook"
+        raise NoVoice("the model has no codebook")
     if model.dedup:
-        return "it learnt codes without their repetitions, so how long each lasts is not known"
+        raise NoVoice("it learnt codes without their repetitions, so how long each lasts is not known")
     return voice(model.codebook)
 
 
@@ -85,9 +85,10 @@ def codes_of(model: Trained, path: Path) -> np.ndarray:
     if model.codebook is None:
         raise JobError("the model has no codebook: nothing says how its codes are made from sound")
     recipe = model.codebook.recipe
-    extractor = extractor_of(recipe)
-    if isinstance(extractor, str):
-        raise JobError(f"the model's codes cannot be made here: {extractor}")
+    try:
+        extractor = extractor_of(recipe)
+    except NoVoice as error:
+        raise JobError(f"the model's codes cannot be made here: {error}") from error
     try:
         with path.open("rb") as file, Sound(file, Clip(channel=recipe["channel"]).channel) as sound:
             wave = resampled(sound.read(0, 1 << 62), sound.rate_hz, extractor.clock.rate_hz)

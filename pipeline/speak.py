@@ -12,6 +12,10 @@ from model.codebook import Codebook
 from pipeline.features import EXTRACTORS
 
 
+class NoVoice(Exception):
+    """Why tokens cannot be made sound, or sound tokens."""
+
+
 @dataclass(frozen=True)
 class Voice:
     """Codes (T,) -> their centroids -> sound (N,) float32 in [-1, 1] at ``rate_hz``.
@@ -41,25 +45,25 @@ class Voice:
 
 
 def extractor_of(recipe: dict[str, Any]) -> Any:
-    """The extractor that made the frames of a codebook's recipe, or a text: why it is not at hand."""
+    """The extractor that made the frames of a codebook's recipe. NoVoice when it is not at hand."""
     options = dict(recipe["feature"])
     kind, version, outside = options.get("kind"), options.pop("version"), options.pop("class", None)
     try:
         found: Any = _class(outside) if outside else EXTRACTORS[str(kind)]
         made = found.model_validate(options)
-    except (ImportError, AttributeError, KeyError, ValueError, ValidationError):
-        return f"its features are {outside or kind}, which is not at hand here"
+    except (ImportError, AttributeError, KeyError, ValueError, ValidationError) as error:
+        raise NoVoice(f"its features are {outside or kind}, which is not at hand here") from error
     if made.version != version:
-        return f"its features are {kind}, version {version}, and this wavmill makes version {made.version}"
+        raise NoVoice(f"its features are {kind}, version {version}, and this wavmill makes version {made.version}")
     return made
 
 
-def voice(codebook: Codebook) -> Voice | str:
-    """The voice of a codebook, or why it has none."""
+def voice(codebook: Codebook) -> Voice:
+    """The voice of a codebook. NoVoice, with the reason, when it has none."""
     made = extractor_of(codebook.recipe)
-    if not isinstance(made, str) and not made.decodable:
-        return f"its features are {made.kind}, which do not turn back into sound"
-    return made if isinstance(made, str) else Voice(made, codebook.centroids)
+    if not made.decodable:
+        raise NoVoice(f"its features are {made.kind}, which do not turn back into sound")
+    return Voice(made, codebook.centroids)
 
 
 def _class(name: str) -> Any:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline.errors import JobError, NotAllowed, NotThere, ObjectFault, Reject, Stopped, WavmillError
+from pipeline.errors import Changed, JobError, NotAllowed, NotThere, ObjectFault, Reject, Stopped, WavmillError
 from pipeline.s3 import MULTIPART_BYTES, WINDOW_BYTES, Bucket, client
 from pipeline.s3_corpus import opened_object
 from pipeline.store import Entry
@@ -66,7 +66,7 @@ OPERATIONS = {
     "remove": lambda bucket, file: bucket.remove("key"),
 }
 READS = {"read", "read as listed", "window", "open", "corpus", "create_once", "stat", "copy"}
-LISTED = {"read as listed", "window", "corpus"}  # of a clip of the corpus: only there is a Reject a fate
+LISTED = {"corpus"}  # of a clip of the corpus: only there is a Reject a fate
 BY_HEAD = {"open", "copy", "stat"}  # a question without a body: a name of the error cannot come with its answer
 
 
@@ -175,20 +175,28 @@ def fates(operation: str, answer: str) -> set[type]:
     if answer.startswith("404"):
         return {NotThere, ObjectFault, Stopped} if operation in READS else {Stopped}
     if operation in READS and (answer.startswith(("412", "416", "cut")) or "etag" in answer):
-        return {Stopped, ObjectFault, Reject} if operation in LISTED else {Stopped, ObjectFault}
+        fates = {Stopped, ObjectFault, Changed}
+        return fates | {Reject} if operation in LISTED else fates
     return {Stopped}
 
 
 @pytest.mark.parametrize("size", [100, WINDOW_BYTES + 1], ids=["whole", "in windows"])
 @pytest.mark.parametrize("listed", [True, False])
 @pytest.mark.parametrize("answer", ["412 html", "412 PreconditionFailed", "another"])
-def test_an_object_replaced_while_it_is_read_is_a_reject_only_where_it_was_listed(
-    answer, listed, size, bucket, server, monkeypatch
-):
+def test_an_object_replaced_while_it_is_read_stops_whoever_reads_it(answer, listed, size, bucket, server, monkeypatch):
     monkeypatch.setattr(bucket, "stat", lambda key: Entry(key, size, STAMP))
     server.answer = (200, {"ETag": '"other-2"'}, b"x" * size) if answer == "another" else ANSWERS[answer]
-    with pytest.raises(Reject if listed else Stopped, match="replaced"):
+    with pytest.raises(Changed, match="replaced"):
         bucket.open("key", STAMP if listed else "").read()
+
+
+@pytest.mark.parametrize("answer", ["412 html", "412 PreconditionFailed", "another"])
+def test_where_a_clip_is_read_that_is_the_fate_of_the_clip(answer, bucket, server):
+    server.answer = (200, {"ETag": '"other-2"'}, b"x" * 100) if answer == "another" else ANSWERS[answer]
+    file = opened_object(bucket, "key", WINDOW_BYTES + 1, STAMP, whole_bytes=WINDOW_BYTES).file
+    with pytest.raises(Reject) as error:
+        file.read(100)
+    assert error.value.reason == "changed"
 
 
 def test_a_put_in_parts_is_refused_by_the_first_answer_that_is_not_s3s(bucket, server, tmp_path, monkeypatch):
