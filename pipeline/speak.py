@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -68,10 +68,7 @@ def voice(codebook: Codebook) -> Voice:
 
 def _class(name: str) -> Any:
     """The class module:Class of an extractor from outside."""
-    module, _, path = name.partition(":")
-    found: Any = import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
+    found: Any = resolve_name(name)
     if not (isinstance(found, type) and issubclass(found, BaseModel)):
         raise ValueError(f"{name} is no choice")
     return found
