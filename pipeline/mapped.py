@@ -123,6 +123,6 @@ def _plain(dataset: PublishedDataset, cache: Path) -> list[Path]:
                 for group in range(parquet.num_row_groups):
                     writer.write_table(parquet.read_row_group(group, columns=schema.names))
 
-        return make_once(cache / "clips" / f"{part['sha256']}.arrow", write)
+        return make_once(cache / "clips" / f"{part.sha256}.arrow", write)
 
     return [plain(part) for part in dataset.parts]

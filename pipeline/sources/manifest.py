@@ -170,7 +170,10 @@ class Manifest(Source):
         return decoded_table(fetched, self.carry, clip, rate_hz)
 
     def _rows(self, left_out: LeftOut) -> Iterator[Rows]:
-        """The rows, batch by batch; what is to be told of their columns goes to ``left_out``. JobError when the manifest as a whole is not what it must be."""
+        """The rows, batch by batch; what is to be told of their columns goes to ``left_out``.
+
+        JobError when the manifest as a whole is not what it must be.
+        """
         folder, name = split(self.path)
         kind_of(name)
         try:
