@@ -11,6 +11,7 @@ from decisive import SHA, jobs, training
 from pipeline import trainjob
 from pipeline.check import Check
 from pipeline.choice import Address, Choice, LeftOutAtDefault, NotDecisive
+from pipeline.dataset_json import PublishedDataset
 from pipeline.decode import Clip
 from pipeline.features import EXTRACTORS
 from pipeline.job import Job, decisive, fingerprint
@@ -63,7 +64,7 @@ def test_a_job_of_before_keeps_its_fingerprint(name):
 
 
 def test_a_training_of_before_keeps_its_fingerprint():
-    now = trainjob.decisive(training(), [{"fingerprint": SHA}])
+    now = trainjob.decisive(training(), [PublishedDataset.model_construct(fingerprint=SHA)])
     assert without_versions(now) == without_versions(BEFORE["training"])
 
 

@@ -119,7 +119,7 @@ def test_a_root_that_cannot_be_found_is_asked_for(preprocessed):
         run_inline(job_over(preprocessed))
     (preprocessed / "moved" / "dataset" / "HDTF").mkdir(parents=True)
     (preprocessed / "elsewhere").rename(preprocessed / "moved" / "dataset" / "HDTF" / "clips")
-    assert run_inline(job_over(preprocessed, f", root: {preprocessed}/moved"))["counts"]["done"] == 2
+    assert run_inline(job_over(preprocessed, f", root: {preprocessed}/moved")).counts.done == 2
 
 
 def test_sixteen_frames_with_references_by_landmarks_come_with_their_windows(preprocessed):

@@ -18,7 +18,7 @@ from model.codebook import Codebook
 from model.generate import Sampling, draw
 from model.vocab import PAD
 from pipeline.at_rest import sealed, unsealed
-from pipeline.checkpoints import TrainingState, latest, lines_of, recorded, save, step_of, tensors_of
+from pipeline.checkpoints import TrainingState, latest, lines_of, read_record, recorded, save, step_of, tensors_of
 from pipeline.codebooks import save_codebook
 from pipeline.errors import JobError
 from pipeline.finite import Diverged, not_finite_field
@@ -56,9 +56,10 @@ def begun(job):
 def finite_everywhere(store, run):
     """Every checkpoint of a run holds finite tensors, and its files are JSON as the standard has it."""
     for key in recorded(store, run):
-        record = json.loads(store.read(key), parse_constant=pytest.fail)
+        json.loads(store.read(key), parse_constant=pytest.fail)
+        record = read_record(store, key)
         assert all(torch.isfinite(tensor).all() for tensor in tensors_of(store, record).values())
-        for line in store.read(record["files"]["metrics.jsonl"]["key"]).splitlines():
+        for line in store.read(record.files["metrics.jsonl"].key).splitlines():
             json.loads(line, parse_constant=pytest.fail)
 
 
@@ -249,14 +250,14 @@ def test_a_published_model_of_nan_is_not_opened(data, tmp_path):
 
     (top / "model.safetensors").write_bytes(written(weights))
     files = [
-        {**file, "sha256": sha256((top / file["path"]).read_bytes())}
-        for file in made["files"]
-        if (top / file["path"]).exists()
+        file.model_copy(update={"sha256": sha256((top / file.path).read_bytes())})
+        for file in made.files
+        if (top / file.path).exists()
     ]
-    (top / "model.json").write_text(json.dumps({**made, "files": files}))
-    from pipeline.published import _read
+    (top / "model.json").write_bytes(made.model_copy(update={"files": files}).written())
+    from pipeline.published import _read_model
 
-    _read.cache_clear()
+    _read_model.cache_clear()
     with pytest.raises(JobError, match="weights that are not finite"):
         open_model(str(top))
 

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from cluster.progress import Watch, too_many
+from pipeline.dataset_json import Counts
 from pipeline.errors import TooManyRejects
 
 
@@ -56,9 +57,11 @@ def test_the_sums_of_a_run_are_those_of_its_shards():
     ],
 )
 def test_a_finished_run_is_above_its_limit_at_any_size(rejected, clips, most, above):
-    assert too_many({"rejected": rejected, "clips": clips, "reasons": {"corrupt": rejected}}, most) == above
+    counts = Counts.model_construct(rejected=rejected, clips=clips, reasons={"corrupt": rejected})
+    assert too_many(counts, most) == above
 
 
 def test_hidden_members_of_a_tar_are_no_failures():
-    counts = {"rejected": 3, "clips": 4, "reasons": {"hidden": 3}}
-    assert not too_many(counts, 0.0) and too_many({**counts, "reasons": {"hidden": 2, "corrupt": 1}}, 0.4)
+    counts = Counts.model_construct(rejected=3, clips=4, reasons={"hidden": 3})
+    assert not too_many(counts, 0.0)
+    assert too_many(counts.model_copy(update={"reasons": {"hidden": 2, "corrupt": 1}}), 0.4)

@@ -102,5 +102,5 @@ def test_an_error_that_names_a_hostile_file_is_text(tmp_path, monkeypatch, capsy
 @pytest.mark.parametrize("page", ["README.md", "report.html"])
 def test_a_published_page_holds_no_control_character_of_a_name(hostile, page):
     job, dataset = hostile
-    text = open_store(job.store).read(f"{job.name}/v{dataset['version']}/{page}").decode()
+    text = open_store(job.store).read(f"{job.name}/v{dataset.version}/{page}").decode()
     assert re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text) is None

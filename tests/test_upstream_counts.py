@@ -130,7 +130,7 @@ def test_twelve_seconds_of_a_film_at_an_ntsc_rate_are_no_reject(fps, tmp_path, t
     )
     job = resolve(parse_job(text))
     counts = run_inline(job).counts
-    assert counts["done"] == 1 and not counts["rejected"]
+    assert counts.done == 1 and not counts.rejected
     said = json.loads(Path(job.address, "v1", "dataset.json").read_text())["job"]["does"]["window"]
     assert said["version"] == 2  # other windows than before: what was made then is not mixed with it
     assert fingerprint(job) != fingerprint(resolve(parse_job(text.replace("true", "false"))))
