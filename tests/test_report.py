@@ -203,7 +203,7 @@ def dataset_with(text: str) -> str:
         charts=[(text, histogram(text, np.ones(2), "x", "y"), text)],
         time=[(text, 1.0)],
         spent_s=1.0,
-        rejects={text: [{"clip": text, "stage": text, "message": text}]},
+        rejects={said: [{"clip": text, "stage": text, "message": text}]},
         notice_means={said: text},
         column_means={said: text},
         how_to_read=text,

@@ -186,8 +186,8 @@ def tokens(corpus: Path, tmp_path: Path, codebook: str, seed: int = 1) -> Any:
 def test_a_codebook_is_a_function_of_corpus_and_seed(corpus, tmp_path, on_ray):
     one, already = fit(tokens(corpus, tmp_path, "one"), on_ray)
     two, _ = fit(tokens(corpus, tmp_path, "two"), lambda *_: LocalExecutor(2))
-    assert not already and one["sha256"] == two["sha256"]
-    assert one["report"]["codes_used"] <= 12 and 1 < one["report"]["perplexity"] <= 12
+    assert not already and one.sha256 == two.sha256
+    assert one.report["codes_used"] <= 12 and 1 < one.report["perplexity"] <= 12
 
 
 def test_a_codebook_that_is_there_is_not_learnt_again_and_not_overwritten(corpus, tmp_path):
@@ -200,7 +200,7 @@ def test_a_codebook_that_is_there_is_not_learnt_again_and_not_overwritten(corpus
 def test_a_job_that_says_its_number_of_codes_once_learns_so_many(corpus, tmp_path):
     job = tokens(corpus, tmp_path, "one")
     of = {"fit": job.fit.model_copy(update={"codes": "auto"}), "token": job.token.model_copy(update={"codes": 7})}
-    assert fit(job.model_copy(update=of), here)[0]["codes"] == 7
+    assert fit(job.model_copy(update=of), here)[0].codes == 7
 
 
 def test_more_codes_than_frames_is_an_error_that_says_so(corpus, tmp_path):
@@ -221,7 +221,7 @@ from pipeline.run import run
 job = words({corpus!r}, {store!r}, "feature.kind=on_gpu:OnGpu")
 shares = cluster_shares(job, 10.0)
 assert (shares.pool_workers, shares.feature_gpus) == (1, 1.0), shares
-print(run(job, make_plans(job), lambda *_: RayExecutor(lambda: ray))["counts"]["done"])
+print(run(job, make_plans(job), lambda *_: RayExecutor(lambda: ray)).counts.done)
 """
 
 ON_GPU = """

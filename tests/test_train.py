@@ -224,8 +224,8 @@ def test_it_learns_to_tell_the_labels_and_the_codes(data, tmp_path):
         learnt(job)
         store, run = open_store(job.store), prepared(job)[1]
         best = latest(store, run).best
-        assert best["label_accuracy"] > 0.7 > 0.6 > best["label_chance"] >= 1 / len(LABELS)
-        assert best["token_accuracy"] > 0.5
+        assert best.label_accuracy > 0.7 > 0.6 > best.label_chance >= 1 / len(LABELS)
+        assert best.token_accuracy > 0.5
 
 
 def test_bfloat16_learns_too(data, tmp_path):
