@@ -74,12 +74,12 @@ def test_workers_publish_to_the_byte_what_one_process_does(corpus, tmp_path, fea
     dataset = run(two, make_plans(two), two_workers, seen.append)
     run_inline(one)
     assert parts_of(tmp_path / "two") == parts_of(tmp_path / "one")
-    assert sum(row["found"] for row in seen) == dataset["counts"]["clips"]
+    assert sum(row["found"] for row in seen) == dataset.counts.clips
 
 
 def test_more_workers_than_shards_do_no_harm(few, tmp_path):
     job = words(few, tmp_path / "store")
-    assert run(job, make_plans(job), lambda *_: LocalExecutor(8))["counts"]["clips"] == 3
+    assert run(job, make_plans(job), lambda *_: LocalExecutor(8)).counts.clips == 3
 
 
 # ---- faults of workers -------------------------------------------------------------------------------------------
