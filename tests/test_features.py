@@ -6,10 +6,12 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+import torch
 from checkpoints import tiny_hubert, tiny_whisper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from threadpoolctl import threadpool_limits
 
 from model.melbank import hann, mel_filters
 from pipeline.decode import CONTEXT_S, Clip, parts_of
@@ -89,6 +91,23 @@ def test_a_rejected_neighbour_changes_nothing(kind, tone):
     [alone] = opened(kind)([tone()])
     [_, beside] = opened(kind)([tone(0), tone()])
     assert (beside == alone).all()
+
+
+@every_extractor
+@pytest.mark.parametrize("threads", [2, 3])
+def test_more_threads_change_nothing(kind, threads, tone):
+    """Neither those that the model is loaded with, nor those that the frames are made with."""
+    wave, before = tone(1.2), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with threadpool_limits(1):
+            [alone] = choice_of(kind).open()([wave])
+        torch.set_num_threads(threads)
+        with threadpool_limits(threads):
+            [made] = choice_of(kind).open()([wave])
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(made, alone)
 
 
 @every_extractor
