@@ -78,7 +78,7 @@ def generate(
             top_k=top_k,
             top_p=top_p,
             repetition_penalty=repetition_penalty,
-            max_tokens=max(1, round(max_s * opened.frames_hz)),
+            max_tokens=max(1, round(max_s * opened.tokens_hz)),
             seed=seed,
         )
     except ValueError as error:
@@ -98,7 +98,7 @@ def generate(
         (to / f"{stem}.wav").unlink(missing_ok=True)  # the sound of other tokens
         if speak is not None:
             (to / f"{stem}.wav").write_bytes(wav_bytes(speak(codes), speak.rate_hz))
-    lengths = ", ".join(f"{len(codes) / opened.frames_hz:.2f} s" for codes, _ in clips[:8])
+    lengths = ", ".join(f"{codes.size / opened.tokens_hz:.2f} s" for codes, _ in clips[:8])
     out.print(
         f"{len(clips)} clips in {escape(str(to))}/ ({escape(made)}): {lengths}{', ...' if len(clips) > 8 else ''}"
     )

@@ -60,8 +60,8 @@ def verify(
         from pipeline.verify import verify as against_published
 
         job = resolve(load_making(what, set), words.command("fit", what, set))
-        if job.feature is None:
-            raise JobError(f"verify: {what} extracts no features")
+        if job.clock is None:
+            raise JobError(f"verify: {what} makes nothing from sound")
         if golden is not None:
             found = against_golden(job, golden)
         else:

@@ -174,7 +174,7 @@ def print_training(console: Console, seen: Any, job: str, sets: list[str]) -> No
     console.print(
         f"split     by {escape(seen.split.by)}: {about}{seen.split.train:,} clips train, {seen.split.valid:,} validate"
     )
-    console.print(f"model     {seen.parameters:,} parameters; {seen.codes:,} codes")
+    console.print(f"model     {seen.parameters:,} parameters; {seen.codes}")
     console.print(f"steps     about {seen.steps:,}, {seen.steps_per_epoch:,} an epoch; {seen.batch} clips each")
     console.print(f"gives     {escape(seen.address)}/v{seen.version}")
     console.print(f"identity  {seen.fingerprint[:16]}{f', saved at step {seen.saved:,}' if seen.saved else ''}")

@@ -25,7 +25,7 @@ class Tokens:
     flips: int  # frames with another code
     edits: int  # between the two sequences of units, repetitions collapsed (insertions, deletions, exchanges)
     units: int  # of the right sequences
-    perplexity: float  # of the right codes: how many codes are in use, in effect
+    perplexity: float  # of the right codes: how many codes are in use, in effect; the mean over several codebooks
 
     @property
     def flips_per_million(self) -> float:
@@ -37,12 +37,28 @@ class Tokens:
 
 
 def compare_tokens(found: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> Tokens:
-    """Per clip codes (T,), of equal lengths."""
-    flips = sum(int((a != b).sum()) for a, b in zip(found, right, strict=True))
-    units = [(collapsed(a), collapsed(b)) for a, b in zip(found, right, strict=True)]
+    """Per clip codes (T,), or (T, Q) of several codebooks, of equal lengths. A frame's codes are compared together."""
+    pairs = [numbered(a, b) for a, b in zip(found, right, strict=True)]
+    flips = sum(int((a != b).sum()) for a, b in pairs)
+    units = [(collapsed(a), collapsed(b)) for a, b in pairs]
     edits = sum(edit_distance(a, b) for a, b in units)
-    every = np.concatenate([np.zeros(0, np.int64), *(np.asarray(codes, np.int64) for codes in right)])
-    return Tokens(len(every), flips, edits, sum(len(b) for _, b in units), perplexity(every))
+    every = [np.concatenate(codes) for codes in zip(*(_codebooks(one) for one in right), strict=True)]
+    frames = sum(len(b) for _, b in pairs)
+    varied = float(np.mean([perplexity(codes) for codes in every])) if every else 0.0
+    return Tokens(frames, flips, edits, sum(len(b) for _, b in units), varied)
+
+
+def numbered(found: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two versions of codes (T,) as they are; of codes (T, Q) a number (T,) for each different frame."""
+    if right.ndim == 1:
+        return found, right
+    _, numbers = np.unique(np.concatenate([found, right]), axis=0, return_inverse=True)
+    return numbers.reshape(-1)[: len(found)], numbers.reshape(-1)[len(found) :]
+
+
+def _codebooks(codes: np.ndarray) -> list[np.ndarray]:
+    """Codes (T,) or (T, Q) -> those of each codebook, (T,)."""
+    return [np.asarray(one, np.int64) for one in (codes.T if codes.ndim > 1 else [codes])]
 
 
 def collapsed(codes: np.ndarray) -> np.ndarray:

@@ -66,14 +66,14 @@ def stream(
 ) -> Iterator[np.ndarray]:
     """One array (B,) int64 per step: each prompt's next id, and PAD once it has ended with one of ``stop``.
 
-    ``net`` has ``prefill`` and ``step``: a SamOut, or its TorchScript. ``allowed`` (V,) bool; the first token is no
-    stop, so nothing is ever empty. A prompt's draws come from (seed, its number from ``first`` on), whatever else is
-    in the batch.
+    ``net`` has ``prefill`` and ``step``: a SamOut, or its TorchScript. ``allowed`` (V,) or (P, V) bool: what may come,
+    at each of P steps in turn; the first token is no stop, so nothing is ever empty. A prompt's draws come from (seed,
+    its number from ``first`` on), whatever else is in the batch.
     """
     ids = collate(prompts).ids
     device = next(net.parameters()).device
     draws = [np.random.default_rng([sampling.seed, first + row]) for row in range(len(prompts))]
-    forbidden = torch.from_numpy(~allowed).to(device)
+    forbidden = torch.from_numpy(~np.atleast_2d(allowed)).to(device)
     stops = torch.tensor(sorted(stop), dtype=torch.int64, device=device)
     recent = torch.full((len(prompts), PENALTY_WINDOW), PAD, device=device)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
@@ -84,7 +84,7 @@ def stream(
             if step:
                 logits, state = net.step(chosen[:, None], state)
                 logits = logits[:, -1]
-            logits = logits.double().masked_fill(forbidden, -torch.inf)
+            logits = logits.double().masked_fill(forbidden[step % len(forbidden)], -torch.inf)
             if not step:
                 logits = logits.index_fill(1, stops, -torch.inf)
             luck = torch.tensor([one.random() for one in draws], dtype=torch.float64, device=device)

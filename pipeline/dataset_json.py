@@ -44,8 +44,19 @@ class Column(AtRest):
     rate_hz: str | None = None
     kind: str | None = None
     layers: str | None = None
-    codes: str | None = None
+    codes: str | None = None  # how many each codebook has
     codebook: str | None = None  # the sha256
+    codebooks: str | None = None  # how many codes a frame has, where it is more than one
+
+    @property
+    def code_count(self) -> int:
+        """How many codes each codebook has; 0 where the column is none of codes."""
+        return int(self.codes or 0)
+
+    @property
+    def codebook_count(self) -> int:
+        """How many codes a frame has."""
+        return int(self.codebooks or 1)
 
     def units(self) -> dict[str, str]:
         """All but the type, in order."""

@@ -86,7 +86,7 @@ def _check(dataset: PublishedDataset, choice: Export) -> None:
         raise JobError(f"{dataset.address} has no column {choice.column}; publish it with keep: [{choice.column}]")
     if choice.fps is not None:
         _check_rates(dataset, choice, choice.fps)
-    made = dataset.recipe["feature"]
+    made = dataset.recipe["feature"] or {}  # None where tokens were made from sound
     for name, value in choice.recipe_has.items():
         if made.get(name) != value:
             said = f"its feature has {name}: {made.get(name)}, and {choice.kind} takes {name}: {value}"
@@ -130,12 +130,15 @@ def _say(folder: Path, said: dict[str, Any]) -> None:
 
 
 def _arrays(dataset: PublishedDataset, column: str, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """(clip, its frames (T, L, D)) of those clips; a row group with none of them is not read."""
+    """(clip, its array) of those clips: (T, L, D) of features, (T,) or (T, Q) of tokens, (W, S) of windows.
+
+    A row group with none of them is not read.
+    """
     layers = int(dataset.columns[column].layers or 1)
     for table in _groups(dataset, ["clip", column], wanted):
         for clip, frames in zip(table["clip"].to_pylist(), arrays_of(table[column]), strict=True):
             if clip in wanted:
-                yield clip, frames.reshape(len(frames), layers, -1)
+                yield clip, frames.reshape(len(frames), layers, -1) if column == "feature" else frames
 
 
 def _groups(dataset: PublishedDataset, columns: list[str], wanted: set[str] | None = None) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from pipeline.trainjob import TrainJob
 @dataclass(frozen=True)
 class Foretold:
     datasets: list[PublishedDataset]
-    codes: int
+    codes: str  # for people
     parameters: int
     batch: int
     steps: int
@@ -39,16 +39,17 @@ def foretell(job: TrainJob) -> Foretold:
     checked_data(list(job.data), job.pack)
     job, _, run, previous, notes = begin(job)
     datasets, store = checked_data(list(job.data), job.pack), open_store(job.store)
-    codes = int(datasets[0].columns["token"].codes or 0)
+    token = datasets[0].columns["token"]
+    vocabulary = Vocabulary((), token.code_count, token.codebook_count)
     with torch.device("meta"):
-        net = job.model.open(Vocabulary((), codes).size)
+        net = job.model.open(vocabulary.size)
     rows = sum(round(one.weight * dataset.counts.done) for one, dataset in zip(job.data, datasets, strict=True))
     epoch = max(1, -(-round(rows * (1 - job.pack.split.valid)) // job.train.batch))
-    check_start(job, codes, datasets[0].columns["token"].codebook or "")
+    check_start(job, vocabulary.codes, token.codebook or "")
     saved = recorded(store, run)
     return Foretold(
         datasets=datasets,
-        codes=codes,
+        codes=vocabulary.sizes,
         parameters=sum(value.numel() for value in net.parameters()),
         batch=job.train.batch,
         steps=length_of(job.train, epoch),

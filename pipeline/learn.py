@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from model.vocab import Vocabulary
 from pipeline.checkpoints import TrainingState, latest, lines_of, recorded, save, step_of, tensors_of
 from pipeline.finite import Diverged, Watch, check_best, check_weights, diverged, not_finite_field, not_finite_in
 from pipeline.model_json import BestValidation, SplitFacts
@@ -53,7 +52,7 @@ class Learner:
         self.job, self.run, self.rank, self.world, self.tell = job, run, rank, world, tell
         self.store: Store = open_store(job.store)
         self.pack: Pack = open_pack(job.store, pack)
-        self.vocabulary = Vocabulary(self.pack.labels, self.pack.codes)
+        self.vocabulary = self.pack.vocabulary
         self.train_rows, valid_rows = self.pack.split(job.pack.split)
         weights = np.array([one.weight for one in job.data])[self.pack.dataset_of[self.train_rows]]
         self.sampler = Sampler(self.pack.lengths[self.train_rows], weights, job.train.batch, job.train.seed)

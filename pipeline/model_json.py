@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from model.vocab import Vocabulary
 from pipeline.at_rest import AtRest
 
 MODEL = "model.json"
@@ -51,7 +52,12 @@ class BestValidation(AtRest):
 
 class VocabularyFacts(AtRest):
     labels: list[str]
-    codes: int
+    codes: int  # of each codebook
+    codebooks: int = 1
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(tuple(self.labels), self.codes, self.codebooks)
 
 
 class ModelFile(AtRest):

@@ -11,7 +11,7 @@ def model_card(said: PublishedModel, address: str) -> str:
         "",
         f"A token LM ({said.model['kind']}, {said.model['parameters']:,} parameters), trained by wavmill for "
         f"{said.steps:,} steps on {said.pack.rows:,} clips, {said.pack.tokens:,} tokens.",
-        f"{made.codes:,} codes, {len(made.labels):,} labels, layout `{said.layout}`.",
+        f"{made.vocabulary.sizes}, {len(made.labels):,} labels, layout `{said.layout}`.",
         "",
         *(f"- {line}" for line in figures(best)),
         *([f"- {split_line(said.split)}"] if said.split else []),

@@ -18,9 +18,10 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import ConfigDict, Field
 
+from model.vocab import Vocabulary
 from pipeline.at_rest import AtRest, read_if_there
 from pipeline.choice import Address, Choice
-from pipeline.dataset_json import Part, PublishedDataset
+from pipeline.dataset_json import Column, Part, PublishedDataset
 from pipeline.errors import Bug, JobError, Stopped
 from pipeline.flat import UNPACKED, flat
 from pipeline.parquet import parquet_in
@@ -95,7 +96,8 @@ class PackDescription(AtRest):
 
     FORMAT: ClassVar[str] = "wavmill-pack-1"
     fingerprint: str
-    codes: int
+    codes: int  # of each codebook
+    codebooks: int = 1
     codebook: str  # the sha256
     rate_hz: str | None
     dedup: bool
@@ -107,6 +109,11 @@ class PackDescription(AtRest):
     skipped: dict[str, int]  # clips that were left out, by reason
     labels: list[str]  # sorted
     pieces: list[PackedPart]
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Of a model that is trained on it."""
+        return Vocabulary(tuple(self.labels), self.codes, self.codebooks)
 
 
 def make_pack(store: Store, data: list[Data], packing: Packing) -> PackDescription:
@@ -135,9 +142,10 @@ def make_pack(store: Store, data: list[Data], packing: Packing) -> PackDescripti
     skipped = {why: sum(one.skipped[why] for one in pieces) for why in UNPACKED}
     pack = PackDescription(
         fingerprint=fingerprint,
-        codes=int(token.codes or 0),
+        codes=token.code_count,
+        **({"codebooks": token.codebook_count} if token.codebook_count > 1 else {}),
         codebook=token.codebook or "",
-        rate_hz=token.rate_hz,
+        rate_hz=tokens_hz(token),
         dedup=packing.dedup,
         max_tokens=packing.max_tokens,
         by=packing.split.by,
@@ -155,6 +163,12 @@ def make_pack(store: Store, data: list[Data], packing: Packing) -> PackDescripti
         raise JobError(f"data: no clip is left: {skipped['empty']:,} are empty, {skipped['too_long']:,} too long")
     store.put(f"{top}/{PACK}", pack.written())
     return pack
+
+
+def tokens_hz(token: Column) -> str | None:
+    """How many tokens a second of sound has: a frame has one of each codebook."""
+    many = token.codebook_count
+    return token.rate_hz if many == 1 or token.rate_hz is None else f"{many * float(token.rate_hz):g}"
 
 
 def folder_of(fingerprint: str) -> str:
@@ -241,8 +255,10 @@ def _arrays(
     try:
         with parquet_in(open_store(dataset.address), part.path) as file:
             batches = file.iter_batches(BATCH_ROWS, columns=columns)
-            codes = int(dataset.columns["token"].codes or 0)
-            arrays = flat(batches, codes, packing.split.by, label, packing.max_tokens, packing.dedup)
+            token, split = dataset.columns["token"], packing.split
+            arrays = flat(
+                batches, token.code_count, split.by, label, packing.max_tokens, packing.dedup, token.codebook_count
+            )
     except FileNotFoundError as error:
         raise Stopped(f"{at} is gone, and dataset.json says it was written") from error
     except (ValueError, KeyError) as error:

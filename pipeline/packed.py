@@ -57,7 +57,8 @@ class Pack:
 
     def __init__(self, folder: Path, described: PackDescription) -> None:
         self.folder, self.described = folder, described
-        self.codes, self.rows, self.labels = described.codes, described.rows, tuple(described.labels)
+        self.rows, self.vocabulary = described.rows, described.vocabulary
+        self.labels = self.vocabulary.labels
         self.pieces = [_mapped(folder / piece.name, piece.bytes) for piece in described.pieces]
         counts = [piece.rows for piece in described.pieces]
         self._starts: list[int] = np.cumsum([0, *counts])[:-1].tolist()
@@ -66,7 +67,7 @@ class Pack:
         return Pack, (self.folder, self.described)
 
     def row(self, i: int) -> np.ndarray:
-        """The codes of row i, (T,) uint16 or uint32, a read-only view."""
+        """The codes of row i, (T,) or flattened (T * Q,), uint16 or uint32, a read-only view."""
         if not 0 <= i < self.rows:
             raise IndexError(f"row {i} of {self.rows}")
         at = bisect_right(self._starts, i) - 1

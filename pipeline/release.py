@@ -4,7 +4,6 @@ import io
 from typing import Any
 
 from model.generate import Sampling
-from model.vocab import Vocabulary
 from pipeline.checkpoints import Checkpoint, latest, lines_in, read_file, tensors_of
 from pipeline.codebooks import codebook_files, load_codebook
 from pipeline.dataset_json import PublishedDataset
@@ -41,7 +40,7 @@ def release(
     chosen = latest(store, run, step)
     if chosen is None:
         raise Stopped(f"{job.address}: the best checkpoint, of step {step:,}, is damaged or gone")
-    vocabulary = Vocabulary(tuple(pack.labels), pack.codes)
+    vocabulary = pack.vocabulary
     net = job.model.open(vocabulary.size)
     tensors = tensors_of(store, chosen)
     check_weights(job.address, chosen.step, tensors)
@@ -83,7 +82,7 @@ def release(
         ),
         split=record.split,
         model={**job.model.recipe(), "parameters": sum(value.numel() for value in net.parameters())},
-        vocabulary=VocabularyFacts(labels=list(vocabulary.labels), codes=vocabulary.codes),
+        vocabulary=VocabularyFacts.of(vocabulary.facts()),
         layout=job.pack.layout,
         train=job.train.described(),
         workers=record.world,

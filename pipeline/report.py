@@ -80,11 +80,18 @@ def _voice(dataset: PublishedDataset, address: str) -> Voice:
 
 
 def _counted(rows: pa.Table, dataset: PublishedDataset) -> np.ndarray | None:
-    """How often each code is used in the sampled clips, (K,); None without tokens."""
+    """How often each code of each codebook is used in the sampled clips, (Q, K); None without tokens."""
     if "token" not in rows.column_names or not rows.num_rows:
         return None
-    codes = int(dataset.columns["token"].codes or 0)
-    return np.bincount(np.concatenate(arrays_of(rows["token"])), minlength=codes)
+    token = dataset.columns["token"]
+    frames = np.concatenate(arrays_of(rows["token"])).reshape(-1, token.codebook_count)
+    return np.stack([np.bincount(codes, minlength=token.code_count) for codes in frames.T])
+
+
+def _used(counted: np.ndarray) -> tuple[int, float]:
+    """How many codes are used at all, and the perplexity of a codebook, the mean over several; of counts (Q, K)."""
+    each = [usage(one) for one in counted]
+    return sum(one["codes_used"] for one in each), float(np.mean([one["perplexity"] for one in each]))
 
 
 def _headlines(dataset: PublishedDataset, counted: np.ndarray | None) -> Iterator[tuple[str, str, str]]:
@@ -94,9 +101,10 @@ def _headlines(dataset: PublishedDataset, counted: np.ndarray | None) -> Iterato
     mean_s = dataset.seconds / max(1, counts.done)
     yield "sound", hours(dataset.seconds), f"{mean_s:.2f} s a clip on average"
     if counted is not None:
-        used = usage(counted)
-        yield "codes in use", f"{used['codes_used']:,}", f"of {len(counted):,}"
-        yield "perplexity", f"{used['perplexity']:,.1f}", "as if so many were used evenly"
+        used, perplexity = _used(counted)
+        several = f" in {len(counted)} codebooks" if len(counted) > 1 else ""
+        yield "codes in use", f"{used:,}", f"of {counted.size:,}{several}"
+        yield "perplexity", f"{perplexity:,.1f}", "as if so many were used evenly" + (", a codebook" if several else "")
     if took:
         yield "speed", f"{dataset.seconds / took:,.0f}×", f"real time; it took {hours(took)}"
 
@@ -120,6 +128,7 @@ def _clips(job: Job, plans: list[Plan], rows: pa.Table, speak: Voice | None, mut
     token = arrays_of(rows["token"]) if "token" in rows.column_names else None
     for clip, sound in zip(clips, originals(job, plans, clips), strict=True):
         codes, heard = (token[clip["row"]] if token is not None else None), []
+        first = codes[:, 0] if codes is not None and codes.ndim > 1 else codes  # the picture has room for one codebook
         if isinstance(sound, str):
             missing.append((clip["clip"], sound))
         else:
@@ -127,7 +136,7 @@ def _clips(job: Job, plans: list[Plan], rows: pa.Table, speak: Voice | None, mut
         if speak is not None and codes is not None and len(codes):
             heard.append(("spoken back from its tokens", speak(codes), speak.rate_hz))
         if heard:
-            cards.append(clip_card(clip["clip"], (clip["label"], f"{clip['seconds']:.2f} s"), heard, codes))
+            cards.append(clip_card(clip["clip"], (clip["label"], f"{clip['seconds']:.2f} s"), heard, first))
     return {"cards": cards, "missing": missing, "mute": mute if token is not None else ""}
 
 
@@ -142,7 +151,7 @@ def _charts(dataset: PublishedDataset, rows: pa.Table, counted: np.ndarray | Non
         speed = rates("sound finished over time", speeds, took.bin_s, "time since the start, s", "times real time")
         yield ("Throughput", speed, "Sound finished per second of the run, without pauses between runs.")
     if counted is not None and counted.sum():
-        shares, used = counted / counted.sum(), usage(counted)
+        shares, (used, perplexity) = counted.reshape(-1) / counted.sum(), _used(counted)
         chart = ranks("how often each code is used", shares, "code, by frequency", "share", "all alike")
-        said = f"{used['codes_used']:,} of {len(counted):,} codes, perplexity {used['perplexity']:,.1f}, in {of}."
+        said = f"{used:,} of {counted.size:,} codes, perplexity {perplexity:,.1f}, in {of}."
         yield ("Codes in use", chart, said)

@@ -1,7 +1,7 @@
 """Asking a trained model for clips: of a label, or going on from a sound; as codes and, where it can speak, sound."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +20,14 @@ from pipeline.trained import Trained
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for: a label ("" = none), and codes to go on from (T,), which may be none."""
+    """What is asked for: a label ("" = none), and codes to go on from, (T,) or (T, Q), which may be none."""
 
     label: str = ""
     codes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 class Generated(NamedTuple):
-    """The codes of a generated clip (T,) int64, and whether it was cut at ``max_tokens`` before it came to an end."""
+    """The codes of a generated clip, (T,) or (T, Q) int64, and whether it was cut before it came to an end."""
 
     codes: np.ndarray
     cut: bool
@@ -36,16 +36,21 @@ class Generated(NamedTuple):
 def say(model: Trained, wishes: Sequence[Wish], sampling: Sampling, together: int = 64) -> list[Generated]:
     """A clip for each wish, with the codes that it goes on from. JobError for a wrong label.
 
-    Inside a clip only codes are drawn, and what ends it: the end, or with the suffix layout a label. A clip's draws
-    depend on the seed and its number among the wishes.
+    Inside a clip only codes are drawn, and what ends it: the end, or with the suffix layout a label; of several
+    codebooks each in its turn, and the end after whole frames. A clip's draws depend on the seed and its number among
+    the wishes.
     """
     vocabulary, suffix = model.vocabulary, model.layout == "suffix"
     if suffix and any(wish.label for wish in wishes):
         raise JobError("the model puts labels after the codes (layout suffix): it cannot be asked for one")
     numbers = [_number(model, wish.label) for wish in wishes]
     stop = [END, *vocabulary.label_ids] if suffix else [END]
-    allowed = np.zeros(vocabulary.size, bool)
-    allowed[[*stop, *vocabulary.code_ids]] = True
+    turns = vocabulary.codebooks
+    allowed = np.zeros((turns, vocabulary.size), bool)
+    for turn in range(turns):
+        allowed[turn, vocabulary.ids_of_codebook(turn)] = True
+    allowed[0, stop] = True
+    sampling = replace(sampling, max_tokens=-(-sampling.max_tokens // turns) * turns)
     prompts = [
         vocabulary.prompt(number, model.layout, wish.codes) for number, wish in zip(numbers, wishes, strict=True)
     ]
@@ -54,10 +59,16 @@ def say(model: Trained, wishes: Sequence[Wish], sampling: Sampling, together: in
         some = prompts[start : start + together]
         news = generate(model.net, some, sampling, allowed, stop, first=start)
         said += [
-            Generated(np.concatenate([wish.codes, vocabulary.codes_of(new)]), int(new[-1]) not in stop)
+            Generated(
+                np.concatenate([_frames_of(wish.codes, turns), vocabulary.codes_of(new)]), int(new[-1]) not in stop
+            )
             for wish, new in zip(wishes[start:], news, strict=False)
         ]
     return said
+
+
+def _frames_of(codes: np.ndarray, codebooks: int) -> np.ndarray:
+    return codes if codebooks == 1 else codes.reshape(-1, codebooks)
 
 
 def _number(model: Trained, label: str) -> int:

@@ -29,7 +29,7 @@ class Trained:
     vocabulary: Vocabulary
     layout: str
     dedup: bool
-    frames_hz: float  # tokens in a second of sound
+    tokens_hz: float  # in a second of sound
     codebook: Codebook | None
 
 

@@ -257,6 +257,6 @@ def test_an_opened_model_needs_nothing_but_its_folder(trained, data, tmp_path):
     moved = (trained.address / "v1").rename(tmp_path / "v1")
     try:
         model = open_model(str(moved))
-        assert model.vocabulary.labels == tuple(sorted(LABELS)) and model.frames_hz == 50
+        assert model.vocabulary.labels == tuple(sorted(LABELS)) and model.tokens_hz == 50
     finally:
         moved.rename(trained.address / "v1")

@@ -104,7 +104,7 @@ def test_a_pack_holds_the_rows_of_its_datasets_in_order(any_store, tmp_path):
     assert pack.dataset_of.tolist() == [0] * 15 + [1] * 2
     assert pack.labels == ("ant", "cat", "dog")
     assert pack.label_of.tolist() == [1] * 7 + [2] * 8 + [0, 1]
-    assert (pack.rows, pack.codes, pack.row(0).dtype) == (17, 500, np.uint16)
+    assert (pack.rows, pack.vocabulary.codes, pack.row(0).dtype) == (17, 500, np.uint16)
 
 
 def test_a_pack_holds_what_a_mill_published(corpus, tmp_path):
@@ -117,7 +117,7 @@ def test_a_pack_holds_what_a_mill_published(corpus, tmp_path):
     job = resolve(job)
     table = rows_of(job, run_inline(job))
     pack = packed(tmp_path, join(job.store, job.name))
-    assert (pack.rows, pack.codes, pack.described.rate_hz) == (table.num_rows, 20, "50")
+    assert (pack.rows, pack.vocabulary.codes, pack.described.rate_hz) == (table.num_rows, 20, "50")
     assert contents(pack) == table["token"].to_pylist()
     assert [pack.labels[number] for number in pack.label_of] == table["label"].to_pylist()
 
@@ -414,3 +414,26 @@ def test_the_processes_of_a_node_fetch_a_pack_once(bucket, tmp_path):
     assert sum(fetched for fetched, _, _ in said) == 2
     assert [rest for _, *rest in said] == [[15, 7]] * 2
     assert (tmp_path / "cache" / "packs" / made.fingerprint / "00-00000.safetensors").exists()
+
+
+@given(st.integers(2, 4), rows_of_codes, st.booleans(), st.integers(1, 16), st.integers(1, 7))
+@settings(deadline=None)
+def test_frames_of_several_codebooks_are_packed_one_code_after_another(codebooks, rows, dedup, max_tokens, batch_rows):
+    clips = [np.array(codes[: len(codes) // codebooks * codebooks], int).reshape(-1, codebooks) for codes in rows]
+    kind = pa.list_(pa.list_(pa.uint16(), codebooks))
+    table = pa.table({"clip": [f"{i}" for i in range(len(rows))], "token": pa.array([c.tolist() for c in clips], kind)})
+    batches = table.to_batches(batch_rows)
+    arrays, _, skipped = flat(batches, 5, "clip", None, max_tokens, dedup, codebooks)
+    wanted = [[frame for frame, _ in groupby(clip.tolist())] if dedup else clip.tolist() for clip in clips]
+    kept = [np.array(clip).reshape(-1).tolist() for clip in wanted if 0 < len(clip) * codebooks <= max_tokens]
+    assert arrays["tokens"].tolist() == [code for clip in kept for code in clip]
+    assert np.diff(arrays["offsets"]).tolist() == [len(clip) for clip in kept]
+    assert sum(skipped.values()) + len(kept) == len(rows)
+
+
+@pytest.mark.parametrize("rows", [[[[1, 2], None]], [[[1, 9]]], [[[1, None]]]])
+def test_a_frame_that_is_missing_or_none_of_the_codebook_s_is_an_error(rows):
+    kind = pa.list_(pa.list_(pa.uint16(), 2))
+    table = pa.table({"clip": ["a"], "token": pa.array(rows, kind)})
+    with pytest.raises(ValueError):
+        flat(table.to_batches(), 5, "clip", None, 100, False, 2)

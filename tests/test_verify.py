@@ -67,6 +67,18 @@ def test_flips_are_the_frames_that_differ(right, data):
     assert (said.edits == 0) or said.flips > 0
 
 
+@given(st.integers(2, 3), st.lists(st.integers(0, 2), max_size=24), st.integers(0, 2**32 - 1))
+def test_a_frame_of_several_codebooks_is_one_that_agrees_or_does_not(codebooks, codes, seed):
+    right = np.array(codes[: len(codes) // codebooks * codebooks], np.int64).reshape(-1, codebooks)
+    changes = np.random.default_rng(seed).random(right.shape) < 0.2
+    said = compare_tokens([right + changes], [right])
+    assert (said.frames, said.flips) == (len(right), int(changes.any(axis=1).sum()))
+    assert compare_tokens([right[:, 0]], [right[:, 0]]).frames == len(right)
+    if len(right):
+        each = [perplexity(right[:, column]) for column in range(codebooks)]
+        assert said.perplexity == pytest.approx(np.mean(each))
+
+
 def test_the_perplexity_of_equally_frequent_codes_is_their_number():
     assert perplexity(np.arange(7).repeat(5)) == pytest.approx(7)
     assert perplexity(np.zeros(9, int)) == pytest.approx(1)

@@ -92,3 +92,33 @@ def test_a_vocabulary_comes_back_from_what_is_stored(labels, codes):
 def test_other_special_tokens_are_refused():
     with pytest.raises(ValueError, match="the special tokens are"):
         Vocabulary.read({**words.described(), "special": ["<pad>", "<s>", "</s>", "<wav>"]})
+
+
+# ---- several codebooks ----------------------------------------------------------------------------------------------
+
+
+@given(st.integers(2, 5), st.integers(1, 40), st.integers(0, 12), some_label, st.data())
+@every_layout
+def test_frames_of_several_codebooks_come_out_as_they_went_in(layout, codebooks, codes, frames, label, data):
+    several = Vocabulary(words.labels, codes, codebooks)
+    clip = np.array(
+        data.draw(st.lists(st.integers(0, codes - 1), min_size=frames * codebooks, max_size=frames * codebooks))
+    )
+    clip = clip.reshape(frames, codebooks).astype(np.uint16)
+    ids = several.sequence(clip, label, layout)
+    assert several.sequence(clip.reshape(-1), label, layout).tolist() == ids.tolist()  # as a pack has them
+    assert several.codes_of(ids).tolist() == clip.tolist()
+    inner = [one for one in ids.tolist() if one in several.code_ids]
+    assert all(one in several.ids_of_codebook(at % codebooks) for at, one in enumerate(inner))
+    some = data.draw(st.integers(0, frames * codebooks))  # a clip that was cut in the middle of a frame
+    prompt = several.prompt(label, layout, clip.reshape(-1)[:some]) if some % codebooks == 0 else ids[:some]
+    assert prompt.tolist() == ids[: len(prompt)].tolist()
+    whole = len(several.codes_of(prompt))
+    assert several.codes_of(prompt).tolist() == clip[:whole].tolist()
+    assert Vocabulary.read(several.described()) == several
+
+
+def test_the_ids_of_codebooks_follow_each_other_and_one_codebook_is_described_as_ever():
+    several = Vocabulary(("a",), 10, 3)
+    assert several.size == 4 + 1 + 30 and [*several.ids_of_codebook(2)] == [*range(25, 35)]
+    assert several.described()["codebooks"] == 3 and "codebooks" not in words.described()

@@ -2,6 +2,7 @@
 
 from pipeline.contracts import Export
 from pipeline.exports.musetalk import MuseTalkV1
+from pipeline.exports.npy import Npy
 from pipeline.exports.wav2lip import Wav2LipMels
 
-EXPORTS: dict[str, type[Export]] = {"musetalk-v1": MuseTalkV1, "wav2lip": Wav2LipMels}
+EXPORTS: dict[str, type[Export]] = {"musetalk-v1": MuseTalkV1, "npy": Npy, "wav2lip": Wav2LipMels}
