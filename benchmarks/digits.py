@@ -28,12 +28,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from model.clock import Clock
-from model.kmeans import assign
-from model.vocab import LAYOUTS
-from pipeline.codebooks import load_codebook
+from model.quantization.kmeans import assign
+from model.token_lm.vocabulary import LAYOUTS
 from pipeline.contracts import Extractor
 from pipeline.features.mel import Mel
-from pipeline.speak import voice
+from pipeline.quantizers.codebooks import load_codebook
+from pipeline.vocoder import voice
 
 WAVMILL = str(Path(sys.executable).parent / "wavmill")
 TELLING_CODES, SAYING_CODES = 32, 256

@@ -196,9 +196,9 @@ def timed(lines: list[Connection], way: Way, give: bool) -> tuple[float, list[np
 
 
 def forward(folder: str, rounds: int) -> None:
-    from model.agreement import compare_tokens, near_ties, relative
     from model.hubert import rows_of, tapes
-    from model.kmeans import assign
+    from model.quantization.agreement import compare_tokens, near_ties, relative
+    from model.quantization.kmeans import assign
 
     context, lines = multiprocessing.get_context("spawn"), []
     for _ in range(CORES):
@@ -244,8 +244,8 @@ def forward(folder: str, rounds: int) -> None:
 
 
 def job_over(root: Path, corpus: str, name: str, folder: str) -> Any:
-    from pipeline.job import resolve
-    from pipeline.jobfile import parse_job
+    from pipeline.job.dataset_job import resolve
+    from pipeline.job.load import parse_job
 
     return resolve(
         parse_job(
@@ -257,9 +257,9 @@ def job_over(root: Path, corpus: str, name: str, folder: str) -> Any:
 
 
 def save_codebook_for(root: Path, folder: str) -> None:
-    from model.codebook import Codebook
-    from pipeline.codebooks import save_codebook
+    from model.quantization.codebook import Codebook
     from pipeline.features.hubert import HuBERT
+    from pipeline.quantizers.codebooks import save_codebook
 
     feature = HuBERT(model=folder, layer=LAYER).resolved()
     centroids = np.random.default_rng(0).normal(size=(CODES, feature.dim)).astype(np.float32)
@@ -270,10 +270,10 @@ def mill_one(given: tuple[Any, dict]) -> list[float]:
     """One shard through reading, features, tokens, commit: seconds, and core-seconds of each, the decoder's too."""
     import pyarrow as pa
 
-    from pipeline.commit import Commit
-    from pipeline.read import Read
+    from pipeline.execution.apply import Apply
+    from pipeline.execution.read import Read
+    from pipeline.protocol.commit import Commit
     from pipeline.rows import CONTEXT
-    from pipeline.step import Apply
 
     job, shard = given
     rows, spent, began = pa.Table.from_pylist([shard]), [], time.perf_counter()
@@ -294,7 +294,7 @@ def core_s() -> float:
 
 def bare(job: Any) -> tuple[float, np.ndarray]:
     """The loop without Ray in a process per core: seconds while all are at work, and core-seconds of each stage."""
-    from pipeline.plan import make_plans, todo_of
+    from pipeline.protocol.plan import make_plans, todo_of
 
     todo = [(job, shard) for shard in todo_of(make_plans(job), set())]
     with multiprocessing.get_context("spawn").Pool(CORES) as pool:
@@ -306,8 +306,8 @@ def bare(job: Any) -> tuple[float, np.ndarray]:
 def with_ray(job: Any) -> float:
     """run() from the first shards that are done to its end, and their share added: start-up is left out."""
     from cluster.connect import connect
-    from pipeline.plan import make_plans, todo_of
-    from pipeline.ray_executor import RayExecutor
+    from pipeline.execution.ray_executor import RayExecutor
+    from pipeline.protocol.plan import make_plans, todo_of
     from pipeline.run import run
 
     plans = make_plans(job)
@@ -331,10 +331,10 @@ def save_corpus(folder: Path, minutes: float, rate_hz: int, stereo: bool) -> Non
 def whole(root: Path, folder: str, rounds: int) -> None:
     import ray
 
-    import pipeline.plan
+    import pipeline.protocol.plan
     from cluster.connect import connect
 
-    pipeline.plan.SHARDS = RUN_SHARDS
+    pipeline.protocol.plan.SHARDS = RUN_SHARDS
     save_corpus(root / "flac16", RUN_MINUTES, 16_000, stereo=False)
     save_corpus(root / "flac44", RUN_MINUTES, 44_100, stereo=True)
     save_codebook_for(root, folder)

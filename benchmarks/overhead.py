@@ -46,18 +46,18 @@ def corpus_files() -> list[Path]:
 
 
 def job_over(root: Path, corpus: str, name: str) -> Any:
-    from pipeline.job import resolve
-    from pipeline.jobfile import parse_job
+    from pipeline.job.dataset_job import resolve
+    from pipeline.job.load import parse_job
 
     where = f"source: {{kind: files, path: {root}/{corpus}}}\nstore: {root}/store-{name}\n"
     return resolve(parse_job(f"name: {name}\n{where}feature: {{kind: mfcc}}\n"))
 
 
 def stages(job: Any) -> list[Any]:
-    from pipeline.commit import Commit
-    from pipeline.read import Read
+    from pipeline.execution.apply import Apply
+    from pipeline.execution.read import Read
+    from pipeline.protocol.commit import Commit
     from pipeline.rows import CONTEXT
-    from pipeline.step import Apply
 
     return [Read(job), Apply([job.feature], ["audio", *CONTEXT]), Apply([]), Commit(job)]
 
@@ -77,8 +77,8 @@ def mill_one(given: tuple[Any, dict]) -> list[float]:
 
 def bare(job: Any, processes: int) -> tuple[float, np.ndarray]:
     """The loop without Ray, publishing included; its seconds, and the seconds per stage."""
-    from pipeline.plan import make_plans, todo_of
-    from pipeline.publish import publish
+    from pipeline.protocol.plan import make_plans, todo_of
+    from pipeline.protocol.publish import publish
 
     plans = make_plans(job)
     todo = [(job, shard) for shard in todo_of(plans, set())]
@@ -98,8 +98,8 @@ def bare(job: Any, processes: int) -> tuple[float, np.ndarray]:
 def with_ray(job: Any) -> tuple[float, float]:
     """run(), publishing included: seconds to the end, and of these the seconds until the first shard was done."""
     from cluster.connect import connect
-    from pipeline.plan import make_plans
-    from pipeline.ray_executor import RayExecutor
+    from pipeline.execution.ray_executor import RayExecutor
+    from pipeline.protocol.plan import make_plans
     from pipeline.run import run
 
     plans = make_plans(job)

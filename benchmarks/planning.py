@@ -52,9 +52,9 @@ def make_corpus(root: Path, files: int, name: str = "speaker") -> None:
 
 def planned(corpus: Path, store: Path) -> dict[str, Any]:
     """What one make_plans costs: CPU seconds by step, and all of it in wall seconds and peak bytes."""
-    from pipeline import plan
-    from pipeline.job import resolve
-    from pipeline.jobfile import parse_job
+    from pipeline.job.dataset_job import resolve
+    from pipeline.job.load import parse_job
+    from pipeline.protocol import plan
     from pipeline.sources.files import Files
 
     spent: dict[str, float] = defaultdict(float)

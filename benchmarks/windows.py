@@ -117,7 +117,7 @@ class Way:
 
 
 def whisper(folder: str, rounds: int) -> None:
-    from model.agreement import relative
+    from model.quantization.agreement import relative
 
     ways = {
         "one by one, transformers, all threads": Way("one_by_one", folder, 1),
@@ -158,11 +158,11 @@ def windows(root: Path, folder: str, rounds: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pipeline.commit import parquet_bytes
-    from pipeline.mapped import Clips
+    from pipeline.exports.clips import Clips
+    from pipeline.exports.draws import Single
+    from pipeline.exports.samples import MuseTalkSamples
+    from pipeline.protocol.commit import parquet_bytes
     from pipeline.rows import arrays_of, column_of, ragged, replace
-    from pipeline.samples import MuseTalkSamples
-    from pipeline.sampling import Single
     from pipeline.windows import MuseTalk
     from pipeline.windows.gather import gather
 
@@ -225,10 +225,10 @@ def milled(root: Path, folder: str) -> Any:
     import soundfile
 
     from cluster.connect import connect
-    from pipeline.job import resolve
-    from pipeline.jobfile import parse_job
-    from pipeline.plan import make_plans
-    from pipeline.ray_executor import RayExecutor
+    from pipeline.execution.ray_executor import RayExecutor
+    from pipeline.job.dataset_job import resolve
+    from pipeline.job.load import parse_job
+    from pipeline.protocol.plan import make_plans
     from pipeline.run import run
 
     (root / "in").mkdir()

@@ -9,12 +9,12 @@ from typer import Argument, Option
 from cluster.ray_address import address_of
 from cluster.supervisor import supervise
 from cluster.terminal import console
-from pipeline.plugins import NO_PLUGINS
-from pipeline.submitted import is_submitted
+from pipeline.job.plugins import NO_PLUGINS
+from pipeline.job.submitted import is_submitted
 
 if TYPE_CHECKING:
-    from pipeline.job import Job
-    from pipeline.stages import Engine, Executor
+    from pipeline.execution.stages import Engine, Executor
+    from pipeline.job.dataset_job import Job
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,7 +57,7 @@ def executing(on: str | None, verbose: bool) -> "Engine":
     connect = connecting(on, verbose)
 
     def engine(job: "Job", seconds: float) -> "Executor":
-        from pipeline.engine import executor_of
+        from pipeline.execution.engine import executor_of
 
         return executor_of(job, seconds, on, is_cluster(on), connect, verbose)
 

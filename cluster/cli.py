@@ -12,10 +12,13 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from cluster import exportverb, modelverbs, verifyverb, words
+from cluster import printing as words
 from cluster.app import JobFile, On, Set, Verbose, app, connecting, err, executing, is_cluster, out
 from cluster.supervisor import STOPPED, telling
 from cluster.terminal import escape, escape_lines
+from cluster.verbs import export as exportverb
+from cluster.verbs import models as modelverbs
+from cluster.verbs import verify as verifyverb
 from pipeline.errors import JobError, TooManyRejects, WavmillError
 
 MAX_REJECTS = 0.1
@@ -49,7 +52,7 @@ def demo(
 @app.command()
 def new(kind: Annotated[str | None, Argument(metavar="KIND", help="without it, the kinds are listed")] = None) -> None:
     """Write a commented job file to start from."""
-    from pipeline.templates import TEMPLATES
+    from pipeline.job.templates import TEMPLATES
 
     if kind is None:
         for name, text in TEMPLATES.items():
@@ -63,17 +66,17 @@ def new(kind: Annotated[str | None, Argument(metavar="KIND", help="without it, t
 @app.command()
 def plan(job: JobFile, set: Set = []) -> None:
     """Check a job file and print what would run, and how much of what. Starts and writes nothing."""
-    from pipeline.trainjob import TrainJob
+    from pipeline.job.training_job import TrainJob
 
     checked = load(job, set)
     if isinstance(checked, TrainJob):
-        from pipeline.foretell import foretell
+        from pipeline.job.training_preview import foretell
 
         words.print_training(out, foretell(checked), job, set)
     else:
-        from pipeline.engine import choose, this_machine
-        from pipeline.job import resolve
-        from pipeline.preview import preview
+        from pipeline.execution.engine import choose, this_machine
+        from pipeline.job.dataset_job import resolve
+        from pipeline.job.preview import preview
 
         resolved = resolve(checked, how_to_fit=None)
         seen = preview(resolved)
@@ -93,7 +96,7 @@ def fit(
     from cluster.load import load_making
     from pipeline.fit import address_of
     from pipeline.fit import fit as fit_codebook
-    from pipeline.job import resolve
+    from pipeline.job.dataset_job import resolve
 
     checked = resolve(load_making(job, set), how_to_fit=None, any_codebook=True)
     with out.status("fitting the codebook") if out.is_terminal else words.nothing():
@@ -114,16 +117,16 @@ def run(
     """Make the dataset. The same command again resumes; when nothing is left to do it says so."""
     from cluster.load import load_making
     from cluster.progress import Watch, too_many
-    from pipeline.job import fingerprint, resolve
-    from pipeline.plan import make_plans, todo_of
-    from pipeline.publish import published
-    from pipeline.records import attempts_done
-    from pipeline.store import open_store
+    from pipeline.job.dataset_job import fingerprint, resolve
+    from pipeline.protocol.plan import make_plans, todo_of
+    from pipeline.protocol.publish import published
+    from pipeline.protocol.records import attempts_done
+    from pipeline.store.base import open_store
 
     checked = resolve(load_making(job, set), words.command("fit", job, set))
     plans = make_plans(checked, refresh)
     if retry:
-        from pipeline.retry import retried
+        from pipeline.protocol.retry import retried
 
         plans = retried(checked, plans, retry)
     dataset = published(checked, plans)
@@ -161,7 +164,7 @@ def show(
 ) -> None:
     """Show what there is: counts, columns with their units, rejects, what a model is worth; ends with how to use it."""
     from pipeline.model_json import PublishedModel
-    from pipeline.published import find
+    from pipeline.protocol.published import find
 
     said = find(load(what, set).address if what.endswith((".yaml", ".yml")) else what)
     if as_json:
@@ -198,7 +201,7 @@ def doctor(
 @app.command(hidden=True)
 def schema() -> None:
     """Print the JSON schema of a job file, for editors."""
-    from pipeline.schema import schema as job_schema
+    from pipeline.job.schema import schema as job_schema
 
     print(json.dumps(job_schema(), indent=1))
 
@@ -210,7 +213,7 @@ app.command()(exportverb.export)
 
 
 def load(job: str, set: list[str]) -> Any:
-    from pipeline.jobfile import load_job
+    from pipeline.job.load import load_job
 
     return load_job(job, set)
 

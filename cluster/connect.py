@@ -80,7 +80,7 @@ def _print_less() -> None:
 
 def _warn(data: dict[str, Any], ignore_prefix: bool = False) -> None:
     """In place of Ray's function that prints what its servers report, pages for a lost node: the first line alone."""
-    from pipeline.worker_errors import in_short
+    from pipeline.execution.worker_errors import in_short
 
     if said := in_short("\n".join(data["lines"])):
         sys.stderr.write(f"ray: {said}\n")

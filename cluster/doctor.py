@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from cluster.connect import token_path
 from cluster.listening import listening_below
+from cluster.printing import size
 from cluster.private_ray import SEVERAL_NODES
-from cluster.words import size
 from pipeline.errors import JobError, WavmillError
-from pipeline.store import Store, open_store
+from pipeline.store.base import Store, open_store
 
 SHM_BYTES = 1 << 30
 LEFT = {
@@ -79,7 +79,7 @@ def decoders() -> Iterator[Finding]:
 
 def sandbox() -> Iterator[Finding]:
     """What the process that decodes can reach besides the sound that it is given; a run works either way."""
-    from pipeline.child import Child
+    from pipeline.decoding.sandbox_process import Child
 
     child = Child()
     child.end()
@@ -95,7 +95,7 @@ def sandbox() -> Iterator[Finding]:
 def products() -> Iterator[Finding]:
     """Which way this machine's matrix products go, so that a frame's numbers do not depend on its place."""
     from model.products import USUAL_SHAPES, way_for
-    from pipeline.processors import cpu
+    from pipeline.execution.processors import cpu
 
     ways = {f"{inner}x{columns}": way_for(inner, columns) for inner, columns in USUAL_SHAPES}
     [way, *others] = dict.fromkeys(ways.values())
@@ -110,15 +110,15 @@ def products() -> Iterator[Finding]:
 
 def job(path: str) -> Iterator[Finding]:
     from cluster.load import load_making
-    from pipeline.job import resolve
-    from pipeline.preview import preview
+    from pipeline.job.dataset_job import resolve
+    from pipeline.job.preview import preview
 
     seen = preview(resolve(load_making(path, []), f"wavmill fit {path}"))
     yield Finding(True, "job", f"{path}: {seen.objects:,} {seen.unit}, {seen.done:,} of {seen.shards:,} shards done")
 
 
 def store_of(what: str) -> Store:
-    from pipeline.jobfile import load_job
+    from pipeline.job.load import load_job
 
     return open_store(load_job(what).store if what.endswith((".yaml", ".yml")) else what)
 
@@ -149,7 +149,7 @@ def store(there: Store) -> Iterator[Finding]:
 
 def garbage(there: Store, clean: bool) -> Iterator[Finding]:
     """What killed runs left, by what may be done about it."""
-    from pipeline.garbage import leftovers, remove
+    from pipeline.protocol.garbage import leftovers, remove
 
     found: dict[tuple[str, bool], list[int]] = {}
     for one in list(leftovers(there)):
@@ -165,7 +165,7 @@ def garbage(there: Store, clean: bool) -> Iterator[Finding]:
 
 def cluster(ray: Any, what: str | None) -> Iterator[Finding]:
     """What the cluster has; and, of one that was running already, whether each node sees what a job or store needs."""
-    from pipeline.nodes import Needs, ask_nodes, started_here
+    from pipeline.execution.nodes import Needs, ask_nodes, started_here
 
     has = ray.cluster_resources()
     cpus, gpus, memory = has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", 0.0)
@@ -199,11 +199,11 @@ def private() -> Iterator[Finding]:
 
 def _needs(what: str) -> Any:
     """What the nodes are asked for: of a job all that it names, of anything else the store."""
-    from pipeline.corpus import spread_rows
-    from pipeline.job import Job, resolve
-    from pipeline.jobfile import load_job
-    from pipeline.listing import Listing
-    from pipeline.nodes import SAMPLED, Needs, needs_of
+    from pipeline.execution.nodes import SAMPLED, Needs, needs_of
+    from pipeline.job.dataset_job import Job, resolve
+    from pipeline.job.load import load_job
+    from pipeline.protocol.listing import Listing
+    from pipeline.store.corpus import spread_rows
 
     if not what.endswith((".yaml", ".yml")):
         return Needs(what)

@@ -1,9 +1,9 @@
 """Job files as the verbs want them: one that makes a dataset, or one that trains."""
 
 from pipeline.errors import JobError
-from pipeline.job import Job
-from pipeline.jobfile import load_job
-from pipeline.trainjob import TrainJob
+from pipeline.job.dataset_job import Job
+from pipeline.job.load import load_job
+from pipeline.job.training_job import TrainJob
 
 
 def load_making(path: str, sets: list[str]) -> Job:

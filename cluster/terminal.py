@@ -3,7 +3,7 @@
 from rich import markup
 from rich.console import Console
 
-from pipeline.names import printable, printable_lines
+from pipeline.store.names import printable, printable_lines
 
 
 def escape(text: str) -> str:

@@ -9,9 +9,9 @@ from rich.progress import TaskID
 
 from cluster.progress import bar
 from cluster.terminal import escape
-from pipeline.card import hours
 from pipeline.model_json import SplitFacts
-from pipeline.modelcard import split_line
+from pipeline.report.dataset_readme import hours
+from pipeline.report.model_readme import split_line
 
 
 class TrainWatch:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from model.blockwise import blockwise
-from model.melbank import hann, mel_filters
+from model.mel_filters import hann, mel_filters
 from model.products import product_with
 
 RATE_HZ = 16_000

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import Stopped
-from pipeline.store import Store, sha256
+from pipeline.store.base import Store, sha256
 
 
 class AtRest(BaseModel):

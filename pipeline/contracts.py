@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from model.clock import Clock
-from pipeline.choice import Choice
-from pipeline.corpus import look
-from pipeline.decode import Clip
+from pipeline.decoding.decode import Clip
 from pipeline.errors import AGAIN, ObjectFault, Reject, WavmillError
-from pipeline.left_out import LeftOut
-from pipeline.store import Entry, Store
+from pipeline.job.choice import Choice
+from pipeline.protocol.left_out import LeftOut
+from pipeline.store.base import Entry, Store
+from pipeline.store.corpus import look
 
 Work = Callable[..., list[np.ndarray | Reject]]  # arrays of clips, then the facts -> for each clip an array or a Reject
 SIMILAR = 0.8  # of difflib: from here on a name is taken for a misspelt one

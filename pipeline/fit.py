@@ -10,18 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from model.codebook import Codebook
-from model.kmeans import fit as fit_kmeans
-from pipeline.codebooks import CodebookDescription, describe_codebook, save_codebook
+from model.quantization.codebook import Codebook
+from model.quantization.kmeans import fit as fit_kmeans
 from pipeline.errors import JobError, ObjectFault
-from pipeline.job import Job, recipe_of
-from pipeline.listing import Listing
-from pipeline.plan import cut, put_table
-from pipeline.published import find_dataset
+from pipeline.execution.stages import Engine, Stage, feature_stages
+from pipeline.job.dataset_job import Job, recipe_of
+from pipeline.protocol.listing import Listing
+from pipeline.protocol.plan import cut, put_table
+from pipeline.protocol.published import find_dataset
+from pipeline.quantizers.codebooks import CodebookDescription, describe_codebook, save_codebook
 from pipeline.rows import FAULT, arrays_of
 from pipeline.sources.dataset import Dataset
-from pipeline.stages import Engine, Stage, feature_stages
-from pipeline.store import open_store
+from pipeline.store.base import open_store
 
 CODES = 100  # unless the job says
 SPARE = 1.2  # sampled beyond the frames wanted: estimates are rough, and some clips are rejected

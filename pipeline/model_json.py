@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from model.vocab import Vocabulary
+from model.token_lm.vocabulary import Vocabulary
 from pipeline.at_rest import AtRest
 
 MODEL = "model.json"

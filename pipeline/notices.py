@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset_json import Notice
-from pipeline.records import NoticedClips, Record
+from pipeline.protocol.records import NoticedClips, Record
 
 COLUMN = "notice_codes"
 MOST_NAMED = 20  # clips that a shard's record names for each code

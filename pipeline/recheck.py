@@ -18,13 +18,13 @@ import pyarrow.compute as pc
 
 from pipeline.dataset_json import PublishedDataset
 from pipeline.errors import JobError
-from pipeline.job import Job, decisive
-from pipeline.parquet import parquet_in
-from pipeline.plan import Plan, list_objects, objects_between, plans_of, read_objects
-from pipeline.read import read_clips
+from pipeline.execution.read import read_clips
+from pipeline.job.dataset_job import Job, decisive
+from pipeline.protocol.plan import Plan, list_objects, objects_between, plans_of, read_objects
 from pipeline.rows import VIDEO
 from pipeline.sources.manifest import Manifest
-from pipeline.store import faults_of, open_store
+from pipeline.store.base import faults_of, open_store
+from pipeline.store.parquet import parquet_in
 
 Kind = Literal["rejected", "accepted", "otherwise", "length", "new", "gone", "twice"]
 MEANS: dict[str, str] = {

@@ -4,13 +4,13 @@ from contextlib import closing
 from functools import partial
 
 from pipeline.dataset_json import PublishedDataset
-from pipeline.faults import Faults
-from pipeline.job import Job, fingerprint
-from pipeline.plan import Plan, todo_of
-from pipeline.publish import publish, published
-from pipeline.records import attempts_done
-from pipeline.stages import Engine, Watch, stages_of
-from pipeline.store import open_store
+from pipeline.execution.stages import Engine, Watch, stages_of
+from pipeline.job.dataset_job import Job, fingerprint
+from pipeline.protocol.plan import Plan, todo_of
+from pipeline.protocol.publish import publish, published
+from pipeline.protocol.records import attempts_done
+from pipeline.store.base import open_store
+from pipeline.store.faults import Faults
 
 
 def run(

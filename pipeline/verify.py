@@ -13,19 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from model.agreement import Tokens, compare_tokens, near_ties, relative
-from pipeline.clip_ids import escaped
+from model.quantization.agreement import Tokens, compare_tokens, near_ties, relative
 from pipeline.dataset_json import Part, PublishedDataset, RejectsFile
 from pipeline.errors import JobError
-from pipeline.job import Job
-from pipeline.listing import Listing
+from pipeline.execution.read import read_clips
+from pipeline.execution.stages import products_of
+from pipeline.formats.clip_ids import escaped
+from pipeline.job.dataset_job import Job
 from pipeline.model_json import ModelFile, PublishedModel
-from pipeline.parquet import parquet_in
-from pipeline.plan import Plan, read_objects
-from pipeline.read import read_clips
+from pipeline.protocol.listing import Listing
+from pipeline.protocol.plan import Plan, read_objects
 from pipeline.rows import arrays_of
-from pipeline.stages import products_of
-from pipeline.store import open_store, sha256
+from pipeline.store.base import open_store, sha256
+from pipeline.store.parquet import parquet_in
 
 CLIPS = 32
 RELATIVE = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}  # the most that is let pass, by the job's dtype

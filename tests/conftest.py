@@ -61,7 +61,7 @@ def ray_local() -> Iterator[Callable[[], Any]]:
 @pytest.fixture(scope="module")
 def on_ray(ray_local: Callable[[], Any]) -> Callable[..., Any]:
     """The engine that run() and fit() take, which has that Ray do all work."""
-    from pipeline.ray_executor import RayExecutor
+    from pipeline.execution.ray_executor import RayExecutor
 
     return lambda job, seconds: RayExecutor(ray_local)
 
@@ -93,7 +93,7 @@ def wav() -> Callable[..., bytes]:
 @pytest.fixture(autouse=True)
 def asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that says an object is gone is asked again after a pause; here a short one."""
-    from pipeline import s3_corpus
+    from pipeline.store import s3_corpus
 
     monkeypatch.setattr(s3_corpus, "PAUSE_S", 0.01)
 

@@ -18,11 +18,11 @@ import numpy as np
 import soundfile
 from inline import read_parquet, rows_of
 
-from pipeline import decode
+from pipeline.decoding import decode
 from pipeline.errors import Reject
-from pipeline.job import Job, resolve
-from pipeline.jobfile import parse_job
-from pipeline.store import open_store
+from pipeline.job.dataset_job import Job, resolve
+from pipeline.job.load import parse_job
+from pipeline.store.base import open_store
 
 JOB = """
 name: some

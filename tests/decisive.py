@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from pipeline.check import Check
-from pipeline.decode import Clip
+from pipeline.decoding.check import Check
+from pipeline.decoding.decode import Clip
 from pipeline.features import EXTRACTORS
-from pipeline.job import Job
-from pipeline.models import SamOut
-from pipeline.pack import Data, Packing, Split
+from pipeline.job.dataset_job import Job
+from pipeline.job.training_job import Train, TrainJob
 from pipeline.quantizers import QUANTIZERS
 from pipeline.sources import SOURCES
-from pipeline.trainjob import Train, TrainJob
+from pipeline.training.models import SamOut
+from pipeline.training.pack_build import Data, Packing, Split
 from pipeline.windows import WINDOWS
 
 SHA = "0" * 64

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipeline.dataset_json import PublishedDataset
-from pipeline.records import Record, StoredRows
+from pipeline.protocol.records import Record, StoredRows
 
 
 def stored(key: str) -> StoredRows:

@@ -10,10 +10,10 @@ from typing import Any
 from corpus_model import BANDS, Model, Row, World, published
 from inline import mill, run_inline
 
-from pipeline.job import Job
-from pipeline.plan import make_plans
-from pipeline.publish import publish
-from pipeline.store import Folder
+from pipeline.job.dataset_job import Job
+from pipeline.protocol.plan import make_plans
+from pipeline.protocol.publish import publish
+from pipeline.store.base import Folder
 
 
 class Killed(BaseException):

@@ -8,17 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from pipeline import decode
-from pipeline.faults import Faults
-from pipeline.job import Job, fingerprint, resolve
-from pipeline.jobfile import parse_job
-from pipeline.local_executor import LocalExecutor
-from pipeline.plan import Plan, make_plans, todo_of
-from pipeline.publish import publish
-from pipeline.records import attempts_done
-from pipeline.retry import retried
-from pipeline.stages import stages_of
-from pipeline.store import open_store
+from pipeline.decoding import decode
+from pipeline.execution.local_executor import LocalExecutor
+from pipeline.execution.stages import stages_of
+from pipeline.job.dataset_job import Job, fingerprint, resolve
+from pipeline.job.load import parse_job
+from pipeline.protocol.plan import Plan, make_plans, todo_of
+from pipeline.protocol.publish import publish
+from pipeline.protocol.records import attempts_done
+from pipeline.protocol.retry import retried
+from pipeline.store.base import open_store
+from pipeline.store.faults import Faults
 
 WORDS = """
 name: words

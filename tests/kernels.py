@@ -10,8 +10,8 @@ import numpy as np
 
 from model import segments
 from model.blockwise import blockwise
-from model.kmeans import assign
 from model.products import blas_kernels, product_with, used
+from model.quantization.kmeans import assign
 from pipeline.features.mel import Mel
 
 

@@ -9,7 +9,8 @@ import sys
 from inline import without_fence
 
 from cluster import cli
-from pipeline import decode, objects
+from pipeline.decoding import decode
+from pipeline.store import objects
 
 if __name__ == "__main__":
     limit = int(sys.argv.pop(1))

@@ -29,7 +29,7 @@ SHARDS = ("s0", "s1")
 
 
 def driver(name: str, shards: tuple[str, ...], wrong: str, dataset: str = "1") -> Actor:
-    """Plan, mill the shards that have no record, choose, publish: pipeline/plan.py, commit.py and publish.py."""
+    """Plan, mill the shards that have no record, choose, publish: pipeline/protocol/{plan,commit,publish}.py."""
     if dataset != "1":  # which was planned before this history begins
         yield Op("create", f"plan/{dataset}")
     done = _attempts((yield Op("list", "done/")))
@@ -79,7 +79,7 @@ def attempt(name: str, shard: str, wrong: str) -> Actor:
 
 
 def collector(name: str, shards: tuple[str, ...], wrong: str) -> Actor:
-    """Remove the attempts that may go: pipeline/garbage.py."""
+    """Remove the attempts that may go: pipeline/protocol/garbage.py."""
     plans = (yield Op("list", "plan/")) if wrong == "collects by plans read before the choices" else ()
     choices = dict((yield Op("read", "choice/")))
     plans = plans or (yield Op("list", "plan/"))

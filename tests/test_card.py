@@ -8,10 +8,10 @@ import pytest
 import yaml
 from inline import run_inline
 
-from model.codebook import Codebook
-from pipeline.codebooks import save_codebook
-from pipeline.job import recipe_of, resolve
-from pipeline.jobfile import parse_job
+from model.quantization.codebook import Codebook
+from pipeline.job.dataset_job import recipe_of, resolve
+from pipeline.job.load import parse_job
+from pipeline.quantizers.codebooks import save_codebook
 
 JOB = """
 name: cards

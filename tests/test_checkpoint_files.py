@@ -12,9 +12,9 @@ from checkpoints import NETS, SIZES, net_of, tiny_hubert, tiny_whisper, whisper_
 from model.encoder_weights import differences, encoder_weights, unused
 from pipeline.errors import JobError
 from pipeline.features.hubert import HuBERT
+from pipeline.features.weights import describe
 from pipeline.features.whisper import Whisper
-from pipeline.store import open_store
-from pipeline.weights import describe
+from pipeline.store.base import open_store
 
 PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 SOUND = 0.3 * np.random.default_rng(0).normal(size=9000).astype(np.float32) + 0.1

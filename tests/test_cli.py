@@ -17,13 +17,13 @@ from inline import mill, run_inline, words
 from typer.testing import CliRunner
 
 from cluster import cli, doctor
-from cluster.words import command, size
+from cluster.printing import command, size
 from pipeline.errors import JobError, NotAllowed, Stopped, TooManyRejects
-from pipeline.job import resolve
-from pipeline.jobfile import load_job
-from pipeline.plan import make_plans
-from pipeline.store import open_store
-from pipeline.templates import TEMPLATES
+from pipeline.job.dataset_job import resolve
+from pipeline.job.load import load_job
+from pipeline.job.templates import TEMPLATES
+from pipeline.protocol.plan import make_plans
+from pipeline.store.base import open_store
 
 JOB = """\
 name: a

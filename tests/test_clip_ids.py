@@ -14,14 +14,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inline import without_fence
 
-from pipeline import objects as objects_module
-from pipeline.clip_ids import escaped, member_id, part_id, part_of, place_id, second_id, stretch_id, without_suffixes
-from pipeline.decode import Clip
-from pipeline.listing import Listing
-from pipeline.pictures import Pictures
+from pipeline.decoding.decode import Clip
+from pipeline.exports.images import Pictures
+from pipeline.formats.clip_ids import (
+    escaped,
+    member_id,
+    part_id,
+    part_of,
+    place_id,
+    second_id,
+    stretch_id,
+    without_suffixes,
+)
+from pipeline.protocol.listing import Listing
 from pipeline.sources.files import Files
 from pipeline.sources.manifest import Manifest
 from pipeline.sources.webdataset import WebDataset
+from pipeline.store import objects as objects_module
 
 RATE_HZ = 8_000
 CUT = Clip(min_s=0.1, max_s=1)

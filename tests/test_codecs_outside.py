@@ -13,10 +13,10 @@ import pyarrow.dataset
 import pytest
 from verbs import verb
 
-from model.vocab import Vocabulary
-from pipeline.pack import Data, Packing, make_pack
-from pipeline.packed import open_pack
-from pipeline.store import open_store
+from model.token_lm.vocabulary import Vocabulary
+from pipeline.store.base import open_store
+from pipeline.training.pack_build import Data, Packing, make_pack
+from pipeline.training.pack_read import open_pack
 
 SIGNS = '''
 """Codes without a codebook: whether each of the first MFCCs is above nothing, as the bits of a number."""
@@ -168,7 +168,7 @@ def test_a_second_run_finds_all_of_it_done(made):
 
 
 def test_the_codes_are_those_of_each_clip_alone(made):
-    from pipeline.decode import Clip, Sound, resampled
+    from pipeline.decoding.decode import Clip, Sound, resampled
     from pipeline.features.mfcc import Mfcc
 
     found, _, _ = made
@@ -196,10 +196,10 @@ def test_the_codes_of_the_parts_are_those_of_the_whole(made):
 
 
 def test_on_ray_they_are_the_same(made, ray_local):
-    from pipeline.job import resolve
-    from pipeline.jobfile import load_job
-    from pipeline.plan import make_plans
-    from pipeline.ray_executor import RayExecutor
+    from pipeline.execution.ray_executor import RayExecutor
+    from pipeline.job.dataset_job import resolve
+    from pipeline.job.load import load_job
+    from pipeline.protocol.plan import make_plans
     from pipeline.run import run
 
     found, _, _ = made

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from container_files import FORMATS, sound, streamed, whole, written
 
-from pipeline import fence
-from pipeline.decode import Clip, length_s, parts_of
+from pipeline.decoding import sandbox_client as fence
+from pipeline.decoding.decode import Clip, length_s, parts_of
 from pipeline.errors import Reject
-from pipeline.objects import SOUNDS
+from pipeline.store.objects import SOUNDS
 
 DOCS = Path(__file__).parents[1] / "docs" / "containers.md"
 UNKNOWN = "cannot know"

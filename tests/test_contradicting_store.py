@@ -8,21 +8,21 @@ from botocore.exceptions import ClientError
 from conftest import bucket_on
 from inline import digest, rows_of, run_inline, without_fence, words
 
-from pipeline import objects as objects_module
-from pipeline import publish as publish_module
-from pipeline import s3, s3_corpus
-from pipeline.corpus import opened
-from pipeline.decode import Clip
+from pipeline.decoding.decode import Clip
 from pipeline.errors import ObjectFault, Stopped
-from pipeline.job import fingerprint
-from pipeline.listing import Listing
-from pipeline.objects import Found, decoded_table
-from pipeline.plan import make_plans
-from pipeline.records import attempts_done
+from pipeline.job.dataset_job import fingerprint
+from pipeline.protocol import publish as publish_module
+from pipeline.protocol.listing import Listing
+from pipeline.protocol.plan import make_plans
+from pipeline.protocol.records import attempts_done
 from pipeline.sources.faces import Faces
 from pipeline.sources.files import Files
 from pipeline.sources.manifest import Manifest
-from pipeline.store import open_store
+from pipeline.store import objects as objects_module
+from pipeline.store import s3, s3_corpus
+from pipeline.store.base import open_store
+from pipeline.store.corpus import opened
+from pipeline.store.objects import Found, decoded_table
 
 
 def half(answer: dict[str, Any], body: bytes) -> dict[str, Any]:

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 from decisive import SHA, jobs, training
 
-from pipeline import trainjob
-from pipeline.check import Check
-from pipeline.choice import Address, Choice, LeftOutAtDefault, NotDecisive
 from pipeline.dataset_json import PublishedDataset
-from pipeline.decode import Clip
+from pipeline.decoding.check import Check
+from pipeline.decoding.decode import Clip
 from pipeline.features import EXTRACTORS
-from pipeline.job import Job, decisive, fingerprint
-from pipeline.models import MODELS
-from pipeline.pack import Data, Packing
+from pipeline.job import training_job as trainjob
+from pipeline.job.choice import Address, Choice, LeftOutAtDefault, NotDecisive
+from pipeline.job.dataset_job import Job, decisive, fingerprint
+from pipeline.job.training_job import Train
 from pipeline.quantizers import QUANTIZERS
 from pipeline.sources import SOURCES
-from pipeline.trainjob import Train
+from pipeline.training.models import MODELS
+from pipeline.training.pack_build import Data, Packing
 from pipeline.windows import WINDOWS
 
 BEFORE = json.loads((Path(__file__).parent / "decisive.json").read_text())  # as of when it was listed by hand

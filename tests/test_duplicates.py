@@ -10,14 +10,15 @@ import pytest
 from documents import stored
 from inline import mill, read_parquet, rows_of, run_inline, without_fence, words
 
-from pipeline import duplicates, objects, publish
 from pipeline.errors import WavmillError
-from pipeline.job import resolve
-from pipeline.jobfile import parse_job
-from pipeline.plan import make_plans
+from pipeline.job.dataset_job import resolve
+from pipeline.job.load import parse_job
+from pipeline.protocol import publish
+from pipeline.protocol.plan import make_plans
 from pipeline.rows import replace
-from pipeline.sources import files, webdataset
-from pipeline.store import open_store
+from pipeline.sources import duplicates, files, webdataset
+from pipeline.store import objects
+from pipeline.store.base import open_store
 
 
 @pytest.fixture

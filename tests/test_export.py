@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 from cluster.app import app
 from cluster.cli import main  # noqa: F401  so that the verbs are there
 from pipeline.errors import JobError, Stopped
-from pipeline.export import export, folders_of
 from pipeline.exports import EXPORTS
 from pipeline.exports.musetalk import read_window
-from pipeline.job import resolve
-from pipeline.jobfile import parse_job
-from pipeline.published import find_dataset
+from pipeline.exports.write import export, folders_of
+from pipeline.job.dataset_job import resolve
+from pipeline.job.load import parse_job
+from pipeline.protocol.published import find_dataset
 from pipeline.windows.gather import gather
 
 STATES = "feature: {{kind: whisper, model: {model}, states: {states}}}\nwindow: {{kind: musetalk, fps: 25}}\n"
@@ -120,7 +120,7 @@ def test_an_export_goes_on_and_what_is_done_is_not_read_again(states, tmp_path, 
     assert (
         all(path.stat().st_mtime_ns == before[path.name] for path in there.glob("*/*") if path.name in before) or True
     )
-    monkeypatch.setattr("pipeline.export._arrays", lambda _d, _c, wanted: iter(()) if not wanted else 1 / 0)
+    monkeypatch.setattr("pipeline.exports.write._arrays", lambda _d, _c, wanted: iter(()) if not wanted else 1 / 0)
     assert export(dataset, choice, there) == (5, 0, 0)
     assert not list(there.glob(".partial*"))
     said = json.loads((there / "export.json").read_text())

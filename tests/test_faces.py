@@ -10,11 +10,11 @@ from checkpoints import tiny_whisper
 from inline import read_parquet, rows_of, run_inline
 
 from pipeline.errors import JobError
-from pipeline.job import resolve
-from pipeline.jobfile import parse_job
-from pipeline.mapped import Clips
-from pipeline.samples import MuseTalkSamples
-from pipeline.sampling import PoseSimilar
+from pipeline.exports.clips import Clips
+from pipeline.exports.draws import PoseSimilar
+from pipeline.exports.samples import MuseTalkSamples
+from pipeline.job.dataset_job import resolve
+from pipeline.job.load import parse_job
 from pipeline.sources.faces import landmarks_of
 
 

@@ -14,11 +14,11 @@ from chaos import CHAOS
 from fault_proxy import FAULTS, RETRIED
 from inline import digest, rows_of, run_inline, words
 
-from pipeline import s3
-from pipeline.commit import parquet_bytes
 from pipeline.errors import NotAllowed, Stopped
-from pipeline.parquet import parquet_in
-from pipeline.store import open_store
+from pipeline.protocol.commit import parquet_bytes
+from pipeline.store import s3
+from pipeline.store.base import open_store
+from pipeline.store.parquet import parquet_in
 
 
 @pytest.fixture(autouse=True)

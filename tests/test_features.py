@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
-from model.melbank import hann, mel_filters
-from pipeline.decode import CONTEXT_S, Clip, parts_of
+from model.mel_filters import hann, mel_filters
+from pipeline.decoding.decode import CONTEXT_S, Clip, parts_of
 from pipeline.errors import Reject
 from pipeline.features import EXTRACTORS
 

@@ -13,22 +13,31 @@ from chaos import CHAOS
 from safetensors.torch import load as read_tensors
 from training import JOB, put_dataset, training
 
-from model import lm
-from model.codebook import Codebook
-from model.generate import Sampling, draw
-from model.vocab import PAD
+from model.quantization.codebook import Codebook
+from model.token_lm import loss as lm
+from model.token_lm.generate import Sampling, draw
+from model.token_lm.vocabulary import PAD
 from pipeline.at_rest import sealed, unsealed
-from pipeline.checkpoints import TrainingState, latest, lines_of, read_record, recorded, save, step_of, tensors_of
-from pipeline.codebooks import save_codebook
 from pipeline.errors import JobError
-from pipeline.finite import Diverged, not_finite_field
-from pipeline.learn import Learner
-from pipeline.pack import make_pack
-from pipeline.release import release
-from pipeline.store import open_store, sha256
-from pipeline.train import alone, train
-from pipeline.trained import open_model
-from pipeline.trainjob import fingerprint, parents_of
+from pipeline.job.training_job import fingerprint, parents_of
+from pipeline.quantizers.codebooks import save_codebook
+from pipeline.store.base import open_store, sha256
+from pipeline.trained_model import open_model
+from pipeline.training.checkpoints import (
+    TrainingState,
+    latest,
+    lines_of,
+    read_record,
+    recorded,
+    save,
+    step_of,
+    tensors_of,
+)
+from pipeline.training.finite import Diverged, not_finite_field
+from pipeline.training.loop import Learner
+from pipeline.training.pack_build import make_pack
+from pipeline.training.release import release
+from pipeline.training.train import alone, train
 
 WRONG = [float("nan"), float("inf"), float("-inf")]
 TESTS = Path(__file__).parent
@@ -135,8 +144,8 @@ TWO = """
 import os, sys, time
 sys.path[:0] = [{root!r}, {tests!r}]
 import torch, workers
-from model import lm
-from pipeline.finite import Diverged
+from model.token_lm import loss as lm
+from pipeline.training.finite import Diverged
 
 def work(*given):
     rank, forward, calls = given[3], lm.Loss.forward, [0]
@@ -255,7 +264,7 @@ def test_a_published_model_of_nan_is_not_opened(data, tmp_path):
         if (top / file.path).exists()
     ]
     (top / "model.json").write_bytes(made.model_copy(update={"files": files}).written())
-    from pipeline.published import _read_model
+    from pipeline.protocol.published import _read_model
 
     _read_model.cache_clear()
     with pytest.raises(JobError, match="weights that are not finite"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from container_files import ffmpeg, made, sound, whole
 
-from pipeline.decode import Clip, Part, parts_of
+from pipeline.decoding.decode import Clip, Part, parts_of
 from pipeline.errors import Reject
 
 RATE_HZ = 16_000

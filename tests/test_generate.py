@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from nets import KINDS, VOCABULARY, small
 
-from model import generate as module
-from model.generate import Sampling, draw, generate, stream
-from model.vocab import END, PAD
+from model.token_lm import generate as module
+from model.token_lm.generate import Sampling, draw, generate, stream
+from model.token_lm.vocabulary import END, PAD
 
 quick = settings(deadline=None, max_examples=5)
 seeds = st.integers(0, 1 << 30)

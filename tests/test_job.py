@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from inline import run_inline, words
 
 from cluster.cli import app
-from model.codebook import Codebook
-from pipeline.codebooks import save_codebook
+from model.quantization.codebook import Codebook
 from pipeline.errors import JobError
-from pipeline.job import Job, fingerprint, recipe_of, resolve
-from pipeline.jobfile import load_job, parse_job
-from pipeline.preview import preview
-from pipeline.schema import schema
-from pipeline.templates import TEMPLATES
-from pipeline.yamltext import read_yaml
+from pipeline.job.dataset_job import Job, fingerprint, recipe_of, resolve
+from pipeline.job.load import load_job, parse_job
+from pipeline.job.preview import preview
+from pipeline.job.schema import schema
+from pipeline.job.templates import TEMPLATES
+from pipeline.job.yaml_text import read_yaml
+from pipeline.quantizers.codebooks import save_codebook
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -111,7 +111,7 @@ def test_an_unknown_kind_is_said_with_those_that_are_known(value):
         "..mel:Mel",  # a relative import
         ":Mel",
         "mel:",
-        "pipeline.decode:Clip",  # a choice, but no step
+        "pipeline.decoding.decode:Clip",  # a choice, but no step
     ],
 )
 def test_a_class_from_outside_that_is_no_feature_is_a_problem_of_its_line(kind):
@@ -661,7 +661,19 @@ WORDS = [
     "token",
     "os:path",
 ]
-WORDS += ["pipeline.decode:Clip", "mean", "s3://", "~", "1e-3", "2024-13-45", "0b_", "<<", "!!int x", "&a", "*a"]
+WORDS += [
+    "pipeline.decoding.decode:Clip",
+    "mean",
+    "s3://",
+    "~",
+    "1e-3",
+    "2024-13-45",
+    "0b_",
+    "<<",
+    "!!int x",
+    "&a",
+    "*a",
+]
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(WORDS), st.text(max_size=8), st.dates()
 )

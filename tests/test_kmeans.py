@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.codebook import Codebook
-from model.kmeans import assign, fit, usage
+from model.quantization.codebook import Codebook
+from model.quantization.kmeans import assign, fit, usage
 
 quick = settings(deadline=None, max_examples=25)
 seeds = st.integers(0, 1 << 30)
@@ -128,7 +128,7 @@ def test_perplexity_is_the_number_of_codes_when_all_are_used_alike():
 @pytest.fixture
 def codebook(tmp_path) -> str:
     """The address of a codebook of 70 centroids of 39 numbers."""
-    from pipeline.codebooks import save_codebook
+    from pipeline.quantizers.codebooks import save_codebook
 
     address = str(tmp_path / "km70")
     save_codebook(address, Codebook(normal(0, 70, 39), {"feature": {"kind": "mfcc"}}, {"frames": 1000}))
@@ -136,7 +136,7 @@ def codebook(tmp_path) -> str:
 
 
 def test_a_codebook_comes_back_as_it_was_saved(codebook):
-    from pipeline.codebooks import load_codebook
+    from pipeline.quantizers.codebooks import load_codebook
 
     again = load_codebook(codebook)
     assert (again.centroids == normal(0, 70, 39)).all()
@@ -144,8 +144,8 @@ def test_a_codebook_comes_back_as_it_was_saved(codebook):
 
 
 def test_a_codebook_of_another_hash_is_refused(codebook):
-    from pipeline.codebooks import load_codebook
     from pipeline.errors import JobError
+    from pipeline.quantizers.codebooks import load_codebook
 
     with pytest.raises(JobError, match="planned with 000000000000"):
         load_codebook(codebook, "0" * 64)
@@ -154,8 +154,8 @@ def test_a_codebook_of_another_hash_is_refused(codebook):
 def test_a_codebook_with_a_changed_byte_is_refused(codebook):
     from pathlib import Path
 
-    from pipeline.codebooks import load_codebook
     from pipeline.errors import JobError
+    from pipeline.quantizers.codebooks import load_codebook
 
     tensor = Path(codebook) / "codebook.safetensors"
     data = tensor.read_bytes()

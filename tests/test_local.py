@@ -14,12 +14,13 @@ from checkpoints import tiny_hubert
 from inline import WORDS, digest, rows_of, run_inline, words
 from raykills import WAVMILL, at_work, descendants, kill_tree, records, wait_for
 
-from pipeline import scale, watchdog
-from pipeline.engine import ALONE_S, ARITHMETIC_SPEED, LOCAL_S, NET_SPEED, Chosen, Machine, choose
 from pipeline.errors import JobError, NotAllowed, ObjectFault, Stopped
+from pipeline.execution import resources as scale
+from pipeline.execution import watchdog
+from pipeline.execution.engine import ALONE_S, ARITHMETIC_SPEED, LOCAL_S, NET_SPEED, Chosen, Machine, choose
+from pipeline.execution.local_executor import LocalExecutor, WorkerError
 from pipeline.features import EXTRACTORS
-from pipeline.local_executor import LocalExecutor, WorkerError
-from pipeline.plan import make_plans
+from pipeline.protocol.plan import make_plans
 from pipeline.run import run
 
 HERE = Path(__file__).parent
@@ -206,7 +207,8 @@ def test_the_workers_of_a_killed_driver_end_and_the_same_command_goes_on(slow_ru
 def test_a_worker_that_finds_its_driver_gone_ends(tmp_path):
     """Where a process cannot be killed with its parent, as on macOS; on Linux it is killed before it finds out."""
     script = (
-        "import socket; from multiprocessing.connection import Connection; from pipeline.local_worker import Driver\n"
+        "import socket; from multiprocessing.connection import Connection\n"
+        "from pipeline.execution.local_worker import Driver\n"
         "mine, other = socket.socketpair(); other.close()\n"
         "Driver(Connection(mine.detach())).keep_telling()"
     )

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import manifest_rows, manifest_text
-from pipeline.decode import Clip
+from pipeline.decoding.decode import Clip
 from pipeline.errors import JobError
-from pipeline.jobfile import parse_job
-from pipeline.listing import Listing
-from pipeline.manifest_text import lines_of
-from pipeline.preview import findings
+from pipeline.formats import manifest_rows, manifest_text
+from pipeline.formats.manifest_text import lines_of
+from pipeline.job.load import parse_job
+from pipeline.job.preview import findings
+from pipeline.protocol.listing import Listing
 from pipeline.sources.manifest import Manifest
 
 quick = settings(

@@ -11,14 +11,14 @@ from conftest import bucket_on
 from training import JOB, LABELS, give_codebook, put_dataset, training
 
 from cluster.cli import main
-from pipeline.checkpoints import recorded, step_of
-from pipeline.pack import make_pack
-from pipeline.published import find_model
-from pipeline.store import open_store
-from pipeline.templates import TEMPLATES
-from pipeline.train import alone
-from pipeline.trained import open_model
-from pipeline.trainjob import fingerprint, parents_of
+from pipeline.job.templates import TEMPLATES
+from pipeline.job.training_job import fingerprint, parents_of
+from pipeline.protocol.published import find_model
+from pipeline.store.base import open_store
+from pipeline.trained_model import open_model
+from pipeline.training.checkpoints import recorded, step_of
+from pipeline.training.pack_build import make_pack
+from pipeline.training.train import alone
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from inline import run_inline, words
 
 from cluster.doctor import examine
 from pipeline.errors import NotAllowed, Stopped
-from pipeline.store import WITHOUT_LINKS, open_store
+from pipeline.store.base import WITHOUT_LINKS, open_store
 
 
 @pytest.fixture(params=sorted(WITHOUT_LINKS), ids=lambda number: errno.errorcode[number])

@@ -9,16 +9,16 @@ import pytest
 from inline import words
 from training import put_dataset
 
-from model.codebook import Codebook
-from pipeline import nodes
-from pipeline.codebooks import save_codebook
+from model.quantization.codebook import Codebook
 from pipeline.errors import JobError, NotAllowed, Stopped
+from pipeline.execution import nodes
+from pipeline.execution.nodes import Answer, Needs, answer, check_nodes, needs_of
 from pipeline.features.hubert import HuBERT
-from pipeline.nodes import Answer, Needs, answer, check_nodes, needs_of
-from pipeline.plan import list_objects
+from pipeline.protocol.plan import list_objects
+from pipeline.quantizers.codebooks import save_codebook
 from pipeline.quantizers.kmeans import KMeans
 from pipeline.sources.dataset import Dataset
-from pipeline.store import open_store
+from pipeline.store.base import open_store
 
 PROBE, TEXT = "_mill/ask/0f", b"what the driver wrote"
 

@@ -13,25 +13,28 @@ import pyarrow as pa
 import pytest
 from inline import digest, mill, rows_of, run_inline, without_fence, words
 
-from pipeline import corpus, fence, store, walk
-from pipeline import objects as objects_module
-from pipeline import publish as publish_module
-from pipeline.corpus import name_of
-from pipeline.decode import Clip
+from pipeline.decoding import sandbox_client as fence
+from pipeline.decoding.decode import Clip
 from pipeline.errors import NotAllowed, ObjectFault, Stopped
-from pipeline.faults import MOST_IN_A_ROW
+from pipeline.execution.read import Read
 from pipeline.fit import Frames
-from pipeline.job import fingerprint
-from pipeline.listing import Listing
-from pipeline.plan import make_plans, read_objects
-from pipeline.read import Read
-from pipeline.records import attempts_done
+from pipeline.job.dataset_job import fingerprint
+from pipeline.protocol import publish as publish_module
+from pipeline.protocol.listing import Listing
+from pipeline.protocol.plan import make_plans, read_objects
+from pipeline.protocol.records import attempts_done
 from pipeline.rows import decoded, fault
 from pipeline.sources.faces import Faces
 from pipeline.sources.files import Files
 from pipeline.sources.manifest import Manifest
 from pipeline.sources.webdataset import WebDataset
-from pipeline.store import open_store
+from pipeline.store import base as store
+from pipeline.store import corpus
+from pipeline.store import folder_walk as walk
+from pipeline.store import objects as objects_module
+from pipeline.store.base import open_store
+from pipeline.store.corpus import name_of
+from pipeline.store.faults import MOST_IN_A_ROW
 
 FACTS = [errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG]
 FAULTS = [errno.EIO, errno.ESTALE, errno.EREMOTEIO]

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 from chaos import CHAOS
 
-from pipeline.commit import parquet_bytes
 from pipeline.errors import Stopped
-from pipeline.parquet import parquet_in
-from pipeline.store import open_store
+from pipeline.protocol.commit import parquet_bytes
+from pipeline.store.base import open_store
+from pipeline.store.parquet import parquet_in
 
 LOTS = np.random.default_rng(3)
 TABLE = pa.table({

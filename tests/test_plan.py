@@ -15,14 +15,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import PrivateAttr
 
-from pipeline import plan as plan_module
 from pipeline.contracts import Source
-from pipeline.job import Job, resolve
-from pipeline.jobfile import parse_job
-from pipeline.objects import SCHEMA
-from pipeline.plan import cut, list_objects, make_plans, objects_between, plans_of, put_table, read_objects, todo_of
-from pipeline.preview import preview
-from pipeline.store import Folder, open_store
+from pipeline.job.dataset_job import Job, resolve
+from pipeline.job.load import parse_job
+from pipeline.job.preview import preview
+from pipeline.protocol import plan as plan_module
+from pipeline.protocol.plan import (
+    cut,
+    list_objects,
+    make_plans,
+    objects_between,
+    plans_of,
+    put_table,
+    read_objects,
+    todo_of,
+)
+from pipeline.store.base import Folder, open_store
+from pipeline.store.objects import SCHEMA
 
 JOB = """\
 name: a

@@ -8,9 +8,9 @@ import pytest
 
 from cluster import cli
 from pipeline.errors import JobError
-from pipeline.jobfile import load_job
-from pipeline.plugins import NO_PLUGINS
-from pipeline.submitted import JOB_CONFIG
+from pipeline.job.load import load_job
+from pipeline.job.plugins import NO_PLUGINS
+from pipeline.job.submitted import JOB_CONFIG
 
 CODE = """
 from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.sampling import PoseSimilar, similar_pose_other_mouth
+from pipeline.exports.draws import PoseSimilar, similar_pose_other_mouth
 from pipeline.sources.faces import landmarks_of
 
 WIDTH, HEIGHT = 640, 480

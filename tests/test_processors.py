@@ -10,12 +10,12 @@ from documents import record
 from inline import mill, words
 
 from model import products
-from pipeline import processors
-from pipeline.job import fingerprint
-from pipeline.plan import make_plans
-from pipeline.publish import publish
-from pipeline.records import attempts_done, read_records
-from pipeline.store import open_store
+from pipeline.execution import processors
+from pipeline.job.dataset_job import fingerprint
+from pipeline.protocol.plan import make_plans
+from pipeline.protocol.publish import publish
+from pipeline.protocol.records import attempts_done, read_records
+from pipeline.store.base import open_store
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_shard_in_which_nothing_could_be_decoded_is_of_no_other_kind(job, tmp_
 def printed(dataset) -> str:
     from rich.console import Console
 
-    from cluster.words import print_dataset
+    from cluster.printing import print_dataset
 
     sink = io.StringIO()
     print_dataset(Console(file=sink, width=10_000), dataset, "somewhere")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from model import products
 from model.blockwise import BLOCK_FRAMES, blockwise
-from model.kmeans import assign
+from model.quantization.kmeans import assign
 
 ROOT = Path(__file__).parents[1]
 KERNELS = {

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import child, fence
-from pipeline.decode import Clip
+from pipeline.decoding import sandbox_client as fence
+from pipeline.decoding import sandbox_process as child
+from pipeline.decoding.decode import Clip
 from pipeline.errors import JobError, Reject
 
 HOSTILE = str(Path(__file__).parent / "hostile")

@@ -5,8 +5,8 @@ import io
 
 import pytest
 
-from pipeline import fence
-from pipeline.decode import Clip
+from pipeline.decoding import sandbox_client as fence
+from pipeline.decoding.decode import Clip
 from pipeline.errors import Reject, Stopped
 
 

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 from cluster.cli import app
 from pipeline.errors import JobError
-from pipeline.job import fingerprint, resolve
-from pipeline.jobfile import parse_job
-from pipeline.plan import make_plans
-from pipeline.published import find_dataset
+from pipeline.job.dataset_job import fingerprint, resolve
+from pipeline.job.load import parse_job
+from pipeline.protocol.plan import make_plans
+from pipeline.protocol.published import find_dataset
 from pipeline.recheck import Finding, published_plans, recheck
 from pipeline.rows import column_of, replace
 from pipeline.sources.files import Files

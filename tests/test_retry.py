@@ -3,11 +3,12 @@
 import pytest
 from inline import digest, mill, rows_of, run_inline, without_fence, words
 
-from pipeline import decode, objects
+from pipeline.decoding import decode
 from pipeline.errors import JobError
-from pipeline.plan import make_plans
-from pipeline.publish import publish
-from pipeline.retry import retried
+from pipeline.protocol.plan import make_plans
+from pipeline.protocol.publish import publish
+from pipeline.protocol.retry import retried
+from pipeline.store import objects
 
 
 @pytest.fixture

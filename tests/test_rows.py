@@ -125,7 +125,7 @@ def test_rows_picked_out_of_a_table_keep_their_arrays(name):
 
 @kinds
 def test_a_column_comes_back_from_parquet_as_it_was(name):
-    from pipeline.commit import parquet_bytes
+    from pipeline.protocol.commit import parquet_bytes
 
     kind, arrays = made(name, [3, 0, 2])
     again = pq.read_table(io.BytesIO(parquet_bytes(pa.table({"x": column_of(arrays, kind)}))))

@@ -13,18 +13,18 @@ from checkpoints import tiny_hubert
 from inline import WORDS, digest, rows_of, run_inline, words
 
 from cluster.listening import listening_below
-from model.codebook import Codebook
-from pipeline.codebooks import save_codebook
+from model.quantization.codebook import Codebook
 from pipeline.errors import JobError, ObjectFault, Stopped
+from pipeline.execution.local_executor import LocalExecutor
 from pipeline.fit import fit
-from pipeline.job import fingerprint, recipe_of, resolve
-from pipeline.jobfile import parse_job
-from pipeline.local_executor import LocalExecutor
-from pipeline.plan import make_plans
-from pipeline.records import attempts_done
+from pipeline.job.dataset_job import fingerprint, recipe_of, resolve
+from pipeline.job.load import parse_job
+from pipeline.protocol.plan import make_plans
+from pipeline.protocol.records import attempts_done
+from pipeline.quantizers.codebooks import save_codebook
 from pipeline.run import run
 from pipeline.sources.files import Files
-from pipeline.store import open_store
+from pipeline.store.base import open_store
 
 
 def here(*_: Any) -> LocalExecutor:
@@ -215,8 +215,8 @@ import ray, sys
 sys.path.insert(0, {tests!r})
 ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
 from inline import words
-from pipeline.plan import make_plans
-from pipeline.ray_executor import RayExecutor, cluster_shares
+from pipeline.protocol.plan import make_plans
+from pipeline.execution.ray_executor import RayExecutor, cluster_shares
 from pipeline.run import run
 job = words({corpus!r}, {store!r}, "feature.kind=on_gpu:OnGpu")
 shares = cluster_shares(job, 10.0)

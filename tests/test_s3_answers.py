@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import pytest
 
 from pipeline.errors import Changed, JobError, NotAllowed, NotThere, ObjectFault, Reject, Stopped, WavmillError
-from pipeline.s3 import MULTIPART_BYTES, WINDOW_BYTES, Bucket, client
-from pipeline.s3_corpus import opened_object
-from pipeline.store import Entry
+from pipeline.store.base import Entry
+from pipeline.store.s3 import MULTIPART_BYTES, WINDOW_BYTES, Bucket, client
+from pipeline.store.s3_corpus import opened_object
 
 HTML = b"<!DOCTYPE html><html><head><title>Sign in to the network</title></head><body>...</body></html>"
 XML = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>said by the test</Message></Error>"
@@ -200,7 +200,7 @@ def test_where_a_clip_is_read_that_is_the_fate_of_the_clip(answer, bucket, serve
 
 
 def test_a_put_in_parts_is_refused_by_the_first_answer_that_is_not_s3s(bucket, server, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.s3.MULTIPART_BYTES", 5 << 20)
+    monkeypatch.setattr("pipeline.store.s3.MULTIPART_BYTES", 5 << 20)
     big = tmp_path / "big"
     big.write_bytes(bytes(11 << 20))
     server.answer = ANSWERS["200 html"]

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from inline import rows_of, run_inline
 
 from pipeline.errors import JobError
-from pipeline.job import resolve
-from pipeline.jobfile import parse_job
-from pipeline.mapped import Clips
-from pipeline.pictures import Pictures, frames_of
-from pipeline.samples import MuseTalkSamples, Wav2LipSamples, epoch_of, time_major
-from pipeline.sampling import Contiguous, PoseSimilar, Single, similar_pose_other_mouth
+from pipeline.exports.clips import Clips
+from pipeline.exports.draws import Contiguous, PoseSimilar, Single, similar_pose_other_mouth
+from pipeline.exports.images import Pictures, frames_of
+from pipeline.exports.samples import MuseTalkSamples, Wav2LipSamples, epoch_of, time_major
+from pipeline.job.dataset_job import resolve
+from pipeline.job.load import parse_job
 from pipeline.windows.gather import gather
 from pipeline.windows.wav2lip import start_of
 
@@ -351,7 +351,7 @@ def test_ray_train_with_two_workers_makes_every_sample_of_an_epoch_once(states, 
     def work(given: dict) -> None:
         import ray.train
 
-        from pipeline.samples import ray_epoch_of
+        from pipeline.exports.samples import ray_epoch_of
 
         rank = ray.train.get_context().get_world_rank()
         for name, samples in given["samples"].items():

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from training import training
 
 from pipeline.errors import Stopped
+from pipeline.execution.resources import GIB, Node, Shares, shares_of, why_waiting
 from pipeline.features.mel import Mel
-from pipeline.jobfile import parse_job
-from pipeline.scale import GIB, Node, Shares, shares_of, why_waiting
-from pipeline.train import shares as train_shares
+from pipeline.job.load import parse_job
+from pipeline.training.train import shares as train_shares
 
 
 class OnGpu(Mel):

@@ -21,15 +21,15 @@ from test_structure import PRODUCT, ROOT, imports, roots, tree_of
 from training import put_dataset
 
 from cluster import cli, connect
-from model.codebook import Codebook
-from pipeline.codebooks import load_codebook, save_codebook
+from model.quantization.codebook import Codebook
 from pipeline.errors import JobError, NotAllowed, Reject, Stopped, WavmillError, redacted
-from pipeline.jobfile import parse_job
-from pipeline.plan import make_plans
-from pipeline.s3 import faults_of
-from pipeline.store import open_store, sha256
-from pipeline.trained import open_model
-from pipeline.yamltext import read_yaml
+from pipeline.job.load import parse_job
+from pipeline.job.yaml_text import read_yaml
+from pipeline.protocol.plan import make_plans
+from pipeline.quantizers.codebooks import load_codebook, save_codebook
+from pipeline.store.base import open_store, sha256
+from pipeline.store.s3 import faults_of
+from pipeline.trained_model import open_model
 
 WAVMILL = str(Path(sys.executable).parent / "wavmill")
 SIGNED = (
@@ -101,7 +101,7 @@ def test_nothing_of_the_environment_is_sent_to_a_cluster(canary, monkeypatch):
 
 @pytest.mark.parametrize("word", ["runtime_env", "env_vars", "JobSubmissionClient", "environ.items", "environ.copy"])
 def test_no_file_of_the_product_sends_an_environment_anywhere(word):
-    allowed = {"environ.items": {"pipeline/s3.py"}}  # to make a client for each set of keys
+    allowed = {"environ.items": {"pipeline/store/s3.py"}}  # to make a client for each set of keys
     found = {str(path) for path in PRODUCT if word in (ROOT / path).read_text()}
     assert found == allowed.get(word, set())
 
@@ -185,7 +185,7 @@ RUNS_WHAT_IT_READS = {
     "jsonpickle",
 }
 EXCEPTION = (
-    "pipeline/ray_executor.py",
+    "pipeline/execution/ray_executor.py",
     "ray.cloudpickle.register_pickle_by_value",
 )  # Ray's own way to send a class to workers
 
@@ -215,11 +215,11 @@ def test_no_file_of_the_product_loads_what_could_run(path):
 def test_the_one_loader_of_yaml_is_a_safe_one():
     from ruamel.yaml.constructor import Constructor, SafeConstructor
 
-    from pipeline import yamltext
+    from pipeline.job import yaml_text as yamltext
 
     assert issubclass(yamltext._Constructor, SafeConstructor) and not issubclass(yamltext._Constructor, Constructor)
     assert len(yamltext._Constructor.yaml_constructors) == 10 and not yamltext._Constructor.yaml_multi_constructors
-    assert {str(path) for path in PRODUCT if roots(imports(path)) & {"yaml", "ruamel"}} == {"pipeline/yamltext.py"}
+    assert {str(path) for path in PRODUCT if roots(imports(path)) & {"yaml", "ruamel"}} == {"pipeline/job/yaml_text.py"}
 
 
 WATCHED = """
@@ -236,10 +236,10 @@ import io
 from contextlib import redirect_stdout
 from inline import words, run_inline
 from cluster import cli
-from model.kmeans import fit
-from model.codebook import Codebook
-from pipeline.codebooks import save_codebook
-from pipeline.job import recipe_of
+from model.quantization.kmeans import fit
+from model.quantization.codebook import Codebook
+from pipeline.quantizers.codebooks import save_codebook
+from pipeline.job.dataset_job import recipe_of
 job = words({corpus!r}, {store!r}, "feature={{kind: mfcc}}")
 rows = __import__("inline").rows_of(job, run_inline(job))
 import numpy as np
@@ -258,13 +258,13 @@ except SystemExit as stop:
 LEARN = """
 from pathlib import Path
 from training import training
-from pipeline.checkpoints import latest, tensors_of
-from pipeline.learn import Learner
-from pipeline.pack import make_pack
-from pipeline.release import release
-from pipeline.store import open_store
-from pipeline.trained import open_model
-from pipeline.trainjob import fingerprint, parents_of
+from pipeline.training.checkpoints import latest, tensors_of
+from pipeline.training.loop import Learner
+from pipeline.training.pack_build import make_pack
+from pipeline.training.release import release
+from pipeline.store.base import open_store
+from pipeline.trained_model import open_model
+from pipeline.job.training_job import fingerprint, parents_of
 job = training(Path({data!r}), {store!r}, "train.epochs=1")
 store, parents = open_store(job.store), parents_of(job)
 run, pack = fingerprint(job, parents), make_pack(store, list(job.data), job.pack)

@@ -10,15 +10,15 @@ import pytest
 import soundfile
 
 from model.clock import Clock
-from model.codebook import Codebook
 from model.griffin_lim import griffin_lim
-from model.kmeans import assign, fit
+from model.quantization.codebook import Codebook
+from model.quantization.kmeans import assign, fit
 from pipeline.contracts import Extractor
 from pipeline.features.mel import Mel
 from pipeline.features.mfcc import Mfcc
-from pipeline.job import described
+from pipeline.job.dataset_job import described
 from pipeline.rows import ragged
-from pipeline.speak import NoVoice, Voice, voice, wav_bytes
+from pipeline.vocoder import NoVoice, Voice, voice, wav_bytes
 
 NEAR = 0.15  # nepers, mean distance of log-mels: half of what noise with another seed is away
 

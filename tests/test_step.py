@@ -10,8 +10,8 @@ import pytest
 from model.clock import Clock
 from pipeline.contracts import Extractor, Quantizer
 from pipeline.errors import Bug, Reject
+from pipeline.execution.apply import Apply, opened
 from pipeline.rows import arrays_of, column_of, decoded, ragged
-from pipeline.step import Apply, opened
 
 RATE_HZ = 1000
 opens: Counter[str] = Counter()

@@ -29,20 +29,19 @@ HEAVY |= {
     "huggingface_hub",
     "httpx",
 }
-RAY_ON_TOP = {"pipeline/ray_executor.py", "pipeline/train.py"}  # imported by the verbs that run, when they run
-NETS = {
-    f"model/{name}.py"
-    for name in ("generate", "hubert", "lm", "mixing", "net", "samout", "scan", "upstream", "whisper")
+RAY_ON_TOP = {"pipeline/execution/ray_executor.py", "pipeline/training/train.py"}  # imported when a verb runs
+NETS = {f"model/{name}.py" for name in ("hubert", "net", "whisper")} | {
+    f"model/token_lm/{name}.py" for name in ("generate", "loss", "mixing", "running_max", "samout", "upstream")
 }  # torch on top
 RAY_INSIDE = {
     "cluster/connect.py",
     "cluster/private_ray.py",
     "cluster/ray_address.py",
-    "pipeline/claims.py",
-    "pipeline/nodes.py",
-    "pipeline/samples.py",
-    "pipeline/scale.py",
-    "pipeline/worker_errors.py",
+    "pipeline/execution/claims.py",
+    "pipeline/execution/nodes.py",
+    "pipeline/exports/samples.py",
+    "pipeline/execution/resources.py",
+    "pipeline/execution/worker_errors.py",
 }
 COMES_WITH = {
     "botocore": "boto3",

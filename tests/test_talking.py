@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pipeline.containers.video import frames_in
 from pipeline.errors import Reject
 from pipeline.features.mel import Mel
-from pipeline.video import frames_in
 from pipeline.windows import MuseTalk, Wav2Lip
 from pipeline.windows.gather import gather
 from pipeline.windows.musetalk import chunks
@@ -194,7 +194,7 @@ def test_wav2lip_s_windows_follow_the_video_and_stay_within_the_mel(mels, fps, f
 @given(st.integers(1, 40), RATES, st.integers(50, 400))
 def test_a_part_s_windows_are_those_of_the_whole_video(start_s, fps, steps):
     """Windows of the frames that begin in a part, as the whole has them, but for those that leave the part."""
-    from pipeline.video import first_frame
+    from pipeline.containers.video import first_frame
     from pipeline.windows.per_frame import late_of
 
     rate, whole = Fraction(fps), start_s * 50 + steps

@@ -16,13 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import fence, tarwalk
-from pipeline.decode import Clip
-from pipeline.listing import Listing
+from pipeline.decoding import sandbox_client as fence
+from pipeline.decoding.decode import Clip
+from pipeline.formats import tar_members as tarwalk
+from pipeline.formats.tar_feed import TarEnd, sounds_fed
+from pipeline.formats.tar_members import Walk, unpacked
+from pipeline.formats.tar_sounds import tar_sounds
+from pipeline.protocol.listing import Listing
 from pipeline.sources.webdataset import WebDataset
-from pipeline.tarfeed import TarEnd, sounds_fed
-from pipeline.tarsounds import tar_sounds
-from pipeline.tarwalk import Walk, unpacked
 
 RATE_HZ = 16_000
 BLOCK = tarfile.BLOCKSIZE
@@ -239,7 +240,7 @@ def test_a_packed_tar_that_is_not_held_is_read_as_one_that_is(monkeypatch, pack,
 
     held = facts()
     monkeypatch.setattr(tarwalk, "UNPACKED_BYTES", 1000)
-    from pipeline import tarsounds
+    from pipeline.formats import tar_sounds as tarsounds
 
     monkeypatch.setattr(tarsounds, "_kept", {})
     if spoilt:

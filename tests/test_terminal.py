@@ -11,8 +11,8 @@ from inline import run_inline, words
 
 from cluster import cli
 from cluster.terminal import console, escape, escape_lines
-from pipeline.names import printable
-from pipeline.store import open_store
+from pipeline.store.base import open_store
+from pipeline.store.names import printable
 
 HARMFUL = (
     "\x1b[2J\x1b[1;31mred",

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import Reject
-from pipeline.job import resolve
-from pipeline.jobfile import parse_job
-from pipeline.preview import preview
-from pipeline.too_short import shortest_s, windows_in
+from pipeline.job.dataset_job import resolve
+from pipeline.job.load import parse_job
+from pipeline.job.preview import preview
+from pipeline.job.too_short import shortest_s, windows_in
 from pipeline.windows.fixed import Fixed
 from pipeline.windows.musetalk import MuseTalk
 from pipeline.windows.wav2lip import Wav2Lip

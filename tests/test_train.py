@@ -16,14 +16,14 @@ from raykills import kill_tree
 from training import JOB, LABELS, put_dataset, training
 
 from cluster.load import load_training
-from model.sampler import part
-from pipeline import checkpoints
-from pipeline.checkpoints import latest, lines_of, recorded, step_of, tensors_of
+from model.token_lm.batches import part
 from pipeline.errors import JobError
-from pipeline.learn import Learner
-from pipeline.pack import make_pack
-from pipeline.store import open_store
-from pipeline.trainjob import fingerprint, parents_of
+from pipeline.job.training_job import fingerprint, parents_of
+from pipeline.store.base import open_store
+from pipeline.training import checkpoints
+from pipeline.training.checkpoints import latest, lines_of, recorded, step_of, tensors_of
+from pipeline.training.loop import Learner
+from pipeline.training.pack_build import make_pack
 
 WAVMILL = str(Path(sys.executable).parent / "wavmill")
 WORKERS = str(Path(__file__).parent / "workers.py")

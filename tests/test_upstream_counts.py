@@ -13,11 +13,11 @@ from inline import run_inline
 from movies import film
 
 from pipeline.errors import Reject
-from pipeline.job import fingerprint, resolve
-from pipeline.jobfile import parse_job
-from pipeline.mapped import Clips
-from pipeline.samples import Wav2LipSamples
-from pipeline.sampling import Contiguous
+from pipeline.exports.clips import Clips
+from pipeline.exports.draws import Contiguous
+from pipeline.exports.samples import Wav2LipSamples
+from pipeline.job.dataset_job import fingerprint, resolve
+from pipeline.job.load import parse_job
 from pipeline.windows import MuseTalk, Wav2Lip
 from pipeline.windows.per_frame import late_of
 

@@ -14,14 +14,14 @@ from inline import run_inline, words
 from typer.testing import CliRunner
 
 from cluster.cli import app
-from model.agreement import collapsed, compare_tokens, edit_distance, near_ties, perplexity, relative
-from model.codebook import Codebook
-from model.kmeans import assign
-from pipeline.codebooks import save_codebook
+from model.quantization.agreement import collapsed, compare_tokens, edit_distance, near_ties, perplexity, relative
+from model.quantization.codebook import Codebook
+from model.quantization.kmeans import assign
 from pipeline.errors import JobError
-from pipeline.job import recipe_of, resolve
-from pipeline.jobfile import parse_job
-from pipeline.plan import plans_of
+from pipeline.job.dataset_job import recipe_of, resolve
+from pipeline.job.load import parse_job
+from pipeline.protocol.plan import plans_of
+from pipeline.quantizers.codebooks import save_codebook
 from pipeline.verify import golden, sample, verify
 
 CODES = st.lists(st.integers(0, 3), max_size=12).map(lambda codes: np.array(codes, np.int64))

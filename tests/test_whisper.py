@@ -14,8 +14,8 @@ from inline import rows_of, run_inline
 from model.segments import v1, v1_5
 from pipeline.errors import JobError, Reject
 from pipeline.features.whisper import Whisper
-from pipeline.job import resolve
-from pipeline.jobfile import parse_job
+from pipeline.job.dataset_job import resolve
+from pipeline.job.load import parse_job
 
 V1, V1_5 = "musetalk-v1", "musetalk-v1.5"
 both = pytest.mark.parametrize("states", [V1, V1_5])

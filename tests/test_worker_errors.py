@@ -15,8 +15,8 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from pipeline import errors
 from pipeline.errors import WavmillError
-from pipeline.finite import Diverged
-from pipeline.worker_errors import brief, expected, fault_of_ray
+from pipeline.execution.worker_errors import brief, expected, fault_of_ray
+from pipeline.training.finite import Diverged
 
 EXPECTED = [one for one in vars(errors).values() if inspect.isclass(one) and issubclass(one, WavmillError)]
 EXPECTED = [one for one in EXPECTED if one is not WavmillError] + [Diverged]

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from pipeline.errors import JobError
-from pipeline.jobfile import load_job, parse_job
-from pipeline.yamltext import read_yaml
+from pipeline.job.load import load_job, parse_job
+from pipeline.job.yaml_text import read_yaml
 
 JOB = "name: a\nsource: {kind: files, path: in}\nfeature: {kind: mel}\nstore: out\n"
 

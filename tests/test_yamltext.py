@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import JobError
-from pipeline.pack import Packing
-from pipeline.yamltext import read_yaml
+from pipeline.job.yaml_text import read_yaml
+from pipeline.training.pack_build import Packing
 
 
 @pytest.mark.parametrize(

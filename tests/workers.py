@@ -8,8 +8,8 @@ import sys
 
 import torch
 
-from pipeline.jobfile import load_job
-from pipeline.learn import Learner
+from pipeline.job.load import load_job
+from pipeline.training.loop import Learner
 
 
 def work(job: str, pack: str, run: str, rank: int, world: int, meeting: str) -> None:

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from pipeline.choice import NotDecisive
 from pipeline.contracts import Extractor
 from pipeline.errors import JobError
-from pipeline.weights import Weights, describe, fetched, is_folder
+from pipeline.features.weights import Weights, describe, fetched, is_folder
+from pipeline.job.choice import NotDecisive
 
 
 class Checkpoint(Extractor):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.decode import resampled
+from pipeline.decoding.decode import resampled
 from pipeline.errors import Reject
 
 RATE_HZ = 32_000

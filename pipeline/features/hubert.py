@@ -8,13 +8,13 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from model.clock import Clock
-from model.convs import HOP, WINDOW, check, frames_of
+from model.wav2vec_frontend import HOP, WINDOW, check, frames_of
 from pipeline.errors import JobError, Reject
 from pipeline.features.checkpoint import Checkpoint
 from pipeline.features.gpt_sovits import for_hubert
-from pipeline.prepared import normalizes
+from pipeline.features.input_preparation import normalizes
+from pipeline.features.weights import check_shapes, describe
 from pipeline.rows import ragged
-from pipeline.weights import check_shapes, describe
 
 RATE_HZ = 16_000
 CHUNK_FRAMES = 5000  # 100 s: a longer clip is extracted in pieces

@@ -11,11 +11,11 @@ from pydantic import Field, model_validator
 from model.blockwise import blockwise
 from model.clock import Clock
 from model.griffin_lim import griffin_lim
-from model.melbank import hann, mel_filters
+from model.mel_filters import hann, mel_filters
 from model.products import product_with
-from pipeline.choice import LeftOutAtDefault
 from pipeline.contracts import Extractor
 from pipeline.errors import Reject
+from pipeline.job.choice import LeftOutAtDefault
 from pipeline.rows import ragged
 
 WINDOW_SAMPLES = 800  # 50 ms

@@ -11,9 +11,9 @@ from model.clock import Clock
 from model.configs import sizes_of
 from pipeline.errors import JobError, Reject
 from pipeline.features.checkpoint import Checkpoint
-from pipeline.prepared import check_whisper
+from pipeline.features.input_preparation import check_whisper
+from pipeline.features.weights import check_shapes, describe
 from pipeline.rows import ragged
-from pipeline.weights import check_shapes, describe
 
 RECIPES = {"musetalk-v1": segments.v1, "musetalk-v1.5": segments.v1_5}
 

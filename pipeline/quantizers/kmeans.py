@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from model.kmeans import assign
-from pipeline.choice import Address
-from pipeline.codebooks import codebook_files, describe_codebook, load_codebook
+from model.quantization.kmeans import assign
 from pipeline.contracts import Quantizer, Work
 from pipeline.errors import JobError
+from pipeline.job.choice import Address
+from pipeline.quantizers.codebooks import codebook_files, describe_codebook, load_codebook
 from pipeline.rows import ragged
 
 

@@ -7,16 +7,16 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ConfigDict, Field
 
-from pipeline.choice import Address, InRecipeAs
 from pipeline.contracts import Source
-from pipeline.decode import Clip
+from pipeline.decoding.decode import Clip
 from pipeline.errors import JobError
-from pipeline.left_out import LeftOut
-from pipeline.objects import SCHEMA
-from pipeline.parquet import parquet_in
-from pipeline.published import find_dataset
+from pipeline.job.choice import Address, InRecipeAs
+from pipeline.protocol.left_out import LeftOut
+from pipeline.protocol.published import find_dataset
 from pipeline.rows import ERROR, VIDEO
-from pipeline.store import Entry, Store, join, open_store
+from pipeline.store.base import Entry, Store, join, open_store
+from pipeline.store.objects import SCHEMA
+from pipeline.store.parquet import parquet_in
 
 PARTS_LOOKED_AT = 8
 

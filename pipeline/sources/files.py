@@ -8,14 +8,17 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from pipeline.choice import Address, NotDecisive
-from pipeline.clip_ids import escaped
 from pipeline.contracts import Source
-from pipeline.corpus import Verdict, both, look, opened, readable
-from pipeline.decode import Clip
+from pipeline.decoding.decode import Clip
 from pipeline.errors import JobError, NotAllowed, ObjectFault, Reject, Stopped
-from pipeline.left_out import LeftOut
-from pipeline.objects import (
+from pipeline.exports.images import frames_of
+from pipeline.formats.clip_ids import escaped
+from pipeline.job.choice import Address, NotDecisive
+from pipeline.protocol.left_out import LeftOut
+from pipeline.store.base import Entry, Folder, Store, open_store
+from pipeline.store.corpus import Verdict, both, look, opened, readable
+from pipeline.store.folder_walk import walk
+from pipeline.store.objects import (
     LONG_BYTES,
     SOUNDS,
     Found,
@@ -28,9 +31,6 @@ from pipeline.objects import (
     suffix_of,
     table_of,
 )
-from pipeline.pictures import frames_of
-from pipeline.store import Entry, Folder, Store, open_store
-from pipeline.walk import walk
 
 WITH_VIDEO = {"mp4", "m4v", "mov", "webm", "mkv", "3gp"}
 

@@ -10,18 +10,21 @@ import numpy as np
 import pyarrow as pa
 from pydantic import field_validator
 
-from pipeline.choice import Address, LeftOutAtDefault
 from pipeline.contracts import Source
-from pipeline.corpus import check_readable, opened
-from pipeline.decode import Clip
+from pipeline.decoding.decode import Clip
+from pipeline.decoding.sandbox_client import read_behind
 from pipeline.errors import JobError, ObjectFault, Reject
-from pipeline.fence import read_behind
-from pipeline.left_out import LeftOut
-from pipeline.manifest_columns import Columns, choose, remarks_on
-from pipeline.manifest_ids import Ids
-from pipeline.manifest_meaning import Rows, meant, settled
-from pipeline.manifest_rows import kind_of
-from pipeline.objects import (
+from pipeline.formats.manifest_columns import Columns, choose, remarks_on
+from pipeline.formats.manifest_ids import Ids
+from pipeline.formats.manifest_meaning import Rows, meant, settled
+from pipeline.formats.manifest_rows import kind_of
+from pipeline.job.choice import Address, LeftOutAtDefault
+from pipeline.protocol.left_out import LeftOut
+from pipeline.sources.files import with_frames
+from pipeline.sources.places import Places, located
+from pipeline.store.base import Entry, Store, open_store, split
+from pipeline.store.corpus import check_readable, opened
+from pipeline.store.objects import (
     LONG_BYTES,
     SCHEMA,
     Carry,
@@ -31,9 +34,6 @@ from pipeline.objects import (
     ranges_of,
     seconds_by_suffix,
 )
-from pipeline.places import Places, located
-from pipeline.sources.files import with_frames
-from pipeline.store import Entry, Store, open_store, split
 
 BAD_ROW = "bad_row"
 EXTRA = [pa.field("clip", pa.string()), pa.field("start_s", pa.float64()), pa.field("end_s", pa.float64())]

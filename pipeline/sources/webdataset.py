@@ -10,15 +10,19 @@ import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator
 
-from pipeline.choice import Address, LeftOutAtDefault
-from pipeline.clip_ids import escaped, member_id, place_id, second_id
 from pipeline.contracts import Source
-from pipeline.corpus import look, opened, readable
-from pipeline.decode import Clip
+from pipeline.decoding.decode import Clip
+from pipeline.decoding.sandbox_client import read_behind
 from pipeline.errors import JobError, ObjectFault, Reject
-from pipeline.fence import read_behind
-from pipeline.left_out import LeftOut
-from pipeline.objects import (
+from pipeline.formats.clip_ids import escaped, member_id, place_id, second_id
+from pipeline.formats.tar_feed import TarEnd, sounds_fed
+from pipeline.formats.text_encoding import UTF_8, encoding_named
+from pipeline.job.choice import Address, LeftOutAtDefault
+from pipeline.protocol.left_out import LeftOut
+from pipeline.store.base import Entry, Folder, Store, join, open_store, split
+from pipeline.store.corpus import look, opened, readable
+from pipeline.store.folder_walk import walk
+from pipeline.store.objects import (
     GUESS_BYTES_PER_S,
     LONG_BYTES,
     OF_ALL,
@@ -32,10 +36,6 @@ from pipeline.objects import (
     suffix_of,
     table_of,
 )
-from pipeline.store import Entry, Folder, Store, join, open_store, split
-from pipeline.tarfeed import TarEnd, sounds_fed
-from pipeline.texts import UTF_8, encoding_named
-from pipeline.walk import walk
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TARS = tuple(f"*{suffix}" for suffix in SUFFIXES)  # at any depth: * matches / too
@@ -46,7 +46,7 @@ class WebDataset(Source):
 
     Beside a sound NAME.wav, NAME.json gives the carried fields (text of anything that is not text), NAME.txt the
     field ``text``, NAME.cls or the json's field ``label`` the label; without one it is the folder inside the tar.
-    They may stand anywhere in the tar; which belong together is told in tarpairs.py. ``encoding`` is that of texts
+    They may stand anywhere in the tar; which belong together is told in tar_pairs.py. ``encoding`` is that of texts
     without a byte order mark. A sound whose text cannot be read, or is not clearly its own, is rejected.
     """
 

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from pipeline.containers.video import frames_in
 from pipeline.errors import Reject
 from pipeline.rows import ragged
-from pipeline.video import frames_in
 from pipeline.windows.per_frame import ON_TIME, PerFrame
 
 MELS_HZ = 80  # 16 kHz by a hop of 200

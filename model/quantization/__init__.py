@@ -1,0 +1,1 @@
+"""Frames -> codes: k-means, its codebooks, and how far two versions of codes are apart."""

@@ -1,0 +1,96 @@
+"""What goes between sandbox_process.py and sandbox_worker.py: messages, handles of files, samples, bytes."""
+
+import json
+import mmap
+import os
+import socket
+import sys
+from typing import Any
+
+import numpy as np
+
+from pipeline.decoding.seekable import Seekable
+
+TOGETHER = 16  # sounds to a message, when they are short
+READ_BYTES = 1 << 18
+
+
+class Line:
+    """A socket that takes and gives messages: JSON, one to a line, some with the handles of files."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.socket, self.buffer = end, bytearray()
+        self.handles: list[int] = []
+
+    def send(self, message: dict[str, Any], handles: list[int] | None = None) -> None:
+        data = json.dumps(message).encode() + b"\n"
+        if handles:
+            data = data[socket.send_fds(self.socket, [data], handles) :]
+        self.socket.sendall(data)
+
+    def held(self) -> dict[str, Any] | None:
+        """A message that has come, or None."""
+        line, newline, rest = self.buffer.partition(b"\n")
+        if not newline:
+            return None
+        self.buffer = rest
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def more(self) -> bool:
+        """Wait for bytes; False when there is nobody at the other end, TimeoutError after the socket's time."""
+        try:
+            data, handles, _, _ = socket.recv_fds(self.socket, 1 << 16, TOGETHER)
+        except ConnectionError:
+            return False
+        except BlockingIOError as error:
+            raise TimeoutError from error
+        self.buffer += data
+        self.handles += handles
+        return bool(data)
+
+    def receive(self) -> dict[str, Any]:
+        """The next message; the process ends when there will be none."""
+        while (message := self.held()) is None:
+            if not self.more():
+                sys.exit()
+        return message
+
+
+class Samples:
+    """float32 in memory that parent and child share: a file that is mapped, and grows."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.map: mmap.mmap | None = None
+
+    def of(self, count: int) -> np.ndarray:
+        """The first so many of them, to be written or copied."""
+        if self.map is None or len(self.map) < 4 * count:
+            if os.fstat(self.handle).st_size < 4 * count or not count:
+                _grow(self.handle, 4 << max(count, 1 << 16).bit_length())
+            self.map = mmap.mmap(self.handle, 0)
+        return np.frombuffer(self.map, np.float32, count)
+
+
+def _grow(handle: int, size: int) -> None:
+    """Have the room now: a page that is missing later would kill who writes to it."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+    else:
+        os.ftruncate(handle, size)
+
+
+class Distant(Seekable):
+    """A file that only the parent can read."""
+
+    def __init__(self, line: Line, given: int, size: int) -> None:
+        super().__init__(size)
+        self.line, self.given = line, given
+
+    def readinto(self, into: Any) -> int:
+        self.line.send({"read": [self.at, len(into)]})
+        came: int = self.line.receive()["came"]
+        os.preadv(self.given, [memoryview(into)[:came]], 0)
+        self.at += came
+        return came

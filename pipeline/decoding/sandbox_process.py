@@ -1,0 +1,210 @@
+"""A process that decodes, seen from its parent: what it is asked, what it answers, how it ends."""
+
+import io
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from pipeline.decoding.integrity import handle_of
+from pipeline.decoding.sandbox_channel import TOGETHER, Line, Samples
+from pipeline.decoding.sandbox_limits import Locks
+from pipeline.errors import Bug, JobError, ObjectFault, Reject, Stopped
+from pipeline.execution.watchdog import beat
+from pipeline.store.base import faults_of
+from pipeline.store.corpus import name_of
+
+SILENCE_S = 60.0  # of a child that decodes; it speaks once a second
+KEPT_BYTES = 64 << 20  # free memory that a child does not give back
+START_S = 300.0  # until a child is there: importing, on a busy machine
+OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # no decoder ends by these on its own
+
+
+class Died(Exception):
+    """Why a child is no more, and whether its sound is to blame."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason, self.message = reason, message
+
+
+class Child:
+    """A process that decodes one sound at a time, as long as its parent lives."""
+
+    def __init__(self) -> None:
+        here, there = socket.socketpair()
+        # what is not a file goes to the child in one of these, samples come back in another, and so do last words
+        self.given = [_memory("given") for _ in range(TOGETHER)]
+        self.taken, self.said = _memory("samples"), _memory("said")
+        self.samples = Samples(self.taken.fileno())
+        handles = [there.fileno(), self.taken.fileno(), *(given.fileno() for given in self.given)]
+        environment = {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", ""),
+            "OPENBLAS_NUM_THREADS": "1",
+            "ARROW_DEFAULT_MEMORY_POOL": "system",  # Arrow's own pool reserves 1 GiB of it at once
+            "ARROW_IO_THREADS": "1",
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",  # Landlock holds the thread that asks for it
+            "MALLOC_ARENA_MAX": "2",  # each arena takes 64 MiB of the address space, which is limited
+            # one sound's memory is the next one's: pages that are given back cost a fault each to have again
+            "MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES // 2),
+            "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "pipeline.decoding.sandbox_worker", *map(str, (os.getpid(), *handles))],
+            pass_fds=handles,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self.said,
+        )
+        there.close()
+        self.line, self.busy, self.quiet_s = Line(here), True, 0.0
+        try:
+            self.locks = Locks(*self._hear(START_S)["ready"])
+        except Died as death:
+            raise Bug(f"decoding does not start: {death.message}") from death
+        self.busy = False
+
+    def ask(self, file: BinaryIO, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Have a sound decoded. Raises Reject for what the child finds wrong, Died, what reading ``file`` raises."""
+        self.busy = True
+        where, handles = self._hand_over(0, file)
+        self._tell({**asked, **where}, handles)
+        while True:
+            answer = self._hear(SILENCE_S)
+            if "read" in answer:  # how long that takes is the store's affair
+                self._tell({"came": self._read(file, *answer["read"])})
+            elif "alive" in answer:
+                if "reader" in asked:  # going through a large container, before anything of it can be decoded
+                    beat()
+            elif "reject" in answer:
+                self.busy = False
+                raise Reject(*answer["reject"])
+            elif "job" in answer:
+                self.busy = False
+                raise JobError(answer["job"])
+            elif "machine" in answer:
+                self.busy = False
+                if answer["of_file"]:
+                    raise ObjectFault(f"{name_of(file)}: {answer['machine']}")
+                raise Stopped(f"{answer['machine']}; run the same command again to go on")
+            elif "broke" in answer:
+                self.busy = False
+                raise Died("crashed", answer["broke"])
+            elif "end" in answer:
+                self.busy = False
+                return
+            else:
+                if "part" in answer:
+                    answer["samples"] = self.samples.of(answer["part"][4]).copy()
+                elif "bytes" in answer:
+                    answer["piece"] = self._piece(answer["bytes"])
+                self.busy = not answer["last"]
+                yield answer
+                if not self.busy:
+                    return
+                self._tell({"next": True})
+
+    def ask_together(self, asked: dict[str, Any], sounds: list[tuple[BinaryIO, Any]]) -> list[list[Any] | None]:
+        """Have short sounds decoded, each with its stretch, by one message and one answer. Raises Died.
+
+        -> for each its parts as (facts, samples), or None when something is the matter with it.
+        """
+        self.busy = True
+        told, handles = [], []
+        for number, (file, stretch) in enumerate(sounds):
+            where, some = self._hand_over(number, file)
+            told.append({**where, "stretch": stretch})
+            handles += some
+        self._tell({**asked, "together": told}, handles)
+        while "alive" in (answer := self._hear(SILENCE_S)):
+            pass
+        if "parts" not in answer:  # it is not one of them that is wrong; handles may be left behind
+            raise Died("crashed", str(answer))
+        self.busy = False
+        samples = self.samples.of(answer["samples"])
+        lengths = [facts[4] for parts in answer["parts"] for facts in parts or ()]
+        pieces = iter(np.split(samples, np.cumsum(lengths)[:-1]))
+        return [parts and [(facts, next(pieces).copy()) for facts in parts] for parts in answer["parts"]]
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for thing in (self.line.socket, *self.given, self.taken, self.said):
+            thing.close()
+
+    def _hand_over(self, number: int, file: BinaryIO) -> tuple[dict[str, Any], list[int]]:
+        """Where the child finds the bytes: in a file of the system, in one made of them, or by asking for them."""
+        if not isinstance(file, io.BytesIO):
+            if (handle := handle_of(file)) is not None:
+                return {"from": "handle"}, [handle]
+            return {"from": "parent", "size": file.seek(0, os.SEEK_END)}, []
+        held, done, handle = memoryview(file.getvalue()), 0, self.given[number].fileno()  # getbuffer() would copy
+        with faults_of("where sounds are decoded"):
+            os.ftruncate(handle, len(held))
+            while done < len(held):
+                done += os.pwrite(handle, held[done:], done)
+        return {"from": "given", "number": number}, []
+
+    def _read(self, file: BinaryIO, at: int, size: int) -> int:
+        """Bytes that the child asks for, into the file it reads them from; how many came."""
+        file.seek(at)
+        data = file.read(size)
+        with faults_of("where sounds are decoded"):
+            return os.pwrite(self.given[0].fileno(), data, 0)
+
+    def _piece(self, size: int) -> bytes:
+        """What a reader yielded, out of the file in memory."""
+        data = os.pread(self.taken.fileno(), size, 0)
+        if len(data) != size:
+            raise Bug(f"{len(data):,} of {size:,} bytes came out of the memory shared with the reader")
+        return data
+
+    def _tell(self, message: dict[str, Any], handles: list[int] | None = None) -> None:
+        try:
+            self.line.send(message, handles or [])
+        except OSError as error:  # a broken pipe: there is nobody
+            raise self._death() from error
+
+    def _hear(self, quiet_s: float) -> dict[str, Any]:
+        """The child's next message. Died when there will be none."""
+        if quiet_s != self.quiet_s:  # the kernel waits: one call for every message, where select() takes two
+            self.line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", *_timeval(quiet_s)))
+            self.quiet_s = quiet_s
+        while (message := self.line.held()) is None:
+            try:
+                if not self.line.more():
+                    raise self._death()
+            except TimeoutError as error:
+                self.process.kill()
+                raise Died("hung", f"no sign of life for {quiet_s:g} s") from error
+        return message
+
+    def _death(self) -> Died:
+        code = self.process.wait()
+        self.said.seek(0)
+        words = self.said.read().decode(errors="replace").strip().splitlines()
+        last = f": {words[-1][:500]}" if words else ""
+        if -code in OUTSIDE:
+            return Died("killed", f"by {signal.Signals(-code).name}{last}")
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        return Died("crashed", f"the decoder ended {how}{last}")
+
+
+def _timeval(seconds: float) -> tuple[int, int]:
+    return int(seconds), int(seconds % 1 * 1e6)
+
+
+def _memory(name: str) -> Any:
+    """A file without a name, in memory where the system can."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create(name), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)

@@ -1,0 +1,134 @@
+"""Apply: the one class that Ray Data runs between reading and commit. Choices turn columns into columns."""
+
+import sys
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from model.clock import Clock
+from model.products import used
+from pipeline.contracts import Step, Work
+from pipeline.errors import Bug, Reject
+from pipeline.execution.processors import noted
+from pipeline.execution.watchdog import beat
+from pipeline.protocol.timing import spent
+from pipeline.rows import arrays_of, column_of, marked, replace
+
+EMPTY = np.zeros(0, np.int8)  # column_of gives it the column's own type
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed")
+_open: dict[Any, Any] = {}  # what this worker has opened
+
+
+class Apply:
+    """Run choices one after another over a shard; rows whose ``error`` is set pass through with an empty array.
+
+    Of a step with a clock the frame counts are checked here, and the frames of the context around a part are dropped,
+    for all of them alike; one whose ``context`` is False gets the part alone.
+    """
+
+    def __init__(self, choices: Sequence[Step], drop: Sequence[str] = ()) -> None:
+        self.choices, self.drop = choices, drop
+
+    def __call__(self, shard: pa.Table) -> pa.Table:
+        for choice in self.choices:
+            beat()
+            start = perf_counter()
+            used.clear()
+            shard = self._one(choice, shard)
+            shard = noted(shard, choice.writes, used, choice.gpu)
+            shard = spent(shard, choice.writes, perf_counter() - start)
+        return shard.drop_columns([name for name in self.drop if name in shard.column_names])
+
+    def _one(self, choice: Step, shard: pa.Table) -> pa.Table:
+        good = [i for i, error in enumerate(shard["error"].to_pylist()) if not error]
+        arrays = arrays_of(shard[choice.reads])
+        if not choice.context:
+            places = zip(arrays, shard["lead_samples"].to_pylist(), shard["kept_samples"].to_pylist(), strict=True)
+            arrays = [wave[lead : lead + kept] if kept else wave for wave, lead, kept in places]
+            shard = replace(shard, "lead_samples", pa.repeat(pa.scalar(0, pa.int64()), shard.num_rows))
+        facts = [shard[name].to_pylist() for name in choice.facts]
+
+        def of(work: Any, rows: list[int]) -> dict[int, Any]:
+            columns = [[column[i] for i in rows] for column in (arrays, *facts)]
+            return dict(zip(rows, work(*columns), strict=True))
+
+        made = of(opened(choice), good)
+        if spoilt := [i for i in good if not finite(made[i])]:
+            made |= again_in_float32(choice, spoilt, of)
+        column, rejected = [EMPTY] * len(arrays), {}
+        for i, result in made.items():
+            if isinstance(result, Reject):
+                rejected[i] = result
+            else:
+                column[i] = result
+        if choice.clock is not None:
+            self._keep_part(choice, choice.clock, shard, arrays, column, [i for i in good if i not in rejected])
+        shard = replace(shard, choice.writes, column_of(column, choice.type))
+        return marked(shard, choice.writes, rejected)
+
+    def _keep_part(
+        self, choice: Step, clock: Clock, shard: pa.Table, arrays: list[Any], column: list[Any], rows: list[int]
+    ) -> None:
+        leads, kepts = shard["lead_samples"].to_numpy(), shard["kept_samples"].to_numpy()
+        for i in rows:
+            samples = len(arrays[i])
+            if len(column[i]) != clock.frames(samples):
+                raise Bug(f"{choice.kind}: {len(column[i])} frames of {samples} samples; see its clock")
+            first, last = clock.part(int(leads[i]), int(kepts[i]), samples)
+            column[i] = column[i][first:last]
+
+
+def finite(result: Any) -> bool:
+    """False for an array that holds NaN or infinity."""
+    floats = not isinstance(result, Reject) and np.issubdtype(result.dtype, np.floating)
+    return not floats or bool(np.isfinite(result).all())
+
+
+def again_in_float32(choice: Step, rows: list[int], of: Callable[[Any, list[int]], dict[int, Any]]) -> dict[int, Any]:
+    """Rows whose numbers were not finite -> each one's finite result in float32, or a Reject.
+
+    A net in half precision is opened in float32 for these rows alone and let go; one in float32 already would give the
+    same again. Where there is no memory for both nets the clip is rejected, and the run goes on.
+    """
+    exact, dtype = choice.in_float32(), choice.arithmetic()
+    if dtype == "float32":
+        return dict.fromkeys(rows, Reject("nan_features", f"{choice.kind} gave NaN or infinity"))
+    made: dict[int, Any] = {}
+    try:
+        work: Work | None = exact.open()
+        for i in rows:  # one at a time: memory is scarce
+            beat()
+            made |= of(work, [i])
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        told = f"{choice.kind} gave NaN or infinity in {dtype}, and memory is too small to try float32: {error}"
+        made = dict.fromkeys(rows, Reject("nan_features", told[:500])) | made
+    finally:
+        work = None
+        give_back_memory()
+    told = f"{choice.kind} gave NaN or infinity in {dtype} and in float32"
+    return {i: result if finite(result) else Reject("nan_features", told) for i, result in made.items()}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the host or on a GPU. torch raises subclasses of RuntimeError, and that."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)
+
+
+def give_back_memory() -> None:
+    """What torch keeps of a GPU's memory that nothing uses any more."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def opened(choice: Step) -> Work:
+    """What ``choice.open()`` returns, opened once in this process."""
+    key = (type(choice), choice.model_dump_json())
+    if key not in _open:
+        _open[key] = choice.open()
+    return _open[key]

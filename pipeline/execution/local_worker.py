@@ -1,0 +1,91 @@
+"""A worker of local_executor.py, the process's own side: takes shards, runs all stages on each, gives back the rest.
+
+python -m pipeline.execution.local_worker PARENT SOCKET    (the parent's process id, and a handle)
+
+The socket joins it to the driver that started it, and nobody else; objects go through it as they go through Ray.
+"""
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from time import sleep
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import WavmillError
+from pipeline.execution.parent import end_with
+from pipeline.execution.stages import Stage
+from pipeline.execution.watchdog import HUNG, Told, Watched
+
+ALIVE_S = 1.0  # between two signs of life
+Message = tuple[str, Any]  # alive None, begins (shard, stage, where), done table, failed error, broke traceback
+
+
+class Driver:
+    """The driver, as a worker sees it. Told what is begun; whoever finds it gone ends the process."""
+
+    def __init__(self, line: Connection) -> None:
+        self.line, self._lock = line, threading.Lock()
+
+    def tell(self, *message: Any) -> None:
+        try:
+            with self._lock:
+                self.line.send(message)
+        except OSError:
+            os._exit(1)
+
+    def next(self) -> Any:
+        try:
+            return self.line.recv()
+        except (EOFError, OSError):
+            os._exit(0)  # there is nothing to tidy: what is not committed does not count
+
+    def begins(self, shard: str, stage: str, where: str) -> None:
+        self.tell("begins", (shard, stage, where))
+
+    def ends(self, shard: str) -> None:
+        pass  # "done" says so
+
+    def keep_telling(self) -> None:
+        while True:
+            sleep(ALIVE_S)
+            self.tell("alive", None)
+
+
+def watched_stages(stages: list[Stage], patience_s: float, board: Told, end: int = HUNG) -> list[Watched]:
+    """The stages as they are run in this process; ``end`` is its exit code when nothing moves in one of them."""
+    return [Watched(stage.work, stage.name, patience_s, board, end) for stage in stages]
+
+
+def through(stages: list[Watched], shard: dict[str, Any]) -> pa.Table:
+    """A row of the plan's shards through all stages."""
+    table = pa.Table.from_pylist([shard])
+    for stage in stages:
+        table = stage(table)
+    return table
+
+
+def main() -> None:
+    parent, handle = (int(word) for word in sys.argv[1:])
+    end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which ends its workers
+    driver = Driver(Connection(handle))
+    threading.Thread(target=driver.keep_telling, daemon=True).start()
+    try:
+        wiring, patience_s = driver.next()
+        stages = watched_stages(wiring(None), patience_s, driver)
+        while True:
+            driver.tell("done", through(stages, driver.next()))
+    except WavmillError as error:
+        driver.tell("failed", error)
+    except Exception:
+        driver.tell("broke", traceback.format_exc())
+    driver.next()  # until the driver has heard it
+
+
+if __name__ == "__main__":
+    main()

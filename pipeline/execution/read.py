@@ -1,0 +1,70 @@
+"""Read: the first stage of a run. A shard of the plan goes in, its decoded clips come out."""
+
+import socket
+from time import perf_counter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import ObjectFault
+from pipeline.execution.nodes import seen_by_driver
+from pipeline.execution.processors import noted
+from pipeline.job.dataset_job import Job
+from pipeline.protocol.plan import objects_between
+from pipeline.protocol.retry_rules import UNREAD
+from pipeline.protocol.timing import started
+from pipeline.rows import decoded, fault, nothing
+
+
+def read_clips(job: Job, objects: pa.Table) -> pa.Table:
+    """Objects of a plan -> their clips (rows.decoded), at the rate that the job's feature wants; checked, if it checks.
+
+    ObjectFault when one of them cannot be read, which says nothing about its sound.
+    """
+    clips = job.source.read(objects, job.clip, job.rate_hz)
+    return job.check(clips) if job.clip.video else clips
+
+
+class Read:
+    """One row of the plan's shards -> a table of clips; in every row the shard's key, their number and the time.
+
+    A fault of one of its objects gives one row that stands for the shard (rows.fault), and Commit passes that on.
+    ``driver`` is an actor on the driver's node (watchdog.Board), asked about files that this node does not see.
+    """
+
+    def __init__(self, job: Job, driver: Any = None) -> None:
+        self.job, self.driver = job, driver
+
+    def __call__(self, planned: pa.Table) -> pa.Table:
+        start = perf_counter()
+        [shard] = planned.to_pylist()
+        objects = objects_between(self.job.store, shard["objects"], shard["row_lo"], shard["row_hi"])
+        try:
+            clips = read_clips(self.job, objects)
+            found = clips.num_rows
+            if self.driver is not None:
+                self._stop_if_seen_elsewhere(objects, clips)
+        except ObjectFault as error:
+            if self.job.source.gives != "audio":
+                raise  # a part of a dataset, which all its shards need
+            clips, found = fault(decoded(self.job.source.carried(), self.job.clip.video), str(error)), 1
+        if not found:  # a stretch of a tar in which no sample starts; Ray drops a table without rows
+            clips = nothing(clips.schema)
+        clips = clips.append_column("shard", pa.repeat(shard["shard"], clips.num_rows))
+        clips = clips.append_column("found", pa.repeat(pa.scalar(found, pa.int64()), clips.num_rows))
+        return started(noted(clips, "read"), "read", perf_counter() - start)
+
+    def _stop_if_seen_elsewhere(self, objects: pa.Table, clips: pa.Table) -> None:
+        """ObjectFault when the driver's node sees a file, as it was listed, that was rejected because this one does
+        not: that is a fault of this machine, and says nothing about the corpus."""
+        unread = clips.filter(pc.is_in(clips["error"], pa.array(sorted(UNREAD))))
+        paths = unread["source"].combine_chunks()
+        rows = objects.filter(pc.and_(pc.is_in(objects["path"], paths), pc.greater_equal(objects["size"], 0)))
+        if not rows.num_rows:
+            return
+        if seen := seen_by_driver(self.driver, self.job.source, rows.select(["path", "size", "stamp"]).to_pylist()):
+            said = unread["message"][pc.index(paths, seen[0]).as_py()]
+            raise ObjectFault(
+                f"{seen[0]}: on {socket.gethostname()} {said}; the driver's node sees it as it was listed"
+            )

@@ -1,0 +1,122 @@
+"""Asking a trained model for clips: of a label, or going on from a sound; as codes and, where it can speak, sound."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from model.token_lm.generate import Sampling, generate
+from model.token_lm.vocabulary import END
+from pipeline.decoding.decode import Clip, Sound, resampled
+from pipeline.errors import JobError, Reject
+from pipeline.execution.apply import Apply
+from pipeline.rows import AUDIO, arrays_of, column_of
+from pipeline.trained_model import Trained
+from pipeline.vocoder import NoVoice, Voice, extractor_of, voice
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for: a label ("" = none), and codes to go on from, (T,) or (T, Q), which may be none."""
+
+    label: str = ""
+    codes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+class Generated(NamedTuple):
+    """The codes of a generated clip, (T,) or (T, Q) int64, and whether it was cut before it came to an end."""
+
+    codes: np.ndarray
+    cut: bool
+
+
+def say(model: Trained, wishes: Sequence[Wish], sampling: Sampling, together: int = 64) -> list[Generated]:
+    """A clip for each wish, with the codes that it goes on from. JobError for a wrong label.
+
+    Inside a clip only codes are drawn, and what ends it: the end, or with the suffix layout a label; of several
+    codebooks each in its turn, and the end after whole frames. A clip's draws depend on the seed and its number among
+    the wishes.
+    """
+    vocabulary, suffix = model.vocabulary, model.layout == "suffix"
+    if suffix and any(wish.label for wish in wishes):
+        raise JobError("the model puts labels after the codes (layout suffix): it cannot be asked for one")
+    numbers = [_number(model, wish.label) for wish in wishes]
+    stop = [END, *vocabulary.label_ids] if suffix else [END]
+    turns = vocabulary.codebooks
+    allowed = np.zeros((turns, vocabulary.size), bool)
+    for turn in range(turns):
+        allowed[turn, vocabulary.ids_of_codebook(turn)] = True
+    allowed[0, stop] = True
+    sampling = replace(sampling, max_tokens=-(-sampling.max_tokens // turns) * turns)
+    prompts = [
+        vocabulary.prompt(number, model.layout, wish.codes) for number, wish in zip(numbers, wishes, strict=True)
+    ]
+    said = []
+    for start in range(0, len(prompts), together):
+        some = prompts[start : start + together]
+        news = generate(model.net, some, sampling, allowed, stop, first=start)
+        said += [
+            Generated(
+                np.concatenate([_frames_of(wish.codes, turns), vocabulary.codes_of(new)]), int(new[-1]) not in stop
+            )
+            for wish, new in zip(wishes[start:], news, strict=False)
+        ]
+    return said
+
+
+def _frames_of(codes: np.ndarray, codebooks: int) -> np.ndarray:
+    return codes if codebooks == 1 else codes.reshape(-1, codebooks)
+
+
+def _number(model: Trained, label: str) -> int:
+    if not label:
+        return -1
+    try:
+        return model.vocabulary.label_number(label)
+    except ValueError as error:
+        raise JobError(str(error)) from error
+
+
+def voice_of(model: Trained) -> Voice:
+    """What turns the model's codes into sound. NoVoice, with the reason, when nothing does."""
+    if model.codebook is None:
+        raise NoVoice("the model has no codebook")
+    if model.dedup:
+        raise NoVoice("it learnt codes without their repetitions, so how long each lasts is not known")
+    return voice(model.codebook)
+
+
+def codes_of(model: Trained, path: Path) -> np.ndarray:
+    """The codes (T,) int64 of a sound file, made as those that the model learnt from. JobError when it cannot be."""
+    from model.quantization.kmeans import assign
+
+    if model.codebook is None:
+        raise JobError("the model has no codebook: nothing says how its codes are made from sound")
+    recipe = model.codebook.recipe
+    try:
+        extractor = extractor_of(recipe)
+    except NoVoice as error:
+        raise JobError(f"the model's codes cannot be made here: {error}") from error
+    try:
+        with path.open("rb") as file, Sound(file, Clip(channel=recipe["channel"]).channel) as sound:
+            wave = resampled(sound.read(0, 1 << 62), sound.rate_hz, extractor.clock.rate_hz)
+        frames = _frames(extractor, wave)
+    except OSError as error:
+        raise JobError(f"{path}: {error.strerror}") from error
+    except Reject as reject:
+        raise JobError(f"{path}: {reject.reason}: {reject.message}") from reject
+    codes = assign(frames, model.codebook.centroids).astype(np.int64)
+    return codes[np.flatnonzero(np.diff(codes, prepend=-1))] if model.dedup else codes
+
+
+def _frames(extractor: Any, wave: np.ndarray) -> np.ndarray:
+    """wave (N,) float32 at the extractor's rate -> (T, D), by the stage that makes a dataset's. Raises Reject."""
+    row = {"lead_samples": [0], "kept_samples": [len(wave)], "error": [""], "stage": [""], "message": [""]}
+    clip = Apply([extractor])(pa.table({**row, extractor.reads: column_of([wave], AUDIO)}))
+    if reason := clip["error"][0].as_py():
+        raise Reject(reason, clip["message"][0].as_py())
+    [frames] = arrays_of(clip[extractor.writes])
+    return frames

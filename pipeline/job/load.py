@@ -1,0 +1,206 @@
+"""A job file as people write it: YAML -> Job or TrainJob, every problem at once: line, option, what would be right."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline.errors import JobError
+from pipeline.job.choice import Choice
+from pipeline.job.dataset_job import Job
+from pipeline.job.one_of import NO_CLASS, OneOf
+from pipeline.job.submitted import is_submitted, refuse_relative
+from pipeline.job.training_job import TrainJob
+from pipeline.job.yaml_text import read_yaml
+
+BRANCH = re.compile(r"(constrained-)?(int|float|str|bool)|literal\[.*\]", re.DOTALL)  # of a union, in pydantic's paths
+Problem = tuple[tuple[Any, ...], str]  # the path of an option, and what is wrong with it
+
+
+def load_job(path: str | Path, sets: Sequence[str] = ()) -> Job | TrainJob:
+    """Read and check a job file. Raises JobError with every problem found: line, option, what would be right."""
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = str(error.strerror) if isinstance(error, OSError) else "it is not text"
+        if isinstance(error, FileNotFoundError) and is_submitted():
+            reason += "; of your folder the cluster has only what --working-dir sends: "
+            reason += f"ray job submit --working-dir . -- wavmill run {path}"
+        raise JobError(f"cannot read the job file {path}: {reason}") from error
+    return parse_job(text, str(path), sets, Path(path).absolute().parent)
+
+
+def parse_job(text: str, where: str = "job", sets: Sequence[str] = (), beside: Path | None = None) -> Job | TrainJob:
+    """``load_job`` of a text; ``where`` names it in messages. A file with data, model, train or pack trains.
+
+    ``beside``: the folder of the job file, in which its own classes may lie.
+    """
+    given, lines = read_yaml(text, where)
+    if not isinstance(given, dict):
+        raise JobError(f"{where} is not a job; 'wavmill new tokens' writes one to start from")
+    problems: list[Problem] = []
+    for one in sets:
+        problems += _set(given, one, lines)
+    kind: type[Job | TrainJob] = TrainJob if TrainJob.TELLING & given.keys() else Job
+    given = {name: value for name, value in given.items() if value is not None or name not in _sections(kind)}
+    try:
+        job = kind.model_validate(given, context={"beside": beside})
+        if not problems:
+            problems += job.misfits()
+    except ValidationError as error:
+        unfit = {path[0] for path, _ in problems}
+        problems += [problem for problem in _sentences(kind, error, given) if problem[0][0] not in unfit]
+    if problems:
+        problems.sort(key=lambda problem: _line(lines, problem[0]) or 1 << 30)
+        raise JobError("\n".join(_place(where, lines, path) + message for path, message in problems))
+    return absolute(job)
+
+
+def absolute(job: Job | TrainJob) -> Job | TrainJob:
+    """The job with its folders as absolute paths: workers run elsewhere. JobError for one that cannot be meant."""
+    relative: list[str] = []
+
+    def full(address: str) -> str:
+        if "://" in address or address in ("auto", "scratch"):
+            return address
+        if not address.startswith(("/", "~")):
+            relative.append(address)
+        try:
+            os.fsencode(made := str(Path(address).expanduser().absolute()))
+        except (RuntimeError, ValueError) as error:  # ~nobody/x, half of a surrogate pair
+            raise JobError(f"{address!r} is no path: {error}") from error
+        return made
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(moved, value))
+        return value.with_addresses(full) if isinstance(value, Choice) else value
+
+    there = {name: moved(value) for name, value in job}
+    there["store"] = full(job.store)
+    refuse_relative(relative)
+    return job.model_copy(update=there)
+
+
+def _sections(kind: type[BaseModel]) -> set[str]:
+    """The names of the sections of a job that have defaults: an empty one is all defaults."""
+    return {name for name, field in kind.model_fields.items() if isinstance(field.default, BaseModel)}
+
+
+def _kinds(kind: type[BaseModel], section: Any) -> Mapping[str, type[BaseModel]]:
+    """The classes that a section takes by their ``kind``; none of one that has no kinds."""
+    field = kind.model_fields.get(section)
+    marks = [*field.metadata, *_marks(field.annotation)] if field is not None else []
+    return next((mark.kinds for mark in marks if isinstance(mark, OneOf)), {})
+
+
+def _marks(annotation: Any) -> list[Any]:
+    """What an annotation, or one in its union, is Annotated with."""
+    inner = [mark for one in get_args(annotation) for mark in _marks(one)]
+    return [*annotation.__metadata__, *inner] if get_origin(annotation) is Annotated else inner
+
+
+def _sentences(job: type[BaseModel], error: ValidationError, given: dict[str, Any]) -> list[Problem]:
+    """pydantic's errors as sentences, each with the path of its option."""
+    said: dict[tuple[Any, ...], str] = {}
+    for one in error.errors():
+        loc, kinds = one["loc"], _kinds(job, one["loc"][0])
+        model, whose = job, "a job"
+        if kinds and len(loc) > 1:  # the second is the tag of the union
+            model, whose = kinds.get(str(loc[1]), BaseModel), given[str(loc[0])]["kind"]
+            loc = (loc[0], *loc[2:])
+        elif len(loc) > 1:
+            whose = ".".join(map(str, loc[:2] if isinstance(loc[1], int) else loc[:1]))
+        if one["type"] not in ("extra_forbidden", "missing"):  # there it ends with the option, whatever its name
+            loc = tuple(part for part in loc if not BRANCH.fullmatch(str(part)))
+        if kinds and (one["type"] == NO_CLASS or len(one["loc"]) == 1):
+            loc, sentence = _of_kind(str(loc[0]), one, kinds, given)
+        else:
+            own = loc[1:] if kinds else loc
+            sentence = _sentence(".".join(map(str, loc)), whose, one, error, _owner(model, own) if own else model)
+        said.setdefault(loc, sentence)  # another branch of a union says the same again
+    return [*said.items()]
+
+
+def _of_kind(
+    family: str, one: ErrorDetails, kinds: Mapping[str, type[BaseModel]], given: dict[str, Any]
+) -> tuple[tuple[Any, ...], str]:
+    """What is wrong with a section's ``kind``: the path, and a sentence."""
+    known = ", ".join(kinds)
+    if one["type"] == "missing":
+        return (family,), f"{family} is missing; kinds: {known}"
+    if one["type"] == "union_tag_not_found":
+        return (family,), f"{family} takes {{kind: ..., ...}}; kinds: {known}"
+    kind = given[family]["kind"]
+    if one["type"] == NO_CLASS:
+        return (family, "kind"), f"{family}.kind {kind!r} {one['msg']}"
+    close = get_close_matches(kind, kinds, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {known}, or package.module:Class"
+    return (family, "kind"), f"{family}.kind {kind!r} is not known; {hint}"
+
+
+def _sentence(option: str, whose: str, one: ErrorDetails, error: ValidationError, owner: type[BaseModel]) -> str:
+    """One of pydantic's errors; ``owner`` is the model that lacks or refuses the option."""
+    if one["type"] == "missing":
+        return f"{option} is missing from {whose}"
+    if one["type"] == "extra_forbidden":
+        names = [field.alias or name for name, field in owner.model_fields.items()]
+        close = get_close_matches(str(one["loc"][-1]), names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(names)}"
+        return f"{option} is not an option of {whose}; {hint}"
+    branches = [e["msg"] for e in error.errors() if e["loc"][: len(one["loc"])] == one["loc"]]
+    right = " or ".join(dict.fromkeys(message.removeprefix("Input should be ") for message in branches))
+    plain = one["msg"].startswith("Input should be ")
+    right = f"it should be {right}" if plain else right.removeprefix("Value error, ")
+    shown = repr(one["input"]) if len(repr(one["input"])) < 60 else "the value"
+    return f"{option} is {shown}; {right}"
+
+
+def _owner(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel]:
+    """The model that an error's last name belongs to: follows fields that are models themselves."""
+    for name in loc[:-1]:
+        field = model.model_fields.get(name)
+        if field is None or not (inner := [one for one in _types(field.annotation) if issubclass(one, BaseModel)]):
+            break
+        model = inner[0]
+    return model
+
+
+def _types(annotation: Any) -> list[type[Any]]:
+    """The classes in an annotation."""
+    return [annotation] if isinstance(annotation, type) else [t for one in get_args(annotation) for t in _types(one)]
+
+
+def _set(given: dict[str, Any], one: str, lines: dict[tuple[Any, ...], int]) -> list[Any]:
+    """Apply one --set feature.layer=6; the value is read as YAML."""
+    name, equals, text = one.partition("=")
+    path = tuple(name.split("."))
+    if not equals or not all(path):
+        raise JobError(f"--set {one}: write it as section.option=value")
+    at: Any = given
+    for part in path[:-1]:
+        if at.get(part) is None:
+            at[part] = {}
+        at = at[part]
+        if not isinstance(at, dict):
+            return [(path, f"--set {name}: {part} has no options")]
+    at[path[-1]], _ = read_yaml(text, f"--set {one}")
+    for known in [known for known in lines if known[: len(path)] == path]:
+        del lines[known]  # what is wrong with it now is not what the file says
+    return []
+
+
+def _line(lines: dict[tuple[Any, ...], int], path: tuple[Any, ...]) -> int | None:
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path)
+
+
+def _place(where: str, lines: dict[tuple[Any, ...], int], path: tuple[Any, ...]) -> str:
+    line = _line(lines, path)
+    return f"{where}:{line}: " if line else f"{where}: "

@@ -1,0 +1,63 @@
+"""What a training job would do, found without starting or writing anything."""
+
+from dataclasses import dataclass
+
+from model.token_lm.vocabulary import Vocabulary
+from pipeline.dataset_json import PublishedDataset
+from pipeline.job.training_job import TrainJob
+from pipeline.model_json import MODEL
+from pipeline.protocol.published import numbers
+from pipeline.store.base import open_store
+from pipeline.training.beginning import begin
+from pipeline.training.checkpoints import recorded, step_of
+from pipeline.training.loop import length_of
+from pipeline.training.pack_build import checked_data
+from pipeline.training.split_sizes import Sides, sides
+from pipeline.training.starting import check_start
+
+
+@dataclass(frozen=True)
+class Foretold:
+    datasets: list[PublishedDataset]
+    codes: str  # for people
+    parameters: int
+    batch: int
+    steps: int
+    steps_per_epoch: int
+    address: str
+    version: int
+    fingerprint: str
+    saved: int  # the step of the last checkpoint, 0 = none
+    notes: tuple[str, ...]  # what it goes on from, for people
+    split: Sides
+
+
+def foretell(job: TrainJob) -> Foretold:
+    """Look at the datasets and the store of a training job. JobError, with all that is wrong, when they do not fit."""
+    import torch
+
+    checked_data(list(job.data), job.pack)
+    job, _, run, previous, notes = begin(job)
+    datasets, store = checked_data(list(job.data), job.pack), open_store(job.store)
+    token = datasets[0].columns["token"]
+    vocabulary = Vocabulary((), token.code_count, token.codebook_count)
+    with torch.device("meta"):
+        net = job.model.open(vocabulary.size)
+    rows = sum(round(one.weight * dataset.counts.done) for one, dataset in zip(job.data, datasets, strict=True))
+    epoch = max(1, -(-round(rows * (1 - job.pack.split.valid)) // job.train.batch))
+    check_start(job, vocabulary.codes, token.codebook or "")
+    saved = recorded(store, run)
+    return Foretold(
+        datasets=datasets,
+        codes=vocabulary.sizes,
+        parameters=sum(value.numel() for value in net.parameters()),
+        batch=job.train.batch,
+        steps=length_of(job.train, epoch),
+        steps_per_epoch=epoch,
+        address=job.address,
+        version=max([*numbers(job.address), *numbers(job.address, MODEL)], default=0) + 1,
+        fingerprint=run,
+        saved=step_of(saved[0]) if saved else previous.step if previous else 0,
+        notes=notes,
+        split=sides(job, datasets),
+    )

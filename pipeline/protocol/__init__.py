@@ -1,0 +1,1 @@
+"""A shard from the plan to a published part: what lies in a store meanwhile, and who may change it."""

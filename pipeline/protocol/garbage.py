@@ -1,0 +1,158 @@
+"""Garbage: what killed runs left in a store, and which of it may go, whoever is at work there.
+
+An attempt A of a shard is left over when choices name attempts of that shard and A is none of them. It may go when
+
+1. an attempt B that a choice names comes before A by name, and
+2. every plan of the fingerprint, under any name, has its choice.
+
+Why nothing that is needed can go, though drivers may be between their listing of the attempts and their choice, and
+workers between their data and their record. Every plan is created before the driver that follows it lists attempts,
+there is one choice for each plan, and ``attempts_done`` takes the first attempt by name. We read the choices first and
+list the plans afterwards. A plan that is listed has its choice by then, says 2: it is one that we have read, and it
+does not name A. A plan that is not listed is created later, so its driver lists the attempts later still, when B's
+record has long been there, and takes B or one before it; never A, whether or not A's record and data come and go. No
+attempt that a choice names is ever removed, so B stays. Where a run has not published, or a later worker's attempt
+comes before all that are named, the garbage stays, too: no clock decides, for any of them may wake up.
+
+S3 keeps the parts of an upload whose writer was killed. One that is older than two days by the server's own clock may
+go; should its writer still live, its run stops, and the same command goes on. A folder's temporary file may be a living
+writer's, and nothing tells: those are only reported.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal, NamedTuple
+
+from pipeline.errors import Bug, Stopped
+from pipeline.store.base import Entry, Folder, Store
+from pipeline.store.versions import Claim, read_claim
+
+ABANDONED_S = 2 * 86_400.0  # of an upload
+PLAN = re.compile(r"_mill/plan/([^/]+)/([0-9a-f]{64})/([0-9]+)\.json")
+ATTEMPT = re.compile(r".*/([0-9a-f]{32})\.([0-9a-f]{16})\.(?:parquet|rejects\.parquet|json)")
+
+Shard = tuple[str, str]  # the fingerprint and the shard's key
+
+
+class Leftover(NamedTuple):
+    """An attempt's objects, the record first; an upload; or a temporary file. ``may_go``: it can be removed now."""
+
+    what: Literal["attempt", "upload", "file"]
+    keys: tuple[str, ...]
+    bytes: int
+    may_go: bool
+    upload: str = ""
+
+
+def leftovers(store: Store) -> Iterator[Leftover]:
+    """All that was left in a store. Stopped when a choice cannot be read: it might name anything."""
+    choices = _choices(store)  # before the plans
+    yield from _attempts(store, choices, _waiting(store, choices))
+    if isinstance(store, Folder):
+        yield from (Leftover("file", (one.key,), one.size, may_go=False) for one in store.unfinished())
+    else:
+        yield from _uploads(store, {choice.name for choice in choices})
+
+
+def remove(store: Store, leftover: Leftover) -> None:
+    """Remove one that may go; Bug for another. Doing it twice, or only half of it, harms nobody."""
+    if not leftover.may_go:
+        raise Bug(f"{leftover.keys} may not be removed")
+    if leftover.what == "attempt":
+        for key in leftover.keys:
+            store.remove(key)
+    else:
+        _abort(store, leftover.keys[0], leftover.upload)
+
+
+def _choices(store: Store) -> list[Claim]:
+    found = []
+    for entry in store.list("_mill/choice/"):
+        try:
+            found.append(read_claim(store, entry.key))
+        except FileNotFoundError as error:
+            raise Stopped(f"{store.url}/{entry.key} is gone: what it names is not known") from error
+    return found
+
+
+def _waiting(store: Store, choices: list[Claim]) -> set[str]:
+    """The fingerprints with a plan whose choice is yet to come: it may name any attempt."""
+    made = {(choice.name, choice.fingerprint, choice.plans) for choice in choices}
+    plans = (match for entry in store.list("_mill/plan/") if (match := PLAN.fullmatch(entry.key)))
+    return {plan[2] for plan in plans if (plan[1], plan[2], int(plan[3])) not in made}
+
+
+def _attempts(store: Store, choices: list[Claim], waiting: set[str]) -> Iterator[Leftover]:
+    named: dict[Shard, set[str]] = defaultdict(set)
+    for choice in choices:
+        for _, shard, attempt in choice.shards:
+            named[choice.fingerprint, shard].add(attempt)
+    for fingerprint in sorted({fingerprint for fingerprint, _ in named}):
+        found: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+        for top in ("done", "out"):
+            for entry in {one.key: one for one in store.list(f"_mill/{top}/{fingerprint}/")}.values():
+                match = ATTEMPT.fullmatch(entry.key)
+                if match and match[2] not in named.get((fingerprint, match[1]), {match[2]}):
+                    found[match[1], match[2]].append(entry)
+        for (shard, attempt), entries in sorted(found.items()):
+            may_go = fingerprint not in waiting and min(named[fingerprint, shard]) < attempt
+            keys = tuple(entry.key for entry in entries)
+            yield Leftover("attempt", keys, sum(entry.size for entry in entries), may_go)
+
+
+# ---- uploads: only where wavmill writes, for a bucket may hold other people's ---------------------------------------
+
+
+def _uploads(store: Any, names: set[str]) -> Iterator[Leftover]:
+    from pipeline.store.s3 import client
+    from pipeline.store.s3_answers import faults_of
+
+    ours = re.compile("|".join(["_mill/.*", *(rf"{re.escape(name)}/v[0-9]+/.*" for name in names)]), re.DOTALL)
+    with faults_of(store.url):
+        for page in client().get_paginator("list_multipart_uploads").paginate(Bucket=store.bucket, Prefix=store.prefix):
+            date = page["ResponseMetadata"]["HTTPHeaders"].get("date")
+            for found in page.get("Uploads", []):
+                key = found["Key"][len(store.prefix) :]
+                if ours.fullmatch(key):
+                    age_s = (parsedate_to_datetime(date) - found["Initiated"]).total_seconds() if date else 0.0
+                    upload = found["UploadId"]
+                    yield Leftover("upload", (key,), _uploaded(store, key, upload), age_s > ABANDONED_S, upload)
+
+
+def _uploaded(store: Any, key: str, upload: str) -> int:
+    """The bytes of an upload's parts; 0 when it ended after it was listed."""
+    from pipeline.store.s3 import client
+
+    with _unless_ended():
+        pages = client().get_paginator("list_parts").paginate(**_at(store, key), UploadId=upload)
+        return sum(part["Size"] for page in pages for part in page.get("Parts", []))
+    return 0
+
+
+def _abort(store: Any, key: str, upload: str) -> None:
+    from pipeline.store.s3 import client
+    from pipeline.store.s3_answers import faults_of
+
+    with faults_of(f"{store.url}/{key}"), _unless_ended():
+        client().abort_multipart_upload(**_at(store, key), UploadId=upload)
+
+
+def _at(store: Any, key: str) -> dict[str, str]:
+    return {"Bucket": store.bucket, "Key": store.prefix + key}
+
+
+@contextmanager
+def _unless_ended() -> Iterator[None]:
+    """Let it pass that an upload was completed or aborted meanwhile."""
+    from botocore.exceptions import ClientError
+
+    from pipeline.store.s3_answers import code_of
+
+    try:
+        yield
+    except ClientError as error:
+        if code_of(error) not in {"NoSuchUpload", "404"}:
+            raise

@@ -1,0 +1,240 @@
+"""Records -> one choice of attempts -> compacted parts, codebook, report -> dataset.json, written last.
+
+_mill/choice/<name>/v1.json   create-once: which attempt of each shard this version is made of
+<name>/v1/                    what people read: a pure function of the choice, so any publisher writes the same
+"""
+
+import hashlib
+import tempfile
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import notices
+from pipeline.dataset_json import (
+    DATASET,
+    CodebookFolder,
+    Column,
+    Counts,
+    MadeBy,
+    Part,
+    PublishedDataset,
+    RejectsFile,
+)
+from pipeline.errors import Stopped
+from pipeline.execution import processors
+from pipeline.job.columns import columns_of
+from pipeline.job.dataset_job import Job, decisive, fingerprint, recipe_of
+from pipeline.protocol.commit import GROUP_ROWS
+from pipeline.protocol.growth import Growth
+from pipeline.protocol.plan import Plan
+from pipeline.protocol.published import find_dataset, read_published
+from pipeline.protocol.records import Record, StoredRows, attempts_done, read_records
+from pipeline.protocol.standing import Standing
+from pipeline.protocol.timing import time_of
+from pipeline.quantizers.codebooks import codebook_files
+from pipeline.report.dataset_page import dataset_page
+from pipeline.report.dataset_readme import card
+from pipeline.rows import rejects
+from pipeline.sources.dataset import Dataset
+from pipeline.store.base import Store, faults_of, join, open_store, sha256
+from pipeline.store.objects import ahead
+from pipeline.store.parquet import parquet_writer
+from pipeline.store.versions import Chosen, Claim, claim, claimed
+
+PART_BYTES = 256 << 20
+
+
+def published(job: Job, plans: list[Plan]) -> PublishedDataset | None:
+    """dataset.json of the version that these plans made, or None while there is none."""
+    store = open_store(job.store)
+    choice = claimed(store, job.name, fingerprint(job), len(plans))
+    try:
+        return read_published(store, f"{job.name}/v{choice.version}", DATASET, PublishedDataset) if choice else None
+    except FileNotFoundError:
+        return None
+
+
+def publish(job: Job, plans: list[Plan]) -> PublishedDataset:
+    """Publish a job whose every shard has a record; return dataset.json. Doing it twice changes nothing."""
+    if (already := published(job, plans)) is not None:
+        return already
+    store = open_store(job.store)
+    choice = choose(store, job, plans)
+    records = read_records(store, fingerprint(job), [(s, a) for _, s, a in choice.shards])
+    columns, top = columns_of(job), f"{job.name}/v{choice.version}"
+    growth = Growth(store, job, plans, records)
+    standing = Standing(store, records, growth, job.source.carried())
+    try:
+        parts, totals = _write_parts(store, top, standing, columns)
+        rejected, reasons, reject_facts = _write_rejects(store, top, standing)
+        if standing.find_duplicates(job.address):  # rare: a tar with a member twice
+            parts, totals = _write_parts(store, top, standing, columns)
+            rejected, reasons, reject_facts = _write_rejects(store, top, standing)
+            standing.find_duplicates(job.address)
+        objects = growth.listed()
+        told = notices.summed(records, standing.among)
+    finally:
+        growth.close()
+    recorded = sum(record.done for record in records), sum(record.rejected for record in records)
+    if len(plans) == 1 and not standing.renamed and (totals.clips, rejected) != recorded:
+        raise Stopped(f"{job.address}: the parts hold {totals.clips} clips and {rejected} rejects, the records others")
+    dataset = PublishedDataset(
+        name=job.name,
+        version=choice.version,
+        fingerprint=hashlib.sha256(f"{choice.fingerprint}:{choice.digest}".encode()).hexdigest(),
+        job=MadeBy(fingerprint=choice.fingerprint, does=decisive(job)),
+        recipe=recipe_of(job),
+        created_at=choice.at,
+        listed_at=[plan.head.listed_at for plan in plans],
+        counts=Counts(
+            objects=objects,
+            clips=totals.clips + rejected,
+            done=totals.clips,
+            rejected=rejected,
+            reasons=dict(reasons.most_common()),
+            superseded=totals.superseded,
+            skipped=plans[-1].head.skipped,
+        ),
+        notices=told,
+        seconds=totals.seconds,
+        carry=list(job.source.carried()),
+        columns={field.name: _column(field) for field in columns},
+        parts=parts,
+        rejects=reject_facts,
+        codebook=_copy_codebook(store, top, job),
+        time=time_of(records),
+        processors=processors.summed(records),
+        address=join(store.url, top),
+    )
+    store.put(f"{top}/report.html", dataset_page(job, plans, dataset).encode())
+    store.put(f"{top}/README.md", card(dataset).encode())
+    store.put(f"{top}/{DATASET}", dataset.written())
+    return dataset
+
+
+def choose(store: Store, job: Job, plans: list[Plan]) -> Claim:
+    """One attempt for each shard, for ever. Stopped while a shard has none."""
+
+    def attempts() -> Chosen:
+        done = attempts_done(store, fingerprint(job))
+        shards = [(plan.number, shard) for plan in plans for shard in plan.shards["shard"].to_pylist()]
+        if missing := [shard for _, shard in shards if shard not in done]:
+            raise Stopped(f"{len(missing):,} of {len(shards):,} shards are not done; run the same command again")
+        return Chosen(
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            digest=sha256("\n".join(shard for _, shard in shards).encode()),
+            shards=[(plan, shard, done[shard]) for plan, shard in shards],
+        )
+
+    return claim(store, job.name, fingerprint(job), len(plans), attempts)
+
+
+def _column(field: pa.Field) -> Column:
+    units = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+    return Column(type=str(field.type), **units)
+
+
+class Totals(NamedTuple):
+    """Of the clips in all parts."""
+
+    clips: int
+    seconds: float
+    superseded: int
+
+
+class Full(NamedTuple):
+    """A shard with clips that are done."""
+
+    record: Record
+    data: StoredRows
+
+
+def _write_parts(store: Store, top: str, standing: Standing, columns: pa.Schema) -> tuple[list[Part], Totals]:
+    """Shards in plan order -> parts of about 256 MB; a shard that is large enough becomes a part as it is."""
+    groups: list[list[Full]] = []
+    room = 0
+    for record in standing.records:
+        if record.data is None:
+            continue
+        if not groups or record.data.bytes > room:
+            groups.append([])
+            room = PART_BYTES
+        groups[-1].append(Full(record, record.data))
+        room -= record.data.bytes
+    parts, seconds, superseded = [], 0.0, 0
+    for number, group in enumerate(groups or [[]]):
+        path = f"data/part-{number:05d}-of-{max(1, len(groups)):05d}.parquet"
+        if len(group) == 1 and group[0].data.bytes > PART_BYTES // 2 and standing.is_whole(group[0].record):
+            [(record, data)] = group
+            standing.ids.add(standing.ids_in(data, record.shard)["clip"])
+            store.copy(data.key, f"{top}/{path}")
+            row_groups = -(-record.done // GROUP_ROWS)
+            part = Part(path=path, rows=record.done, row_groups=row_groups, bytes=data.bytes, sha256=data.sha256)
+            part_s = record.seconds
+        else:
+            part, part_s = _write_part(store, top, path, group, standing, columns)
+        parts.append(part)
+        seconds += part_s
+        superseded += sum(record.done for record, _ in group) - part.rows
+    return parts, Totals(sum(part.rows for part in parts), seconds, superseded)
+
+
+def _write_part(
+    store: Store, top: str, path: str, group: list[Full], standing: Standing, columns: pa.Schema
+) -> tuple[Part, float]:
+    """The part, and the seconds of its clips."""
+    seconds, shards = 0.0, ahead(lambda full: standing.data(full.data, full.record.shard), group)
+    with tempfile.TemporaryDirectory() as folder, faults_of(folder):
+        file = Path(folder) / "part.parquet"
+        with parquet_writer(str(file), columns) as writer:
+            waiting = columns.empty_table()
+            for table in shards:
+                standing.ids.add(table["clip"])
+                seconds += pc.sum(table["seconds"]).as_py() or 0.0
+                waiting = pa.concat_tables([waiting, table.cast(columns)])
+                while waiting.num_rows >= GROUP_ROWS:
+                    writer.write_table(waiting.slice(0, GROUP_ROWS))
+                    waiting = waiting.slice(GROUP_ROWS)
+            if waiting.num_rows:
+                writer.write_table(waiting)
+        facts = pq.read_metadata(file)
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        store.put_file(f"{top}/{path}", file)
+        size = file.stat().st_size
+        rows, row_groups = facts.num_rows, facts.num_row_groups
+        return Part(path=path, rows=rows, row_groups=row_groups, bytes=size, sha256=digest), seconds
+
+
+def _write_rejects(store: Store, top: str, standing: Standing) -> tuple[int, Counter[str], RejectsFile]:
+    some = [record for record in standing.records if record.rejects or record.shard in standing.renamed]
+    table = pa.concat_tables([rejects(standing.carry).empty_table(), *ahead(standing.rejects, some)])
+    standing.ids.add(table["clip"])
+    with tempfile.TemporaryDirectory() as folder, faults_of(folder):
+        path = Path(folder) / "rejects.parquet"
+        with parquet_writer(str(path), table.schema) as writer:
+            writer.write_table(table)
+        store.put_file(f"{top}/rejects.parquet", path)
+        facts = RejectsFile(path="rejects.parquet", rows=table.num_rows, sha256=sha256(path.read_bytes()))
+    return table.num_rows, Counter(table["reason"].to_pylist()), facts
+
+
+def _copy_codebook(store: Store, top: str, job: Job) -> CodebookFolder | None:
+    """The codebook of the job's tokens, or of its parent's, beside the parts: the folder alone can speak."""
+    if job.token is not None:
+        files = job.token.files()
+        digest = job.token.identity() if job.token.fitted_at is not None else None
+    elif isinstance(job.source, Dataset) and (parent := find_dataset(job.source.origin)).codebook is not None:
+        digest = parent.codebook.sha256
+        files = codebook_files(join(parent.address, parent.codebook.path), digest)
+    else:
+        return None
+    for path, data in files.items():
+        store.put(f"{top}/{path}", data)
+    return CodebookFolder(path="codebook", sha256=digest) if digest is not None else None

@@ -1,0 +1,65 @@
+"""run --retry: what was rejected for a reason is planned once more; what it finds replaces those rejects alone."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import JobError, Stopped
+from pipeline.job.dataset_job import Job, fingerprint
+from pipeline.protocol.growth import Growth
+from pipeline.protocol.listing import by_path
+from pipeline.protocol.plan import Plan, next_plan, todo_of
+from pipeline.protocol.planned import ROW
+from pipeline.protocol.publish import published
+from pipeline.protocol.records import attempts_done, read_records
+from pipeline.store.base import open_store
+from pipeline.store.versions import claimed
+
+
+def retried(job: Job, plans: list[Plan], reason: str) -> list[Plan]:
+    """The plans, with one more of every object that has a clip rejected for this reason.
+
+    While the last plan is such a one and not yet published, it is that plan: a retry that was killed goes on. Of a
+    tar or a table's row group all clips are milled again. JobError when nothing was rejected for the reason.
+    """
+    store = open_store(job.store)
+    dataset = published(job, plans)
+    if dataset is None and plans[-1].head.retry == reason:
+        return plans
+    if dataset is None:
+        left = len(list(todo_of(plans, set(attempts_done(store, fingerprint(job))))))
+        raise JobError(f"--retry {reason}: the run is not finished, {left:,} shards are left; run it without --retry")
+    top = f"{job.name}/v{dataset.version}"
+    rejects = pq.read_table(pa.BufferReader(store.read(f"{top}/{dataset.rejects.path}")))
+    sources = pc.unique(rejects.filter(pc.equal(rejects["reason"], reason))["source"])
+    if not len(sources):
+        there = ", ".join(dataset.counts.reasons) or "nothing was rejected"
+        raise JobError(f"--retry {reason}: no clip of {job.address} was rejected for that; there are: {there}")
+    choice = claimed(store, job.name, fingerprint(job), len(plans))
+    if choice is None:
+        raise Stopped(f"{job.address}/v{dataset.version} was published, and its choice is gone")
+    records = read_records(store, fingerprint(job), [(shard, attempt) for _, shard, attempt in choice.shards])
+    growth = Growth(store, job, plans, records)
+    try:
+        again = [_tried_again(growth, at, reason, None if growth.by_clip else sources) for at in range(len(plans))]
+    finally:
+        growth.close()
+    # rows of one path may have been listed at different times, with different sizes: none of them is a repetition
+    return next_plan(job, plans, by_path(pa.concat_tables(again)).combine_chunks(), reason)
+
+
+def _tried_again(growth: Growth, at: int, reason: str, sources: pa.Array | None) -> pa.Table:
+    """The objects of a plan, as they were listed last, with these paths.
+
+    Without paths, as the sources of a dataset's rows are not its objects: all of each shard that rejected for the
+    reason.
+    """
+    objects = growth.objects[at]
+    if growth.retries[at]:  # the plans before it hold the same objects
+        return objects.empty().drop_columns(ROW)
+    if sources is not None:
+        found = [piece.filter(pc.is_in(piece["path"], sources)) for piece in objects.pieces()]
+    else:
+        mine = [row for row in growth.plans[at].shards.to_pylist() if reason in growth.records[row["shard"]].reasons]
+        found = [objects.between(row["row_lo"], row["row_hi"]) for row in mine]
+    return pa.concat_tables([objects.empty(), *(growth.current(at, piece) for piece in found)]).drop_columns(ROW)

@@ -1,0 +1,74 @@
+"""The rows of a version, shard by shard: what was committed, checked against its hash, without what does not stand."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import Stopped, WavmillError
+from pipeline.protocol.growth import Growth, kept
+from pipeline.protocol.records import Record, StoredRows
+from pipeline.rows import rejects
+from pipeline.sources.duplicates import ClipIds, Renamed, renamed, with_renamed, without_renamed
+from pipeline.store.base import Store, sha256
+from pipeline.store.parquet import parquet_in
+
+
+class Standing:
+    """The records of the chosen attempts, and the rows that stand of each. ``ids``: of what was published so far."""
+
+    def __init__(self, store: Store, records: list[Record], growth: Growth, carry: Sequence[str]) -> None:
+        self.store, self.records, self.growth, self.carry = store, records, growth, carry
+        self.renamed: Renamed = {}
+        self.ids = self._no_ids()
+
+    def _no_ids(self) -> ClipIds:
+        return ClipIds(sum(record.done + record.rejected for record in self.records))
+
+    def is_whole(self, record: Record) -> bool:
+        """Whether all rows of a shard stand as they are."""
+        return record.shard not in self.renamed and self.growth.gone(record.shard) is None
+
+    def data(self, data: StoredRows, shard: str) -> pa.Table:
+        """The clips of a shard, of which ``data`` are all."""
+        return without_renamed(self._read(data, shard), self.renamed.get(shard, {}))
+
+    def rejects(self, record: Record) -> pa.Table:
+        """The rejects of a shard."""
+        names = self.renamed.get(record.shard, {})
+        table = self._read(record.rejects, record.shard) if record.rejects else rejects(self.carry).empty_table()
+        data = self._read(record.data, record.shard) if names and record.data else None
+        return with_renamed(table, data, names) if names else table
+
+    def ids_in(self, stored: StoredRows, shard: str) -> pa.Table:
+        """clip and source of what stands of a shard's data or rejects, without the other columns being read."""
+        with parquet_in(self.store, stored.key) as file:
+            table = file.read(columns=["clip", "source"])
+        return kept(table, self.growth.gone(shard))
+
+    def among(self, record: Record, named: list[tuple[str, str]]) -> list[str]:
+        """The clips that stand of some [clip, source] of a shard's data."""
+        columns = [pa.array([pair[at] for pair in named], pa.string()) for at in (0, 1)]
+        table = pa.table(columns, names=["clip", "source"])
+        return kept(table, self.growth.gone(record.shard))["clip"].to_pylist()
+
+    def find_duplicates(self, where: str) -> bool:
+        """Look whether two clips have one id. True when some were renamed, and all is to be written again.
+
+        WavmillError for those of different objects; ``where`` is what its message begins with.
+        """
+        repeated, self.ids = self.ids.repeated(), self._no_ids()
+        if len(repeated) and self.renamed:
+            raise WavmillError(f"{where}: clips that another one of their object has the name of cannot be renamed")
+        if len(repeated):
+            self.renamed = renamed(where, repeated, self.records, self.ids_in)
+        return bool(self.renamed)
+
+    def _read(self, stored: StoredRows, shard: str) -> pa.Table:
+        try:
+            data = self.store.read(stored.key)
+        except FileNotFoundError as error:
+            raise Stopped(f"{self.store.url}/{stored.key} is gone, and its record says it was written") from error
+        if sha256(data) != stored.sha256:
+            raise Stopped(f"{self.store.url}/{stored.key} is damaged: its hash is not the one in its record")
+        return kept(pq.read_table(pa.BufferReader(data)), self.growth.gone(shard))

@@ -1,0 +1,68 @@
+"""Where the time went: each stage's seconds travel with a shard's rows into its record, and are summed from records."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.dataset_json import Time
+from pipeline.protocol.records import Record
+from pipeline.rows import PRODUCTS, replace
+
+STAGES = ("read", *PRODUCTS, "commit")
+COLUMN = "spent_s"  # in flight, in every row, as the shard's key is: JSON, stage -> seconds on the wall
+BINS = 60
+PAUSE_S = 60.0  # nothing ran for longer: a pause between two runs, and no time of either
+
+
+def started(shard: pa.Table, stage: str, seconds: float) -> pa.Table:
+    """The shard with the seconds of its first stage."""
+    return _with(shard, {stage: seconds})
+
+
+def spent(shard: pa.Table, stage: str, seconds: float) -> pa.Table:
+    """The shard with the seconds of one more stage; as it is, when it does not come from ``started``."""
+    return _with(shard, {**spent_s(shard), stage: seconds}) if COLUMN in shard.column_names else shard
+
+
+def spent_s(shard: pa.Table) -> dict[str, float]:
+    """stage -> seconds so far."""
+    return json.loads(shard[COLUMN][0].as_py()) if COLUMN in shard.column_names else {}
+
+
+def _with(shard: pa.Table, seconds: dict[str, float]) -> pa.Table:
+    text = json.dumps({stage: round(value, 6) for stage, value in seconds.items()})
+    return replace(shard, COLUMN, pa.repeat(text, shard.num_rows))
+
+
+def time_of(records: Sequence[Record]) -> Time:
+    """Records -> seconds by stage, summed over all workers, and the sound finished in each stretch of the run.
+
+    The run lasts from the start of its first shard to the end of its last, by the workers' clocks and without the
+    pauses: a job may be stopped, and grow, for months. wall_s = bin_s * len(finished_s), and finished_s are seconds
+    of sound.
+    """
+    stages: Counter[str] = Counter()
+    runs: list[list[float]] = []  # [begin, end], s since 1970
+    took = [record.spent_s for record in records]
+    ends = np.array([datetime.fromisoformat(record.at).timestamp() for record in records])
+    for seconds in took:
+        stages.update(seconds)
+    for begin, end in sorted((end - sum(seconds.values()), end) for end, seconds in zip(ends, took, strict=True)):
+        if not runs or begin > runs[-1][1] + PAUSE_S:
+            runs.append([begin, end])
+        runs[-1][1] = max(runs[-1][1], end)
+    begins, lengths = np.array([run[0] for run in runs]), np.array([run[1] - run[0] for run in runs])
+    which = np.searchsorted(begins, ends, side="right") - 1
+    ends_s = (ends - begins[which] + (np.cumsum(lengths) - lengths)[which]) if runs else ends  # since the run began
+    wall_s, bins = float(lengths.sum()), max(1, min(BINS, len(records) // 4))
+    finished_s = np.histogram(ends_s, bins, (0.0, wall_s or 1.0), weights=[record.seconds for record in records])[0]
+    return Time(
+        wall_s=round(wall_s, 3),
+        spent_s={stage: round(stages[stage], 3) for stage in STAGES if stage in stages},
+        bin_s=round(wall_s / bins, 6),
+        finished_s=[round(float(seconds), 3) for seconds in finished_s],
+    )

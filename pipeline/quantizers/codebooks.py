@@ -1,0 +1,71 @@
+"""A codebook in a store: a folder with codebook.safetensors, and codebook.json written last."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from model.quantization.codebook import Codebook
+from pipeline.at_rest import AtRest
+from pipeline.errors import JobError
+from pipeline.store.base import open_store, sha256
+
+TENSOR, DESCRIBED = "codebook.safetensors", "codebook.json"
+
+
+class CodebookDescription(AtRest):
+    """codebook.json: (codes, dim) is the shape of the centroids, sha256 the hash of the safetensors file beside it."""
+
+    FORMAT: ClassVar[str] = "wavmill-codebook-1"
+    codes: int
+    dim: int
+    sha256: str
+    recipe: dict[str, Any]  # what a frame must be to be compared with the centroids (job.recipe_of)
+    report: dict[str, Any]  # how it was learnt (fit.py)
+
+
+def describe_codebook(address: str) -> CodebookDescription | None:
+    """What codebook.json says, or None where there is no codebook. JobError when it is not one of ours."""
+    try:
+        return CodebookDescription.read(open_store(address).read(DESCRIBED))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise JobError(f"{address}/{DESCRIBED} is not a wavmill codebook: {error}") from error
+
+
+def load_codebook(address: str, expected: str = "auto") -> Codebook:
+    """The codebook at an address. JobError when it is not there, damaged, or not the one of the ``expected`` sha256."""
+    described = describe_codebook(address)
+    if described is None:
+        raise JobError(f"there is no codebook at {address}")
+    if expected not in ("auto", described.sha256):
+        raise JobError(
+            f"the codebook at {address} is {described.sha256[:12]}, the job was planned with {expected[:12]}"
+        )
+    try:
+        tensor = open_store(address).read(TENSOR)
+        if sha256(tensor) != described.sha256:
+            raise ValueError(f"{TENSOR} is not the file that {DESCRIBED} describes")
+        return Codebook(Codebook.centroids_in(tensor), described.recipe, described.report)
+    except (FileNotFoundError, ValueError) as error:
+        raise JobError(f"the codebook at {address} is damaged: {error}") from error
+
+
+def codebook_files(address: str, expected: str = "auto") -> dict[str, bytes]:
+    """The codebook's files, by their paths in a version that carries it. JobError as ``load_codebook``."""
+    load_codebook(address, expected)  # it is there, whole, and the one that is meant
+    return {f"codebook/{name}": open_store(address).read(name) for name in (TENSOR, DESCRIBED)}
+
+
+def save_codebook(address: str, codebook: Codebook) -> CodebookDescription:
+    """Write the two files, the description last: what is described is there. JobError when it is not finite."""
+    if not np.isfinite(codebook.centroids).all():
+        raise JobError(f"{address}: the codes would not be finite numbers: a feature that they were fitted on is not")
+    store, tensor = open_store(address), codebook.tensor_bytes()
+    codes, dim = codebook.centroids.shape
+    described = CodebookDescription(
+        codes=codes, dim=dim, sha256=sha256(tensor), recipe=codebook.recipe, report=codebook.report
+    )
+    store.put(TENSOR, tensor)
+    store.put(DESCRIBED, described.written())
+    return described

@@ -1,0 +1,1 @@
+"""report.html and README.md of what is published."""

@@ -1,0 +1,108 @@
+"""Whether two clips of a version have one id, in 8 bytes a clip; and what becomes of those that a tar names twice.
+
+A clip of an object that several shards share (a large tar holds one member twice, far apart) is found by two of them,
+neither of which can know. The first keeps the name, the others become rejects. Two objects with clips of one id are
+an error: rows of the one would stand for the other.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import WavmillError
+from pipeline.formats.clip_ids import second_id
+from pipeline.protocol.records import Record, StoredRows
+from pipeline.rows import replace
+
+Renamed = dict[str, dict[str, str]]  # shard -> id that another shard has, too -> its new id
+
+
+class ClipIds:
+    """Hashes of ids, at most ``most`` of them: 0.8 GB for a hundred million."""
+
+    def __init__(self, most: int) -> None:
+        self.hashes, self.count = np.empty(most, np.int64), 0
+
+    def add(self, ids: pa.ChunkedArray) -> None:
+        end = self.count + len(ids)
+        self.hashes[self.count : end] = hashes_of(ids)
+        self.count = end
+
+    def repeated(self) -> np.ndarray:
+        """The hashes that came more than once, sorted. Ids that are not equal may have one hash."""
+        known = self.hashes[: self.count]
+        known.sort()
+        return np.unique(known[1:][known[1:] == known[:-1]])
+
+
+def hashes_of(ids: pa.ChunkedArray) -> np.ndarray:
+    """(n,) int64; the same for the same id within this process."""
+    return np.fromiter(map(hash, ids.to_pylist()), np.int64, len(ids))
+
+
+class Place(NamedTuple):
+    """Where a clip stands."""
+
+    shard: str
+    source: str
+    done: bool
+
+
+def renamed(
+    where: str, repeated: np.ndarray, records: Iterable[Record], rows: Callable[[StoredRows, str], pa.Table]
+) -> Renamed:
+    """New ids for the clips of one object that several of its shards have. WavmillError for any other duplicate.
+
+    ``rows`` gives the columns clip and source of what stands of a shard's data or rejects, which has the given name.
+    """
+    places: dict[str, list[Place]] = defaultdict(list)
+    for record in records:
+        for stored in (record.data, record.rejects):
+            if stored is not None:
+                table = rows(stored, record.shard)
+                table = table.filter(pa.array(np.isin(hashes_of(table["clip"]), repeated)))
+                for clip, source in zip(table["clip"].to_pylist(), table["source"].to_pylist(), strict=True):
+                    places[clip].append(Place(record.shard, source, stored is record.data))
+    names: Renamed = defaultdict(dict)
+    for clip, (first, *others) in places.items():
+        for number, other in enumerate(others, 2):
+            if other.source != first.source or other.shard == first.shard:
+                raise WavmillError(
+                    f"{where}: two clips have the id {clip!r}: {_words(first)}, and {_words(other)}. Nothing was "
+                    "published. If the corpus is listed right, this is a bug in how ids are made: please report it"
+                )
+            names[other.shard][clip] = second_id(clip, number)
+    return dict(names)
+
+
+def _words(place: Place) -> str:
+    return f"{'done' if place.done else 'rejected'} in shard {place.shard} (of {place.source})"
+
+
+def without_renamed(data: pa.Table, names: dict[str, str]) -> pa.Table:
+    """The clips of a shard that keep their ids."""
+    return data.filter(pc.invert(pc.is_in(data["clip"], pa.array(sorted(names), pa.string())))) if names else data
+
+
+def with_renamed(rejects: pa.Table, data: pa.Table | None, names: dict[str, str]) -> pa.Table:
+    """The rejects of a shard with their new ids, and as rejects the clips that another shard has, too."""
+    ids = rejects["clip"].to_pylist()
+    table = replace(rejects, "clip", pa.array([names.get(clip, clip) for clip in ids], pa.string()))
+    if data is None:
+        return table
+    again = data.filter(pc.is_in(data["clip"], pa.array(sorted(names), pa.string())))
+    words = "another clip of this object has the same name"
+    values = {"stage": "decode", "reason": "duplicate", "message": words}
+    columns = [
+        pa.array([names[clip] for clip in again["clip"].to_pylist()], pa.string())
+        if field.name == "clip"
+        else pa.array([values[field.name]] * again.num_rows, pa.string())
+        if field.name in values
+        else again[field.name].cast(field.type)
+        for field in table.schema
+    ]
+    return pa.concat_tables([table, pa.table(columns, schema=table.schema)])

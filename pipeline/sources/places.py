@@ -1,0 +1,109 @@
+"""Where the rows of a manifest point: the store and key of a path, and what is there."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+from pipeline.errors import JobError, ObjectFault
+from pipeline.protocol.left_out import LeftOut
+from pipeline.sources.absent import Spellings
+from pipeline.store.base import Entry, Folder, Store, open_store
+from pipeline.store.corpus import TRIED, look, spread
+from pipeline.store.s3_corpus import pause
+
+MANY = 200  # above this many objects one listing is cheaper than a question each
+KNOWN = 1 << 17  # paths whose sizes are held, for rows that follow each other
+HINTS = 1000  # paths without a file for which another spelling is looked for
+TOGETHER = 64  # paths that one thread asks for
+
+
+def located(root: str, path: str) -> tuple[Store, str]:
+    """The store and key of a path: relative to the root, or an address of its own."""
+    if path.startswith("s3://"):
+        bucket, _, key = path.removeprefix("s3://").partition("/")
+        return _store(f"s3://{bucket}"), key
+    if path.startswith("/"):
+        return _store("/"), path.lstrip("/")
+    if "://" in path:  # it would be rejected as missing, and be written down with all that is in it
+        raise JobError(f"source.path: {path} in the manifest is neither a path nor an s3:// address")
+    return _store(root), path
+
+
+@lru_cache(maxsize=64)
+def _store(url: str) -> Store:
+    return open_store(url)
+
+
+class Places:
+    """Size and stamp of the files that rows name. What a fault of the disk keeps from being told is in ``left_out``."""
+
+    def __init__(self, root: str, left_out: LeftOut) -> None:
+        self.root, self.left_out, self.hints = root, left_out, 0
+        self.known: dict[str, tuple[Entry, str] | None] = {}
+        self.spellings = Spellings()
+        self.listed: dict[str, Entry] | None = None  # of a bucket, once so many are asked for
+        self.sample: list[tuple[Store, str, Entry]] = []  # spread over all that was found
+
+    def of(self, paths: list[str]) -> list[tuple[Entry, str] | None]:
+        """For each path its entry, with a size of -1 where there is nothing, and what there is in its place.
+
+        None for a path that could not be looked at.
+        """
+        if len(self.known) > KNOWN:
+            self.known.clear()
+        new = [path for path in dict.fromkeys(paths) if path not in self.known]
+        self._list_if_many(new)
+        found = self._looked(new)
+        if behind := [path for path in new if self._is_missing_on_s3(path, found)]:
+            pause()  # a store may be behind: it is asked again before that counts
+            found |= self._looked(behind, again=True)
+        for path in new:
+            if path not in found:
+                self.known[path] = None
+            elif (entry := found[path]) is None:
+                self.known[path] = Entry(path, -1, ""), self._why(path)
+            else:
+                self.known[path] = entry._replace(key=path), ""
+        self._keep_some(path for path in new if found.get(path) is not None)
+        return [self.known[path] for path in paths]
+
+    def _list_if_many(self, paths: list[str]) -> None:
+        root = _store(self.root)
+        inside = sum(path[:1] != "/" and "://" not in path for path in paths)
+        if self.listed is None and inside > MANY and not isinstance(root, Folder):
+            self.listed = {}
+            for entry in root.list():
+                if self.listed.setdefault(entry.key, entry) != entry and (now := look(root, entry.key)) is not None:
+                    self.listed[entry.key] = now  # a listing that contradicts itself
+
+    def _looked(self, paths: list[str], again: bool = False) -> dict[str, Entry | None]:
+        """The entry of each path, None where there is nothing; without those that could not be looked at."""
+        pieces = [paths[at : at + TOGETHER] for at in range(0, len(paths), TOGETHER)]
+        with ThreadPoolExecutor(16) as pool:
+            looked = pool.map(lambda piece: [self._one(path, again) for path in piece], pieces)
+            found = dict(zip(paths, (one for piece in looked for one in piece), strict=True))
+        for one in found.values():
+            if isinstance(one, ObjectFault):
+                self.left_out.fault(str(one))
+        return {path: one for path, one in found.items() if not isinstance(one, ObjectFault)}
+
+    def _one(self, path: str, again: bool) -> Entry | ObjectFault | None:
+        store, key = located(self.root, path)
+        if self.listed is not None and store is _store(self.root) and not again:
+            return self.listed.get(key)
+        try:
+            return look(store, key, again)
+        except ObjectFault as fault:
+            return fault
+
+    def _is_missing_on_s3(self, path: str, found: dict[str, Entry | None]) -> bool:
+        return path in found and found[path] is None and not isinstance(located(self.root, path)[0], Folder)
+
+    def _keep_some(self, paths: Iterable[str]) -> None:
+        new = [(*located(self.root, path), one[0]) for path in spread([*paths], TRIED) if (one := self.known[path])]
+        self.sample = spread([*self.sample, *new], TRIED)
+
+    def _why(self, path: str) -> str:
+        self.hints += 1
+        other = self.spellings.of(*located(self.root, path)) if self.hints <= HINTS else ""
+        return f"there is no such file; {other}" if other else ""

@@ -1,0 +1,1 @@
+"""A folder or a bucket: objects written whole or not at all, read as they were listed."""

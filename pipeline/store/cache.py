@@ -1,0 +1,75 @@
+"""Files that this machine keeps: each is made once, by the first process that needs it, and is complete or absent."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import NotAllowed
+from pipeline.store.base import faults_of
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what flock(2) answers on file systems without locks
+
+
+def cache_folder() -> Path:
+    """$WAVMILL_CACHE, else $XDG_CACHE_HOME/wavmill, else ~/.cache/wavmill."""
+    given, base = os.environ.get("WAVMILL_CACHE"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return (Path(given) if given else Path(base, "wavmill")).expanduser()
+
+
+def make_once(path: Path, make: Callable[[Path], None], complete: Callable[[Path], bool] = Path.exists) -> Path:
+    """``path``, a file or a folder of files, which ``make`` writes unless it is ``complete``.
+
+    ``make`` is given another name, which is changed to ``path`` when all of it is on the disk. Other processes wait;
+    one that is killed loses its lock, and the next begins anew. NotAllowed where the file system has no locks; Stopped,
+    JobError or NotAllowed where the system refuses anything else.
+    """
+    with faults_of(str(path.parent)):
+        if complete(path):
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(f"{path}.partial")
+        with _locked(path):
+            try:
+                if not complete(path):
+                    _remove(partial)
+                    make(partial)
+                    _sync(partial)
+                    _remove(path)
+                    partial.rename(path)
+            finally:
+                _remove(partial)
+    return path
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    from filelock import FileLock
+
+    lock = FileLock(f"{path}.lock", fallback_to_soft=False)  # a soft lock would outlive a process that is killed
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        where = f"{path.parent}: this file system has no locks (flock(2): {error.strerror})"
+        raise NotAllowed(f"{where}; set WAVMILL_CACHE to a folder on another one") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    for file in path.iterdir() if path.is_dir() else [path]:
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())

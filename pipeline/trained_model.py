@@ -1,0 +1,77 @@
+"""A trained model at rest: <store>/<name>/v1 with safetensors, JSON and TorchScript; model.json is written last.
+
+model.safetensors  the weights          config.json    the net's options, the vocabulary, the layout: all it needs
+model.pt           TorchScript          codebook/      what its codes mean, when they are of one
+metrics.jsonl      every line told      report.html    a page to look at and listen to
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+from model.quantization.codebook import Codebook
+from model.token_lm.vocabulary import Vocabulary
+from pipeline.errors import JobError
+from pipeline.model_json import MODEL, ModelConfig, PublishedModel
+from pipeline.protocol.published import find_model
+from pipeline.quantizers.codebooks import load_codebook
+from pipeline.store.base import Store, join, open_store, sha256
+from pipeline.training.finite import not_finite_in
+
+CONFIG, WEIGHTS, SCRIPT = "config.json", "model.safetensors", "model.pt"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model at work: ``net`` with prefill and step on its device, what its ids mean, and, if any, its codebook."""
+
+    net: Any
+    vocabulary: Vocabulary
+    layout: str
+    dedup: bool
+    tokens_hz: float  # in a second of sound
+    codebook: Codebook | None
+
+
+def open_model(address: str, script: bool = False) -> Trained:
+    """The model in a folder. ``script`` takes its TorchScript, not its weights: the same numbers from another file.
+
+    JobError when there is none, a file is not the one that model.json describes, or its weights are not finite.
+    """
+    import torch
+
+    model = find_model(address)
+    store = open_store(model.address)
+    config = config_of(store, model)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if script:
+        net: Any = torch.jit.load(io.BytesIO(checked_file(store, model, SCRIPT)), map_location=device)
+    else:
+        from safetensors.torch import load
+
+        from model.token_lm.samout import SamOut
+
+        net = SamOut(**config.net)
+        net.load_state_dict(load(checked_file(store, model, WEIGHTS)))
+    if name := not_finite_in(dict(net.state_dict())):
+        raise JobError(f"{model.address} was published with weights that are not finite numbers ({name}); train anew")
+    codebook = load_codebook(join(model.address, "codebook")) if config.codebook else None
+    vocabulary = Vocabulary.read(config.vocabulary)
+    net = net.eval().to(device)
+    return Trained(net, vocabulary, config.layout, config.dedup, float(config.rate_hz or 0), codebook)
+
+
+def config_of(store: Store, model: PublishedModel) -> ModelConfig:
+    """What a model's config.json says. JobError when it is not the file that model.json describes."""
+    try:
+        return ModelConfig.read(checked_file(store, model, CONFIG))
+    except ValueError as error:
+        raise JobError(f"{store.url}/{CONFIG} is not a wavmill model's: {error}") from error
+
+
+def checked_file(store: Store, model: PublishedModel, path: str) -> bytes:
+    """A file of a model, JobError when it is not the one that model.json describes."""
+    data = store.read(path)
+    if sha256(data) != model.sha256_of(path):
+        raise JobError(f"{store.url}/{path} is damaged: it is not what {MODEL} describes")
+    return data

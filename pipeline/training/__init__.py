@@ -1,0 +1,1 @@
+"""A training: data packed, a worker's loop, checkpoints, the published model."""

@@ -1,0 +1,161 @@
+"""Where a training begins: anew, at the last checkpoint of a shorter one of the same job, or with trained weights.
+
+_mill/train/<T>/does.json      what decides the weights of run T
+_mill/train/<T>/goes_on.json   that the job with fingerprint T goes on from another run, and from which step: created
+                               once, so that the same command, killed and started again, goes on from the same
+"""
+
+import json
+from typing import Any, ClassVar, NamedTuple
+
+from pipeline.at_rest import AtRest, read_if_there
+from pipeline.dataset_json import PublishedDataset
+from pipeline.errors import JobError, Stopped
+from pipeline.job.training_job import Previous, TrainJob, decisive, fingerprint, parents_of
+from pipeline.model_json import MODEL
+from pipeline.protocol.published import find_model, numbers
+from pipeline.store.base import Store, join, open_store
+from pipeline.training.checkpoints import TrainingState, latest, lines_of, recorded, save, tensors_of
+from pipeline.training.finite import not_finite_field
+from pipeline.training.loop import length_of
+from pipeline.training.release import already
+
+OLD_SPLIT_BY = "clip"  # the default of pack.split.by, before it was the source
+
+
+class Training(AtRest):
+    """does.json: what decides the weights of a run. ``job`` is its fingerprint, were it to begin by itself."""
+
+    FORMAT: ClassVar[str] = "wavmill-training-1"
+    run: str
+    job: str
+    does: dict[str, Any]
+
+
+class Beginning(NamedTuple):
+    """A training job that is about to run. ``run`` is its fingerprint, under which its checkpoints lie."""
+
+    job: TrainJob  # with the split of the training that it goes on with
+    parents: list[PublishedDataset]
+    run: str
+    previous: Previous | None  # the run it goes on from, and its last step
+    notes: tuple[str, ...]  # for people
+
+
+def begin(job: TrainJob, write: bool = False) -> Beginning:
+    """Look in the store for what this job can go on from. ``write``: keep to what was found, whatever comes later."""
+    store, parents = open_store(job.store), parents_of(job)
+    job, notes = _settled(store, job, parents)
+    plain = fingerprint(job, parents)
+    previous = _previous(store, job, parents, write)
+    run = fingerprint(job, parents, previous)
+    if previous is not None:
+        notes = (*notes, f"goes on from step {previous.step:,} of the shorter training {previous.run[:16]}")
+    key = f"_mill/train/{run}/does.json"
+    if write and already(store, job.name, run) is None and store.stat(key) is None:
+        store.put(key, Training(run=run, job=plain, does=decisive(job, parents, previous)).written())
+    return Beginning(job, parents, run, previous, notes)
+
+
+def carry_over(store: Store, job: TrainJob, run: str, previous: Previous) -> None:
+    """Let a run that goes on from another begin with its checkpoint: that of its best validation, too. Idempotent.
+
+    Validations that were no better are counted anew. JobError when the checkpoint is gone.
+    """
+    record = latest(store, run)
+    if record is not None and record.step >= previous.step:
+        return
+    last = latest(store, previous.run, previous.step)
+    if last is None:
+        raise JobError(
+            f"{job.address} goes on from step {previous.step:,} of the training {previous.run[:16]}, whose "
+            "checkpoint is gone; train.from: scratch begins anew"
+        )
+    best = last.best
+    state = TrainingState(
+        best=best, worse=0, stopped="", seconds=last.seconds, world=last.world, steps_per_epoch=last.steps_per_epoch
+    )
+    if best is not None and best.step != last.step:
+        kept = latest(store, previous.run, best.step)
+        if kept is None:
+            raise Stopped(f"{job.address}: the best checkpoint, of step {best.step:,}, is damaged or gone")
+        save(store, run, best.step, tensors_of(store, kept), state, lines_of(store, kept))
+    save(store, run, last.step, tensors_of(store, last), state, lines_of(store, last))
+
+
+def _settled(store: Store, job: TrainJob, parents: list[PublishedDataset]) -> tuple[TrainJob, tuple[str, ...]]:
+    """The job, split as a training that was begun under the former default, where there is one and none under today's.
+
+    Only a job that leaves pack.split.by to wavmill is looked at.
+    """
+    if "by" in job.pack.split.model_fields_set:
+        return job, ()
+    split = job.pack.split.model_copy(update={"by": OLD_SPLIT_BY})
+    old = job.model_copy(update={"pack": job.pack.model_copy(update={"split": split})})
+    if _begun(store, job, parents) or not (_begun(store, old, parents) or _previous(store, old, parents, False)):
+        return job, ()
+    by = job.pack.split.by
+    return old, (
+        f"goes on with pack.split.by: {OLD_SPLIT_BY}, the default when this training was begun; parts of one {by} are "
+        f"on both sides. pack.split.by: {by} trains anew",
+    )
+
+
+def _begun(store: Store, job: TrainJob, parents: list[PublishedDataset]) -> bool:
+    """Whether there is a checkpoint or a model of exactly this job."""
+    plain = fingerprint(job, parents)
+    return bool(
+        recorded(store, plain) or already(store, job.name, plain) or store.stat(f"_mill/train/{plain}/goes_on.json")
+    )
+
+
+def _previous(store: Store, job: TrainJob, parents: list[PublishedDataset], write: bool) -> Previous | None:
+    """The run that this job goes on from, chosen once; None when it begins by itself."""
+    if job.train.origin == "scratch":
+        return None
+    plain = fingerprint(job, parents)
+    key = f"_mill/train/{plain}/goes_on.json"
+    if (known := read_if_there(store, key, Previous)) is not None:
+        return known
+    if recorded(store, plain) or already(store, job.name, plain) is not None:
+        return None
+    found = _shorter(store, job, parents)
+    if found is not None and write:
+        return Previous.read(store.create_once(key, found.written()))
+    return found
+
+
+def _shorter(store: Store, job: TrainJob, parents: list[PublishedDataset]) -> Previous | None:
+    """Of the runs of a job that is this one but for a smaller length, the last checkpoint of the longest."""
+    mine = _but_its_length(decisive(job, parents))
+    found: list[Previous] = []
+    for run, does in _known(store, job).items():
+        if _but_its_length(does) != mine:
+            continue
+        record = latest(store, run)
+        if record is None or (record.best is not None and not_finite_field(record.best.as_json())):
+            continue
+        epoch = record.steps_per_epoch
+        before = job.train.model_copy(update={name: does["train"][name] for name in ("epochs", "steps")})
+        if length_of(job.train, epoch) > max(length_of(before, epoch), record.step):
+            found.append(Previous(run=run, step=record.step))
+    return max(found, key=lambda one: (one.step, one.run), default=None)
+
+
+def _known(store: Store, job: TrainJob) -> dict[str, dict[str, Any]]:
+    """What decides the weights, of every run in the store that says so, and of every model of this name."""
+    found = {}
+    for number in numbers(job.address, MODEL):
+        model = find_model(join(job.address, f"v{number}"))
+        found[model.fingerprint] = model.does
+    for entry in store.list("_mill/train/"):
+        if entry.key.endswith("/does.json") and (told := read_if_there(store, entry.key, Training)) is not None:
+            found[told.run] = told.does
+    return found
+
+
+def _but_its_length(does: dict[str, Any]) -> dict[str, Any]:
+    train = {name: value for name, value in does["train"].items() if name not in ("epochs", "steps")}
+    rest = {name: value for name, value in does.items() if name != "goes_on_from"}
+    made: dict[str, Any] = json.loads(json.dumps({**rest, "train": train}))
+    return made

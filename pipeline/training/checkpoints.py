@@ -1,0 +1,142 @@
+"""Checkpoints of a training: data under an attempt's name, then a record; what has no record does not exist.
+
+_mill/train/<T>/out/<step>.<A>.safetensors      weights and Adam's moments
+_mill/train/<T>/out/<step>.<A>.metrics.jsonl    every line of metrics so far
+_mill/train/<T>/done/<step>.<A>.json            the record, with the hashes of both: it is the commit
+"""
+
+import json
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline import VERSION
+from pipeline.at_rest import AtRest, Sealed
+from pipeline.model_json import BestValidation, SplitFacts
+from pipeline.store.base import Store, sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FileName = Literal["safetensors", "metrics.jsonl"]
+KEPT = 2  # of the last ones: should the newest be damaged, there is the one before
+
+
+class StoredFile(AtRest):
+    key: str
+    sha256: str
+    bytes: int
+
+
+class TrainingState(AtRest):
+    """All of a training that is neither in tensors nor in lines of metrics."""
+
+    best: BestValidation | None  # the one with the lowest loss
+    worse: int  # validations since
+    stopped: Literal["", "steps", "early"]  # "" while it has not ended
+    seconds: float
+    world: int  # how many workers learn
+    steps_per_epoch: int
+    split: SplitFacts | None = None  # the records of the first versions have none
+
+
+class Checkpoint(Sealed, TrainingState):
+    """The record of a checkpoint: which training's, after how many steps, and its files."""
+
+    run: str
+    step: int
+    at: str  # UTC, ISO 8601
+    wavmill: str  # the version
+    files: dict[FileName, StoredFile]
+
+
+def save(
+    store: Store, run: str, step: int, tensors: dict[str, "Tensor"], state: TrainingState, lines: list[dict[str, Any]]
+) -> None:
+    """Put a checkpoint, and only then take away those that nobody needs: all but the last two and the best."""
+    from safetensors.torch import save as pack
+
+    at = f"{step:09d}.{secrets.token_hex(8)}"
+    data: dict[FileName, bytes] = {
+        "safetensors": pack({name: tensor.contiguous() for name, tensor in tensors.items()}),
+        "metrics.jsonl": "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode(),
+    }
+    files = {}
+    for what, content in data.items():
+        key = f"{_top(run)}/out/{at}.{what}"
+        store.put(key, content)
+        files[what] = StoredFile(key=key, sha256=sha256(content), bytes=len(content))
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    record = Checkpoint(run=run, step=step, at=now, wavmill=VERSION, files=files, **state.as_json())
+    store.put(f"{_top(run)}/done/{at}.json", record.written())
+    best = state.best.step if state.best is not None else None
+    for key in recorded(store, run)[KEPT:]:
+        if step_of(key) != best:
+            _remove(store, key)
+
+
+def recorded(store: Store, run: str) -> list[str]:
+    """The keys of all records, the latest first."""
+    return sorted(
+        (entry.key for entry in store.list(f"{_top(run)}/done/") if entry.key.endswith(".json")), reverse=True
+    )
+
+
+def latest(store: Store, run: str, step: int | None = None) -> Checkpoint | None:
+    """The record of the latest checkpoint that is whole, or of the one of a step; None when there is none.
+
+    One that is not what its record says is passed over: the one before it gives the same weights in the end.
+    """
+    for key in recorded(store, run):
+        if step is None or step_of(key) == step:
+            try:
+                return read_record(store, key)
+            except (FileNotFoundError, ValueError):
+                continue
+    return None
+
+
+def read_record(store: Store, key: str) -> Checkpoint:
+    """A record whose files are there with the hashes it names; ValueError or FileNotFoundError when not."""
+    record = Checkpoint.read(store.read(key))
+    for what in record.files:
+        read_file(store, record, what)
+    return record
+
+
+def read_file(store: Store, record: Checkpoint, what: FileName) -> bytes:
+    """One of the files of a record; ValueError when it is not the one that was recorded."""
+    file = record.files[what]
+    data = store.read(file.key)
+    if sha256(data) != file.sha256:
+        raise ValueError(f"{store.url}/{file.key} is damaged: it is not what its record says")
+    return data
+
+
+def tensors_of(store: Store, record: Checkpoint) -> dict[str, "Tensor"]:
+    from safetensors.torch import load
+
+    return load(read_file(store, record, "safetensors"))
+
+
+def lines_of(store: Store, record: Checkpoint) -> list[dict[str, Any]]:
+    return lines_in(read_file(store, record, "metrics.jsonl"))
+
+
+def lines_in(metrics: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in metrics.splitlines()]
+
+
+def _remove(store: Store, key: str) -> None:
+    """The record first: what has none is not looked for."""
+    store.remove(key)
+    for what in ("safetensors", "metrics.jsonl"):
+        store.remove(key.replace("/done/", "/out/").removesuffix("json") + what)
+
+
+def step_of(key: str) -> int:
+    return int(key.rsplit("/", 1)[1].split(".")[0])
+
+
+def _top(run: str) -> str:
+    return f"_mill/train/{run}"

@@ -1,0 +1,143 @@
+"""A finished training -> the version that people load: weights, TorchScript, codebook, report; model.json last."""
+
+import io
+from typing import Any
+
+from model.token_lm.generate import Sampling
+from pipeline.dataset_json import PublishedDataset
+from pipeline.errors import Stopped
+from pipeline.generate import Wish, say, voice_of
+from pipeline.job.training_job import Previous, TrainJob, decisive
+from pipeline.model_json import MODEL, ModelConfig, ModelFile, PackFacts, Parent, PublishedModel, VocabularyFacts
+from pipeline.protocol.published import find_model
+from pipeline.quantizers.codebooks import codebook_files, load_codebook
+from pipeline.report.model_page import Sound, model_page
+from pipeline.report.model_readme import model_card
+from pipeline.store.base import Store, join, open_store, sha256
+from pipeline.store.versions import claim, claimed
+from pipeline.trained_model import CONFIG, SCRIPT, WEIGHTS, Trained
+from pipeline.training.checkpoints import Checkpoint, latest, lines_in, read_file, tensors_of
+from pipeline.training.finite import check_best, check_weights
+from pipeline.training.pack_build import PackDescription
+from pipeline.vocoder import NoVoice
+
+HEARD_LABELS, HEARD_S = 12, 6.0  # in the report: so many labels, clips no longer than that
+
+
+def release(
+    job: TrainJob,
+    parents: list[PublishedDataset],
+    pack: PackDescription,
+    run: str,
+    record: Checkpoint,
+    previous: Previous | None = None,
+) -> PublishedModel:
+    """Publish the best checkpoint of a training whose last one is ``record``; return model.json. Idempotent."""
+    store = open_store(job.store)
+    check_best(job.address, record.best)
+    best = record.best
+    step = best.step if best else record.step
+    chosen = latest(store, run, step)
+    if chosen is None:
+        raise Stopped(f"{job.address}: the best checkpoint, of step {step:,}, is damaged or gone")
+    vocabulary = pack.vocabulary
+    net = job.model.open(vocabulary.size)
+    tensors = tensors_of(store, chosen)
+    check_weights(job.address, chosen.step, tensors)
+    net.load_state_dict({name: tensors[f"net.{name}"] for name in net.state_dict()})
+    codebook = next((join(one.address, one.codebook.path) for one in parents if one.codebook), None)
+    config = ModelConfig(
+        net=net.options,
+        vocabulary=vocabulary.described(),
+        layout=job.pack.layout,
+        dedup=job.pack.dedup,
+        rate_hz=pack.rate_hz,
+        codebook=pack.codebook if codebook else None,
+    )
+    book = load_codebook(codebook) if codebook else None
+    trained = Trained(net.eval(), vocabulary, job.pack.layout, job.pack.dedup, float(pack.rate_hz or 0), book)
+    version = claim(store, job.name, run, 0).version
+    top, address = f"{job.name}/v{version}", join(store.url, job.name, f"v{version}")
+    files = {**net_files(net, config), "metrics.jsonl": read_file(store, record, "metrics.jsonl")}
+    if codebook:
+        files |= codebook_files(codebook)
+    model = PublishedModel(
+        name=job.name,
+        version=version,
+        fingerprint=run,
+        created_at=record.at,
+        does=decisive(job, parents, previous),
+        parents=[
+            Parent(address=parent.address, fingerprint=parent.fingerprint, weight=one.weight)
+            for one, parent in zip(job.data, parents, strict=True)
+        ],
+        pack=PackFacts(
+            fingerprint=pack.fingerprint,
+            rows=pack.rows,
+            tokens=pack.tokens,
+            skipped=pack.skipped,
+            by=pack.by,
+            rate_hz=pack.rate_hz,
+            codebook=pack.codebook,
+        ),
+        split=record.split,
+        model={**job.model.recipe(), "parameters": sum(value.numel() for value in net.parameters())},
+        vocabulary=VocabularyFacts.of(vocabulary.facts()),
+        layout=job.pack.layout,
+        train=job.train.described(),
+        workers=record.world,
+        steps=record.step,
+        epochs=record.step / record.steps_per_epoch,
+        stopped=record.stopped,
+        seconds=record.seconds,
+        best=best,
+        files=[ModelFile(path=path, bytes=len(data), sha256=sha256(data)) for path, data in files.items()],
+    )
+    sounds, why_not = heard(trained)
+    files["report.html"] = model_page(model, address, lines_in(files["metrics.jsonl"]), sounds, why_not).encode()
+    files["README.md"] = model_card(model, address).encode()
+    for path, data in files.items():
+        store.put(f"{top}/{path}", data)
+    store.put(f"{top}/{MODEL}", model.written())
+    return find_model(address)
+
+
+def net_files(net: Any, config: ModelConfig) -> dict[str, bytes]:
+    """The files that a net can be loaded from, by path."""
+    import torch
+    from safetensors.torch import save
+
+    script = io.BytesIO()
+    torch.jit.save(torch.jit.script(net), script)
+    weights = save({name: tensor.contiguous() for name, tensor in net.state_dict().items()})
+    return {WEIGHTS: weights, SCRIPT: script.getvalue(), CONFIG: config.written()}
+
+
+def heard(model: Trained) -> tuple[list[Sound], str]:
+    """One generated clip for each of a few labels, as sound; or none, and why."""
+    try:
+        speak = voice_of(model)
+    except NoVoice as error:
+        return [], str(error)
+    named = model.layout == "prompt" and model.vocabulary.labels
+    wishes = [Wish(label) for label in model.vocabulary.labels[:HEARD_LABELS]] if named else [Wish()] * 4
+    clips = say(model, wishes, Sampling(top_p=0.9, max_tokens=int(HEARD_S * speak.frames_hz)))
+    return [
+        Sound(
+            wish.label or f"clip {i + 1}",
+            f"{len(codes)} tokens" + (f", cut at {HEARD_S:g} s" if cut else ""),
+            speak(codes),
+            speak.rate_hz,
+            codes,
+            speak.frames(codes),
+        )
+        for i, (wish, (codes, cut)) in enumerate(zip(wishes, clips, strict=True))
+    ], ""
+
+
+def already(store: Store, name: str, run: str) -> PublishedModel | None:
+    """model.json of a training that was published under a name, or None."""
+    choice = claimed(store, name, run, 0)
+    if choice is None or store.stat(f"{name}/v{choice.version}/{MODEL}") is None:
+        return None
+    return find_model(join(store.url, name, f"v{choice.version}"))

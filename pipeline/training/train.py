@@ -1,0 +1,214 @@
+"""train(job): pack, learn on as many workers as the job says, publish. The same call again goes on where it ended."""
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from time import monotonic
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from pipeline.errors import Stopped
+from pipeline.execution.nodes import Needs, alive, check_nodes, lost_since
+from pipeline.execution.ray_executor import beside_driver
+from pipeline.execution.resources import Node, nodes_of
+from pipeline.execution.worker_errors import brief, expected, fault_of_ray, in_short
+from pipeline.job.training_job import TrainJob
+from pipeline.model_json import PublishedModel
+from pipeline.protocol.published import find_model
+from pipeline.store.base import open_store
+from pipeline.training.beginning import begin, carry_over
+from pipeline.training.checkpoints import latest
+from pipeline.training.finite import Diverged
+from pipeline.training.loop import Learner, Tell
+from pipeline.training.pack_build import make_pack
+from pipeline.training.release import already, release
+from pipeline.training.starting import check_start
+
+RETRIES = 3  # a worker that died is started again with all others, from the last checkpoint
+ASK_S = 0.5  # how often the workers' lines are fetched
+LOOK_S = 5.0  # without a line, until the driver looks whether all nodes are there, and again
+SAY_S = 300.0  # until it says so again
+
+
+def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: None) -> PublishedModel:
+    """Train and publish; return model.json. ``connect`` is called when Ray is needed, ``watch`` gets each line told."""
+    store = open_store(job.store)
+    job, parents, run, previous, _ = begin(job, write=True)
+    if (said := already(store, job.name, run)) is not None:
+        return said
+    pack = make_pack(store, list(job.data), job.pack)
+    check_start(job, pack.codes, pack.codebook, tuple(pack.labels))
+    if previous is not None:
+        carry_over(store, job, run, previous)
+    record = latest(store, run)
+    if record is None or not record.stopped:
+        if job.scale.workers == 0:
+            alone(job, pack.fingerprint, run, watch)
+        else:
+            connect()
+            starts = [partial(find_model, origin)] if (origin := job.train.starts_from) else []
+            check_nodes(Needs(job.store, looks=starts))
+            together(job, pack.fingerprint, run, watch)
+        record = latest(store, run)
+    if record is None or not record.stopped:
+        raise Stopped(f"{job.address}: the training ended without its last checkpoint; run the same command again")
+    return release(job, parents, pack, run, record, previous)
+
+
+def alone(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
+    """In this process, on one thread, as a worker of its own would."""
+    from model.net import one_thread
+
+    with one_thread():
+        Learner(job, pack, run, tell=watch).learn()
+
+
+def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
+    """On the workers of Ray Train. Their lines come through an actor; resuming needs nothing that Ray keeps."""
+    workers, cpus, gpu = shares(job, nodes_of(ray))
+    lines = beside_driver(Lines)
+    given = {"job": job, "pack": pack, "run": run, "lines": lines, "threads": cpus}
+    waits = partial(why_waiting, workers, cpus, gpu, alive())
+    with tempfile.TemporaryDirectory() as scratch, passed_on(lines, watch, waits):
+        trainer = TorchTrainer(
+            work,
+            train_loop_config=given,
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus}),
+            run_config=RunConfig(
+                name=f"{run[:12]}-{datetime.now(UTC):%H%M%S%f}",
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=RETRIES),
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            failures = [error, *getattr(error, "worker_failures", {}).values()]
+            for failure in failures:
+                if (cause := expected(failure)) is not None:
+                    raise cause from None
+            fault = next(filter(None, map(fault_of_ray, failures)), None)
+            what = brief(fault) if fault is not None else in_short(str(error))
+            raise Stopped(
+                f"a worker failed {RETRIES + 1} times; run the same command again to go on: {what}"
+            ) from error
+    if result.return_value:
+        raise Diverged(result.return_value)
+
+
+def work(given: dict[str, Any]) -> str:
+    """What each worker runs. Returns why the training diverged, "" when it did not.
+
+    Ray Train would start workers again after any exception; all ranks would meet the same numbers again.
+    """
+    import torch
+
+    torch.set_num_threads(given["threads"])
+    context = ray.train.get_context()
+    rank, world, lines = context.get_world_rank(), context.get_world_size(), given["lines"]
+    learner = Learner(given["job"], given["pack"], given["run"], rank, world, lambda line: lines.put.remote(line))
+    try:
+        learner.learn()
+    except Diverged as error:
+        return str(error)
+    return ""
+
+
+class Lines:
+    """The actor between rank 0 and who watches."""
+
+    def __init__(self) -> None:
+        self.held: list[dict[str, Any]] = []
+
+    def put(self, line: dict[str, Any]) -> None:
+        self.held.append(line)
+
+    def take(self) -> list[dict[str, Any]]:
+        held, self.held = self.held, []
+        return held
+
+
+@contextlib.contextmanager
+def passed_on(lines: Any, watch: Tell, waits: Callable[[], str]) -> Iterator[None]:
+    """While this lasts, another thread hands the workers' lines to ``watch``; trainer.fit() needs the main thread.
+
+    While none comes, ``waits`` is asked for what the training waits for; ``watch`` gets that as a line, too.
+    """
+    over = threading.Event()
+
+    def ask() -> None:
+        moved = looked = monotonic()
+        said = -SAY_S
+        while True:
+            last = over.wait(ASK_S)
+            for line in ray.get(lines.take.remote()):
+                watch(line)
+                moved, said = monotonic(), -SAY_S
+            if last:
+                return
+            now = monotonic()
+            if now - max(moved, looked) > LOOK_S and now - said > SAY_S:
+                looked = now
+                if why := waits():
+                    said = now
+                    watch({"kind": "waiting", "why": why})
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def shares(job: TrainJob, nodes: Sequence[Node]) -> tuple[int, int, bool]:
+    """How many workers, how many CPUs each, and whether each has a GPU, on a cluster of these nodes.
+
+    Stopped when they would wait for ever: a worker runs on one node, so what counts is what each node has.
+    """
+    gpus = sum(int(node.gpus) for node in nodes)
+    workers = max(1, gpus) if job.scale.workers == "auto" else job.scale.workers
+    if job.scale.cpus != "auto":
+        each = job.scale.cpus
+    else:
+        each = 1 if gpus else next((cpus for cpus in range(_most(nodes), 1, -1) if _room(nodes, cpus) >= workers), 1)
+    if (room := _room(nodes, each, bool(gpus))) < workers:
+        has = ", ".join(f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in nodes[:4])
+        raise Stopped(
+            f"scale: {workers} workers of {each} CPUs {'and a GPU ' if gpus else ''}each would wait for ever: the "
+            f"nodes have room for {room} ({has}{', ...' if len(nodes) > 4 else ''})"
+        )
+    return workers, each, bool(gpus)
+
+
+def why_waiting(workers: int, cpus: int, gpu: bool, before: set[str]) -> str:
+    """What keeps so many workers from being started, or "" when the nodes have room for them.
+
+    ``before``: the names of the nodes that were there when the training began.
+    """
+    nodes = nodes_of(ray)
+    if (room := _room(nodes, cpus, gpu)) >= workers:
+        return ""
+    lost = lost_since(before)
+    each = f"{cpus} CPUs {'and a GPU ' if gpu else ''}each"
+    return (
+        f"{', '.join(lost) or 'a node'} is lost; {workers} workers of {each} need room, and the nodes left have it for "
+        f"{room}: the training waits for a node, and goes on from its last checkpoint"
+    )
+
+
+def _most(nodes: Sequence[Node]) -> int:
+    return int(max((node.cpus for node in nodes), default=1))
+
+
+def _room(nodes: Sequence[Node], cpus: int, gpu: bool = False) -> int:
+    """How many workers of so many CPUs, and a GPU if asked for, the nodes hold."""
+    return sum(min(int(node.cpus // cpus), int(node.gpus)) if gpu else int(node.cpus // cpus) for node in nodes)

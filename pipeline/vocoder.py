@@ -1,0 +1,83 @@
+"""speak: tokens -> sound. A codebook is its own decoder where its extractor knows the way back from frames."""
+
+import io
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from model.quantization.codebook import Codebook
+from pipeline.features import EXTRACTORS
+
+
+class NoVoice(Exception):
+    """Why tokens cannot be made sound, or sound tokens."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Codes (T,) -> their centroids -> sound (N,) float32 in [-1, 1] at ``rate_hz``.
+
+    The extractor is the one that the codebook was learnt with; it can speak when it has a method ``sound`` that
+    turns frames (T, ...) back into sound (N,) float32 at its clock's rate.
+    """
+
+    extractor: Any
+    centroids: np.ndarray  # (K, D) float32
+
+    @property
+    def rate_hz(self) -> int:
+        return int(self.extractor.clock.rate_hz)
+
+    @property
+    def frames_hz(self) -> float:
+        return float(self.extractor.clock.frames_hz)
+
+    def frames(self, codes: np.ndarray) -> np.ndarray:
+        """(T,) codes -> (T, D) float32, the frames they stand for."""
+        return self.centroids[np.asarray(codes, np.int64)]
+
+    def __call__(self, codes: np.ndarray) -> np.ndarray:
+        wave = np.asarray(self.extractor.sound(self.frames(codes)), np.float32)
+        return wave / max(1.0, np.abs(wave).max(initial=0.0))
+
+
+def extractor_of(recipe: dict[str, Any]) -> Any:
+    """The extractor that made the frames of a codebook's recipe. NoVoice when it is not at hand."""
+    options = dict(recipe["feature"])
+    kind, version, outside = options.get("kind"), options.pop("version"), options.pop("class", None)
+    try:
+        found: Any = _class(outside) if outside else EXTRACTORS[str(kind)]
+        made = found.model_validate(options)
+    except (ImportError, AttributeError, KeyError, ValueError, ValidationError) as error:
+        raise NoVoice(f"its features are {outside or kind}, which is not at hand here") from error
+    if made.version != version:
+        raise NoVoice(f"its features are {kind}, version {version}, and this wavmill makes version {made.version}")
+    return made
+
+
+def voice(codebook: Codebook) -> Voice:
+    """The voice of a codebook. NoVoice, with the reason, when it has none."""
+    made = extractor_of(codebook.recipe)
+    if not made.decodable:
+        raise NoVoice(f"its features are {made.kind}, which do not turn back into sound")
+    return Voice(made, codebook.centroids)
+
+
+def _class(name: str) -> Any:
+    """The class module:Class of an extractor from outside."""
+    found: Any = resolve_name(name)
+    if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        raise ValueError(f"{name} is no choice")
+    return found
+
+
+def wav_bytes(wave: np.ndarray, rate_hz: int) -> bytes:
+    """Sound (N,) in [-1, 1] -> a WAV file of 16 bits."""
+    import soundfile
+
+    sink = io.BytesIO()
+    soundfile.write(sink, wave, rate_hz, format="WAV", subtype="PCM_16")
+    return sink.getvalue()
