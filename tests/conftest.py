@@ -2,6 +2,11 @@
 
 import io
 import os
+import signal
+
+# What a shell starts in the background ignores Ctrl-C, and so would every process that these tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Threads that wait do so asleep: with more tests than cores, spinning took several times the time of the work itself.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
