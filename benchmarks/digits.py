@@ -27,13 +27,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from model.clock import Clock
-from model.quantization.kmeans import assign
-from model.token_lm.vocabulary import LAYOUTS
-from pipeline.contracts import Extractor
-from pipeline.features.mel import Mel
-from pipeline.quantizers.codebooks import load_codebook
-from pipeline.vocoder import voice
+from wavmill.model.clock import Clock
+from wavmill.model.quantization.kmeans import assign
+from wavmill.model.token_lm.vocabulary import LAYOUTS
+from wavmill.pipeline.contracts import Extractor
+from wavmill.pipeline.features.mel import Mel
+from wavmill.pipeline.quantizers.codebooks import load_codebook
+from wavmill.pipeline.vocoder import voice
 
 WAVMILL = str(Path(sys.executable).parent / "wavmill")
 TELLING_CODES, SAYING_CODES = 32, 256

@@ -127,7 +127,7 @@ def bucketed(folder: str, dtype: str) -> Callable[[list[np.ndarray]], list[np.nd
 
 
 def ours(folder: str, dtype: str) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
-    from pipeline.features.hubert import HuBERT
+    from wavmill.pipeline.features.hubert import HuBERT
 
     extract = HuBERT(model=folder, layer=LAYER, dtype=dtype).resolved().open()
     return lambda waves: [made[:, 0] for made in extract(waves)]  # type: ignore[call-overload]
@@ -196,9 +196,9 @@ def timed(lines: list[Connection], way: Way, give: bool) -> tuple[float, list[np
 
 
 def forward(folder: str, rounds: int) -> None:
-    from model.hubert import rows_of, tapes
-    from model.quantization.agreement import compare_tokens, near_ties, relative
-    from model.quantization.kmeans import assign
+    from wavmill.model.hubert import rows_of, tapes
+    from wavmill.model.quantization.agreement import compare_tokens, near_ties, relative
+    from wavmill.model.quantization.kmeans import assign
 
     context, lines = multiprocessing.get_context("spawn"), []
     for _ in range(CORES):
@@ -244,8 +244,8 @@ def forward(folder: str, rounds: int) -> None:
 
 
 def job_over(root: Path, corpus: str, name: str, folder: str) -> Any:
-    from pipeline.job.dataset_job import resolve
-    from pipeline.job.load import parse_job
+    from wavmill.pipeline.job.dataset_job import resolve
+    from wavmill.pipeline.job.load import parse_job
 
     return resolve(
         parse_job(
@@ -257,9 +257,9 @@ def job_over(root: Path, corpus: str, name: str, folder: str) -> Any:
 
 
 def save_codebook_for(root: Path, folder: str) -> None:
-    from model.quantization.codebook import Codebook
-    from pipeline.features.hubert import HuBERT
-    from pipeline.quantizers.codebooks import save_codebook
+    from wavmill.model.quantization.codebook import Codebook
+    from wavmill.pipeline.features.hubert import HuBERT
+    from wavmill.pipeline.quantizers.codebooks import save_codebook
 
     feature = HuBERT(model=folder, layer=LAYER).resolved()
     centroids = np.random.default_rng(0).normal(size=(CODES, feature.dim)).astype(np.float32)
@@ -270,10 +270,10 @@ def mill_one(given: tuple[Any, dict]) -> list[float]:
     """One shard through reading, features, tokens, commit: seconds, and core-seconds of each, the decoder's too."""
     import pyarrow as pa
 
-    from pipeline.execution.apply import Apply
-    from pipeline.execution.read import Read
-    from pipeline.protocol.commit import Commit
-    from pipeline.rows import CONTEXT
+    from wavmill.pipeline.execution.apply import Apply
+    from wavmill.pipeline.execution.read import Read
+    from wavmill.pipeline.protocol.commit import Commit
+    from wavmill.pipeline.rows import CONTEXT
 
     job, shard = given
     rows, spent, began = pa.Table.from_pylist([shard]), [], time.perf_counter()
@@ -294,7 +294,7 @@ def core_s() -> float:
 
 def bare(job: Any) -> tuple[float, np.ndarray]:
     """The loop without Ray in a process per core: seconds while all are at work, and core-seconds of each stage."""
-    from pipeline.protocol.plan import make_plans, todo_of
+    from wavmill.pipeline.protocol.plan import make_plans, todo_of
 
     todo = [(job, shard) for shard in todo_of(make_plans(job), set())]
     with multiprocessing.get_context("spawn").Pool(CORES) as pool:
@@ -305,10 +305,10 @@ def bare(job: Any) -> tuple[float, np.ndarray]:
 
 def with_ray(job: Any) -> float:
     """run() from the first shards that are done to its end, and their share added: start-up is left out."""
-    from cluster.connect import connect
-    from pipeline.execution.ray_executor import RayExecutor
-    from pipeline.protocol.plan import make_plans, todo_of
-    from pipeline.run import run
+    from wavmill.cluster.connect import connect
+    from wavmill.pipeline.execution.ray_executor import RayExecutor
+    from wavmill.pipeline.protocol.plan import make_plans, todo_of
+    from wavmill.pipeline.run import run
 
     plans = make_plans(job)
     shards = len(list(todo_of(plans, set())))
@@ -331,10 +331,10 @@ def save_corpus(folder: Path, minutes: float, rate_hz: int, stereo: bool) -> Non
 def whole(root: Path, folder: str, rounds: int) -> None:
     import ray
 
-    import pipeline.protocol.plan
-    from cluster.connect import connect
+    import wavmill.pipeline.protocol.plan
+    from wavmill.cluster.connect import connect
 
-    pipeline.protocol.plan.SHARDS = RUN_SHARDS
+    wavmill.pipeline.protocol.plan.SHARDS = RUN_SHARDS
     save_corpus(root / "flac16", RUN_MINUTES, 16_000, stereo=False)
     save_corpus(root / "flac44", RUN_MINUTES, 44_100, stereo=True)
     save_codebook_for(root, folder)
@@ -362,7 +362,7 @@ def others(root: Path, folder: str) -> None:
     """What people write with Ray Data as documented, and with datasets.map, over the same files."""
     import ray
 
-    from cluster.connect import connect
+    from wavmill.cluster.connect import connect
 
     seconds = sum(lengths(OTHERS_MINUTES)) / RATE_HZ
     save_corpus(root / "some", OTHERS_MINUTES, 16_000, stereo=False)

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from pipeline.decoding import decode
-from pipeline.decoding import sandbox_client as fence
+from wavmill.pipeline.decoding import decode
+from wavmill.pipeline.decoding import sandbox_client as fence
 
 CLIP, RATE_HZ, CLIP_S, FOR_S, SHARD = decode.Clip(), 16_000, 3.0, 2.0, 40
 WHOLE = 0.0, math.inf, 0, -1

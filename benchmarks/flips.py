@@ -21,8 +21,8 @@ LONG_S = 150
 
 
 def extracted(given: tuple[str, str, np.ndarray]) -> np.ndarray:
-    from pipeline.execution.apply import opened
-    from pipeline.features.hubert import HuBERT
+    from wavmill.pipeline.execution.apply import opened
+    from wavmill.pipeline.features.hubert import HuBERT
 
     folder, dtype, wave = given
     return opened(HuBERT(model=folder, layer=LAYER, dtype=dtype).resolved())([wave])[0][:, 0]
@@ -30,9 +30,9 @@ def extracted(given: tuple[str, str, np.ndarray]) -> np.ndarray:
 
 def cut(folder: str) -> None:
     """A clip of LONG_S in pieces, beside the same clip uncut."""
-    from model.quantization.agreement import compare_tokens, relative
-    from model.quantization.kmeans import assign, fit
-    from pipeline.features import hubert
+    from wavmill.model.quantization.agreement import compare_tokens, relative
+    from wavmill.model.quantization.kmeans import assign, fit
+    from wavmill.pipeline.features import hubert
 
     [wave] = joined([LONG_S * RATE_HZ], np.random.default_rng(2))
     pieces = extracted((folder, "float32", wave))
@@ -47,8 +47,8 @@ def cut(folder: str) -> None:
 
 
 def main(minutes: float, given: str = "") -> None:
-    from model.quantization.agreement import compare_tokens, near_ties, relative
-    from model.quantization.kmeans import assign, fit
+    from wavmill.model.quantization.agreement import compare_tokens, near_ties, relative
+    from wavmill.model.quantization.kmeans import assign, fit
 
     root = Path(tempfile.mkdtemp(prefix="flips-"))
     try:

@@ -19,9 +19,9 @@ SHARD_ROWS, FOLDER_FILES = 2000, 1000
 
 
 def put_plan(url: str, number: int, rows: range, stamp: str) -> dict[str, Any]:
-    from pipeline.protocol.plan import put_table
-    from pipeline.store.base import open_store
-    from pipeline.store.objects import SCHEMA
+    from wavmill.pipeline.protocol.plan import put_table
+    from wavmill.pipeline.store.base import open_store
+    from wavmill.pipeline.store.objects import SCHEMA
 
     paths = [f"speaker{row // FOLDER_FILES:06d}/utterance{row % FOLDER_FILES:04d}.wav" for row in rows]
     count = len(paths)
@@ -30,7 +30,7 @@ def put_plan(url: str, number: int, rows: range, stamp: str) -> dict[str, Any]:
 
 
 def plans_of(put: list[dict[str, Any]]) -> list[Any]:
-    from pipeline.protocol.plan import SHARD_SCHEMA, Plan
+    from wavmill.pipeline.protocol.plan import SHARD_SCHEMA, Plan
 
     plans = []
     for number, objects in enumerate(put, 1):
@@ -43,14 +43,14 @@ def plans_of(put: list[dict[str, Any]]) -> list[Any]:
 
 def compare(url: str, put: list[dict[str, Any]]) -> dict[str, Any]:
     """Look at every shard of both plans."""
-    from pipeline.store.base import open_store
+    from wavmill.pipeline.store.base import open_store
 
     plans, start = plans_of(put), time.perf_counter()
     shards = [(plan.number, shard) for plan in plans for shard in plan.shards["shard"].to_pylist()]
     try:
-        from pipeline.protocol.growth import Growth
+        from wavmill.pipeline.protocol.growth import Growth
     except ImportError:  # as it was before
-        from pipeline.protocol.growth import superseded
+        from wavmill.pipeline.protocol.growth import superseded
 
         choice = {"shards": [[plan, shard, ""] for plan, shard in shards]}
         gone = superseded(open_store(url), plans, choice, [])

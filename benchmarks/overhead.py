@@ -46,18 +46,18 @@ def corpus_files() -> list[Path]:
 
 
 def job_over(root: Path, corpus: str, name: str) -> Any:
-    from pipeline.job.dataset_job import resolve
-    from pipeline.job.load import parse_job
+    from wavmill.pipeline.job.dataset_job import resolve
+    from wavmill.pipeline.job.load import parse_job
 
     where = f"source: {{kind: files, path: {root}/{corpus}}}\nstore: {root}/store-{name}\n"
     return resolve(parse_job(f"name: {name}\n{where}feature: {{kind: mfcc}}\n"))
 
 
 def stages(job: Any) -> list[Any]:
-    from pipeline.execution.apply import Apply
-    from pipeline.execution.read import Read
-    from pipeline.protocol.commit import Commit
-    from pipeline.rows import CONTEXT
+    from wavmill.pipeline.execution.apply import Apply
+    from wavmill.pipeline.execution.read import Read
+    from wavmill.pipeline.protocol.commit import Commit
+    from wavmill.pipeline.rows import CONTEXT
 
     return [Read(job), Apply([job.feature], ["audio", *CONTEXT]), Apply([]), Commit(job)]
 
@@ -77,8 +77,8 @@ def mill_one(given: tuple[Any, dict]) -> list[float]:
 
 def bare(job: Any, processes: int) -> tuple[float, np.ndarray]:
     """The loop without Ray, publishing included; its seconds, and the seconds per stage."""
-    from pipeline.protocol.plan import make_plans, todo_of
-    from pipeline.protocol.publish import publish
+    from wavmill.pipeline.protocol.plan import make_plans, todo_of
+    from wavmill.pipeline.protocol.publish import publish
 
     plans = make_plans(job)
     todo = [(job, shard) for shard in todo_of(plans, set())]
@@ -97,10 +97,10 @@ def bare(job: Any, processes: int) -> tuple[float, np.ndarray]:
 
 def with_ray(job: Any) -> tuple[float, float]:
     """run(), publishing included: seconds to the end, and of these the seconds until the first shard was done."""
-    from cluster.connect import connect
-    from pipeline.execution.ray_executor import RayExecutor
-    from pipeline.protocol.plan import make_plans
-    from pipeline.run import run
+    from wavmill.cluster.connect import connect
+    from wavmill.pipeline.execution.ray_executor import RayExecutor
+    from wavmill.pipeline.protocol.plan import make_plans
+    from wavmill.pipeline.run import run
 
     plans = make_plans(job)
     first: list[float] = []
@@ -117,7 +117,7 @@ def with_ray(job: Any) -> tuple[float, float]:
 def main(rounds: int) -> None:
     import ray
 
-    from cluster.connect import connect
+    from wavmill.cluster.connect import connect
 
     cores = multiprocessing.cpu_count()
     root = Path(tempfile.mkdtemp(prefix="overhead-"))

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.store.base import open_store
-from pipeline.training.pack_build import Data, Packing, Split, make_pack
-from pipeline.training.pack_read import open_pack
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.training.pack_build import Data, Packing, Split, make_pack
+from wavmill.pipeline.training.pack_read import open_pack
 
 PART_ROWS, CODES, LOOKED_AT = 125_000, 500, 200_000
 

@@ -52,10 +52,10 @@ def make_corpus(root: Path, files: int, name: str = "speaker") -> None:
 
 def planned(corpus: Path, store: Path) -> dict[str, Any]:
     """What one make_plans costs: CPU seconds by step, and all of it in wall seconds and peak bytes."""
-    from pipeline.job.dataset_job import resolve
-    from pipeline.job.load import parse_job
-    from pipeline.protocol import plan
-    from pipeline.sources.files import Files
+    from wavmill.pipeline.job.dataset_job import resolve
+    from wavmill.pipeline.job.load import parse_job
+    from wavmill.pipeline.protocol import plan
+    from wavmill.pipeline.sources.files import Files
 
     spent: dict[str, float] = defaultdict(float)
 

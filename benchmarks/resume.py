@@ -33,12 +33,12 @@ KEYS = {"AWS_ACCESS_KEY_ID": "test:tester", "AWS_SECRET_ACCESS_KEY": "testing", 
 
 def planned(store: Path, shards: int) -> tuple[Any, list[str]]:
     """A job with a plan of so many shards, and the keys of the records of all but the last."""
-    from pipeline.job.dataset_job import fingerprint, resolve
-    from pipeline.job.load import parse_job
-    from pipeline.protocol.plan import next_plan
-    from pipeline.protocol.records import record_key
-    from pipeline.sources.files import Files
-    from pipeline.store.objects import SCHEMA
+    from wavmill.pipeline.job.dataset_job import fingerprint, resolve
+    from wavmill.pipeline.job.load import parse_job
+    from wavmill.pipeline.protocol.plan import next_plan
+    from wavmill.pipeline.protocol.records import record_key
+    from wavmill.pipeline.sources.files import Files
+    from wavmill.pipeline.store.objects import SCHEMA
 
     Files.seconds = lambda self, objects: np.full(objects.num_rows, 3600.0)  # type: ignore[method-assign]
     job = resolve(parse_job(f"name: a\nsource: {{kind: files, path: x}}\nfeature: {{kind: mfcc}}\nstore: {store}\n"))
@@ -52,10 +52,10 @@ def planned(store: Path, shards: int) -> tuple[Any, list[str]]:
 
 def resumed(job: Any, address: str = "") -> None:
     """Find the first undone shard; the records may be listed elsewhere than where the plan is."""
-    from pipeline.job.dataset_job import fingerprint
-    from pipeline.protocol.plan import plans_of, todo_of
-    from pipeline.protocol.records import attempts_done
-    from pipeline.store.base import open_store
+    from wavmill.pipeline.job.dataset_job import fingerprint
+    from wavmill.pipeline.protocol.plan import plans_of, todo_of
+    from wavmill.pipeline.protocol.records import attempts_done
+    from wavmill.pipeline.store.base import open_store
 
     plans = plans_of(job)
     done = attempts_done(open_store(address or job.store), fingerprint(job))
@@ -86,7 +86,7 @@ def on_swift(job: Any, keys: list[str], rounds: int, root: Path) -> None:
 
     from s3_server import swift_server
 
-    from pipeline.store.base import open_store
+    from wavmill.pipeline.store.base import open_store
 
     with swift_server(root / "swift") as server:
         os.environ.update(server.env())

@@ -23,11 +23,11 @@ from published_samout import PublishedSamOut
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.token_lm.batches import WINDOW_BATCHES, Sampler
-from model.token_lm.loss import Batch, Loss, collate
-from model.token_lm.samout import SamOut, State
-from model.token_lm.upstream import from_published
-from model.token_lm.vocabulary import PAD
+from wavmill.model.token_lm.batches import WINDOW_BATCHES, Sampler
+from wavmill.model.token_lm.loss import Batch, Loss, collate
+from wavmill.model.token_lm.samout import SamOut, State
+from wavmill.model.token_lm.upstream import from_published
+from wavmill.model.token_lm.vocabulary import PAD
 
 VOCABULARY, D, HEADS, LAYERS = 4112, 512, 8, 8
 BATCH, LR, CLIP_NORM = 32, 1e-3, 1.0

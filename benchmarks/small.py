@@ -24,7 +24,7 @@ PLAIN = """
 import multiprocessing, sys
 from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq, soundfile
-from pipeline.features.mfcc import Mfcc
+from wavmill.pipeline.features.mfcc import Mfcc
 
 mfcc = Mfcc().open()
 
@@ -54,7 +54,7 @@ def timed(command: list[str], env: dict[str, str]) -> float:
 def wavmill(root: Path, corpus: str, env: dict[str, str]) -> float:
     shutil.rmtree(root / "store", ignore_errors=True)
     (root / "job.yaml").write_text(JOB.format(corpus=root / corpus, store=root / "store"))
-    return timed([sys.executable, "-m", "cluster.cli", "run", str(root / "job.yaml")], env)
+    return timed([sys.executable, "-m", "wavmill.cluster.cli", "run", str(root / "job.yaml")], env)
 
 
 def main(rounds: int) -> None:

@@ -54,7 +54,7 @@ def one_by_one(folder: str) -> Any:
     import torch
     import transformers
 
-    from model.segments import v1
+    from wavmill.model.segments import v1
 
     encoder = transformers.WhisperModel.from_pretrained(folder).eval().encoder
     last: list[Any] = []
@@ -77,7 +77,7 @@ def one_by_one(folder: str) -> Any:
 
 
 def ours(folder: str) -> Any:
-    from pipeline.features.whisper import Whisper
+    from wavmill.pipeline.features.whisper import Whisper
 
     return Whisper(model=folder, states=STATES).resolved().open()
 
@@ -117,7 +117,7 @@ class Way:
 
 
 def whisper(folder: str, rounds: int) -> None:
-    from model.quantization.agreement import relative
+    from wavmill.model.quantization.agreement import relative
 
     ways = {
         "one by one, transformers, all threads": Way("one_by_one", folder, 1),
@@ -158,13 +158,13 @@ def windows(root: Path, folder: str, rounds: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pipeline.exports.clips import Clips
-    from pipeline.exports.draws import Single
-    from pipeline.exports.samples import MuseTalkSamples
-    from pipeline.protocol.commit import parquet_bytes
-    from pipeline.rows import arrays_of, column_of, ragged, replace
-    from pipeline.windows import MuseTalk
-    from pipeline.windows.gather import gather
+    from wavmill.pipeline.exports.clips import Clips
+    from wavmill.pipeline.exports.draws import Single
+    from wavmill.pipeline.exports.samples import MuseTalkSamples
+    from wavmill.pipeline.protocol.commit import parquet_bytes
+    from wavmill.pipeline.rows import arrays_of, column_of, ragged, replace
+    from wavmill.pipeline.windows import MuseTalk
+    from wavmill.pipeline.windows.gather import gather
 
     choice, spent = MuseTalk(fps=25), []
     for _ in range(rounds):
@@ -224,12 +224,12 @@ def windows(root: Path, folder: str, rounds: int) -> None:
 def milled(root: Path, folder: str) -> Any:
     import soundfile
 
-    from cluster.connect import connect
-    from pipeline.execution.ray_executor import RayExecutor
-    from pipeline.job.dataset_job import resolve
-    from pipeline.job.load import parse_job
-    from pipeline.protocol.plan import make_plans
-    from pipeline.run import run
+    from wavmill.cluster.connect import connect
+    from wavmill.pipeline.execution.ray_executor import RayExecutor
+    from wavmill.pipeline.job.dataset_job import resolve
+    from wavmill.pipeline.job.load import parse_job
+    from wavmill.pipeline.protocol.plan import make_plans
+    from wavmill.pipeline.run import run
 
     (root / "in").mkdir()
     for number, wave in enumerate(clips(12, 5.0, 30.0)):

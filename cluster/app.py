@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from cluster.ray_address import address_of
-from cluster.supervisor import supervise
-from cluster.terminal import console
-from pipeline.job.plugins import NO_PLUGINS
-from pipeline.job.submitted import is_submitted
+from wavmill.cluster.ray_address import address_of
+from wavmill.cluster.supervisor import supervise
+from wavmill.cluster.terminal import console
+from wavmill.pipeline.job.plugins import NO_PLUGINS
+from wavmill.pipeline.job.submitted import is_submitted
 
 if TYPE_CHECKING:
-    from pipeline.execution.stages import Engine, Executor
-    from pipeline.job.dataset_job import Job
+    from wavmill.pipeline.execution.stages import Engine, Executor
+    from wavmill.pipeline.job.dataset_job import Job
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,7 +57,7 @@ def executing(on: str | None, verbose: bool) -> "Engine":
     connect = connecting(on, verbose)
 
     def engine(job: "Job", seconds: float) -> "Executor":
-        from pipeline.execution.engine import executor_of
+        from wavmill.pipeline.execution.engine import executor_of
 
         return executor_of(job, seconds, on, is_cluster(on), connect, verbose)
 
@@ -77,7 +77,7 @@ def connecting(on: str | None, verbose: bool) -> Any:
     address_of(on)
 
     def connect_now() -> Any:
-        from cluster.connect import connect
+        from wavmill.cluster.connect import connect
 
         return connect(on, verbose)
 

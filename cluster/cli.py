@@ -12,14 +12,14 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from cluster import printing as words
-from cluster.app import JobFile, On, Set, Verbose, app, connecting, err, executing, is_cluster, out
-from cluster.supervisor import STOPPED, telling
-from cluster.terminal import escape, escape_lines
-from cluster.verbs import export as exportverb
-from cluster.verbs import models as modelverbs
-from cluster.verbs import verify as verifyverb
-from pipeline.errors import JobError, TooManyRejects, WavmillError
+from wavmill.cluster import printing as words
+from wavmill.cluster.app import JobFile, On, Set, Verbose, app, connecting, err, executing, is_cluster, out
+from wavmill.cluster.supervisor import STOPPED, telling
+from wavmill.cluster.terminal import escape, escape_lines
+from wavmill.cluster.verbs import export as exportverb
+from wavmill.cluster.verbs import models as modelverbs
+from wavmill.cluster.verbs import verify as verifyverb
+from wavmill.pipeline.errors import JobError, TooManyRejects, WavmillError
 
 MAX_REJECTS = 0.1
 INTERRUPTED, TERMINATED = 130, 143  # the first is what typer makes of Ctrl-C
@@ -52,7 +52,7 @@ def demo(
 @app.command()
 def new(kind: Annotated[str | None, Argument(metavar="KIND", help="without it, the kinds are listed")] = None) -> None:
     """Write a commented job file to start from."""
-    from pipeline.job.templates import TEMPLATES
+    from wavmill.pipeline.job.templates import TEMPLATES
 
     if kind is None:
         for name, text in TEMPLATES.items():
@@ -66,17 +66,17 @@ def new(kind: Annotated[str | None, Argument(metavar="KIND", help="without it, t
 @app.command()
 def plan(job: JobFile, set: Set = []) -> None:
     """Check a job file and print what would run, and how much of what. Starts and writes nothing."""
-    from pipeline.job.training_job import TrainJob
+    from wavmill.pipeline.job.training_job import TrainJob
 
     checked = load(job, set)
     if isinstance(checked, TrainJob):
-        from pipeline.job.training_preview import foretell
+        from wavmill.pipeline.job.training_preview import foretell
 
         words.print_training(out, foretell(checked), job, set)
     else:
-        from pipeline.execution.engine import choose, this_machine
-        from pipeline.job.dataset_job import resolve
-        from pipeline.job.preview import preview
+        from wavmill.pipeline.execution.engine import choose, this_machine
+        from wavmill.pipeline.job.dataset_job import resolve
+        from wavmill.pipeline.job.preview import preview
 
         resolved = resolve(checked, how_to_fit=None)
         seen = preview(resolved)
@@ -93,10 +93,10 @@ def fit(
     verbose: Verbose = False,
 ) -> None:
     """Learn the codebook that the job names, on a seeded sample of its corpus."""
-    from cluster.load import load_making
-    from pipeline.fit import address_of
-    from pipeline.fit import fit as fit_codebook
-    from pipeline.job.dataset_job import resolve
+    from wavmill.cluster.load import load_making
+    from wavmill.pipeline.fit import address_of
+    from wavmill.pipeline.fit import fit as fit_codebook
+    from wavmill.pipeline.job.dataset_job import resolve
 
     checked = resolve(load_making(job, set), how_to_fit=None, any_codebook=True)
     with out.status("fitting the codebook") if out.is_terminal else words.nothing():
@@ -115,18 +115,18 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Make the dataset. The same command again resumes; when nothing is left to do it says so."""
-    from cluster.load import load_making
-    from cluster.progress import Watch, too_many
-    from pipeline.job.dataset_job import fingerprint, resolve
-    from pipeline.protocol.plan import make_plans, todo_of
-    from pipeline.protocol.publish import published
-    from pipeline.protocol.records import attempts_done
-    from pipeline.store.base import open_store
+    from wavmill.cluster.load import load_making
+    from wavmill.cluster.progress import Watch, too_many
+    from wavmill.pipeline.job.dataset_job import fingerprint, resolve
+    from wavmill.pipeline.protocol.plan import make_plans, todo_of
+    from wavmill.pipeline.protocol.publish import published
+    from wavmill.pipeline.protocol.records import attempts_done
+    from wavmill.pipeline.store.base import open_store
 
     checked = resolve(load_making(job, set), words.command("fit", job, set))
     plans = make_plans(checked, refresh)
     if retry:
-        from pipeline.protocol.retry import retried
+        from wavmill.pipeline.protocol.retry import retried
 
         plans = retried(checked, plans, retry)
     dataset = published(checked, plans)
@@ -134,7 +134,7 @@ def run(
         plans[-1].left_out.stop_if_faults()
         out.print(f"done already, as listed on {plans[-1].head.listed_at}")
     else:
-        from pipeline.run import run as run_job
+        from wavmill.pipeline.run import run as run_job
 
         done = {*attempts_done(open_store(checked.store), fingerprint(checked))}
         left, total_s = 0, 0.0
@@ -163,8 +163,8 @@ def show(
     as_json: Annotated[bool, Option("--json", help="dataset.json or model.json as it is")] = False,
 ) -> None:
     """Show what there is: counts, columns with their units, rejects, what a model is worth; ends with how to use it."""
-    from pipeline.model_json import PublishedModel
-    from pipeline.protocol.published import find
+    from wavmill.pipeline.model_json import PublishedModel
+    from wavmill.pipeline.protocol.published import find
 
     said = find(load(what, set).address if what.endswith((".yaml", ".yml")) else what)
     if as_json:
@@ -188,7 +188,7 @@ def doctor(
     verbose: Verbose = False,
 ) -> None:
     """Check what a run needs: decoders, the store's promises, Ray, GPUs, permissions; and what killed runs left."""
-    from cluster.doctor import examine
+    from wavmill.cluster.doctor import examine
 
     healthy = True
     for finding in examine(what, connecting(on, verbose), clean):
@@ -201,7 +201,7 @@ def doctor(
 @app.command(hidden=True)
 def schema() -> None:
     """Print the JSON schema of a job file, for editors."""
-    from pipeline.job.schema import schema as job_schema
+    from wavmill.pipeline.job.schema import schema as job_schema
 
     print(json.dumps(job_schema(), indent=1))
 
@@ -213,7 +213,7 @@ app.command()(exportverb.export)
 
 
 def load(job: str, set: list[str]) -> Any:
-    from pipeline.job.load import load_job
+    from wavmill.pipeline.job.load import load_job
 
     return load_job(job, set)
 

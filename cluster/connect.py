@@ -10,9 +10,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from cluster.private_ray import on_loopback, session_parent
-from cluster.ray_address import address_of, check_cluster, running_here
-from pipeline.errors import JobError, Stopped
+from wavmill.cluster.private_ray import on_loopback, session_parent
+from wavmill.cluster.ray_address import address_of, check_cluster, running_here
+from wavmill.pipeline.errors import JobError, Stopped
 
 
 def connect(on: str | None = None, verbose: bool = False) -> Any:
@@ -80,7 +80,7 @@ def _print_less() -> None:
 
 def _warn(data: dict[str, Any], ignore_prefix: bool = False) -> None:
     """In place of Ray's function that prints what its servers report, pages for a lost node: the first line alone."""
-    from pipeline.execution.worker_errors import in_short
+    from wavmill.pipeline.execution.worker_errors import in_short
 
     if said := in_short("\n".join(data["lines"])):
         sys.stderr.write(f"ray: {said}\n")

@@ -11,12 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cluster.connect import token_path
-from cluster.listening import listening_below
-from cluster.printing import size
-from cluster.private_ray import SEVERAL_NODES
-from pipeline.errors import JobError, WavmillError
-from pipeline.store.base import Store, open_store
+from wavmill.cluster.connect import token_path
+from wavmill.cluster.listening import listening_below
+from wavmill.cluster.printing import size
+from wavmill.cluster.private_ray import SEVERAL_NODES
+from wavmill.pipeline.errors import JobError, WavmillError
+from wavmill.pipeline.store.base import Store, open_store
 
 SHM_BYTES = 1 << 30
 LEFT = {
@@ -79,7 +79,7 @@ def decoders() -> Iterator[Finding]:
 
 def sandbox() -> Iterator[Finding]:
     """What the process that decodes can reach besides the sound that it is given; a run works either way."""
-    from pipeline.decoding.sandbox_process import Child
+    from wavmill.pipeline.decoding.sandbox_process import Child
 
     child = Child()
     child.end()
@@ -94,8 +94,8 @@ def sandbox() -> Iterator[Finding]:
 
 def products() -> Iterator[Finding]:
     """Which way this machine's matrix products go, so that a frame's numbers do not depend on its place."""
-    from model.products import USUAL_SHAPES, way_for
-    from pipeline.execution.processors import cpu
+    from wavmill.model.products import USUAL_SHAPES, way_for
+    from wavmill.pipeline.execution.processors import cpu
 
     ways = {f"{inner}x{columns}": way_for(inner, columns) for inner, columns in USUAL_SHAPES}
     [way, *others] = dict.fromkeys(ways.values())
@@ -109,16 +109,16 @@ def products() -> Iterator[Finding]:
 
 
 def job(path: str) -> Iterator[Finding]:
-    from cluster.load import load_making
-    from pipeline.job.dataset_job import resolve
-    from pipeline.job.preview import preview
+    from wavmill.cluster.load import load_making
+    from wavmill.pipeline.job.dataset_job import resolve
+    from wavmill.pipeline.job.preview import preview
 
     seen = preview(resolve(load_making(path, []), f"wavmill fit {path}"))
     yield Finding(True, "job", f"{path}: {seen.objects:,} {seen.unit}, {seen.done:,} of {seen.shards:,} shards done")
 
 
 def store_of(what: str) -> Store:
-    from pipeline.job.load import load_job
+    from wavmill.pipeline.job.load import load_job
 
     return open_store(load_job(what).store if what.endswith((".yaml", ".yml")) else what)
 
@@ -149,7 +149,7 @@ def store(there: Store) -> Iterator[Finding]:
 
 def garbage(there: Store, clean: bool) -> Iterator[Finding]:
     """What killed runs left, by what may be done about it."""
-    from pipeline.protocol.garbage import leftovers, remove
+    from wavmill.pipeline.protocol.garbage import leftovers, remove
 
     found: dict[tuple[str, bool], list[int]] = {}
     for one in list(leftovers(there)):
@@ -165,7 +165,7 @@ def garbage(there: Store, clean: bool) -> Iterator[Finding]:
 
 def cluster(ray: Any, what: str | None) -> Iterator[Finding]:
     """What the cluster has; and, of one that was running already, whether each node sees what a job or store needs."""
-    from pipeline.execution.nodes import Needs, ask_nodes, started_here
+    from wavmill.pipeline.execution.nodes import Needs, ask_nodes, started_here
 
     has = ray.cluster_resources()
     cpus, gpus, memory = has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", 0.0)
@@ -199,11 +199,11 @@ def private() -> Iterator[Finding]:
 
 def _needs(what: str) -> Any:
     """What the nodes are asked for: of a job all that it names, of anything else the store."""
-    from pipeline.execution.nodes import SAMPLED, Needs, needs_of
-    from pipeline.job.dataset_job import Job, resolve
-    from pipeline.job.load import load_job
-    from pipeline.protocol.listing import Listing
-    from pipeline.store.corpus import spread_rows
+    from wavmill.pipeline.execution.nodes import SAMPLED, Needs, needs_of
+    from wavmill.pipeline.job.dataset_job import Job, resolve
+    from wavmill.pipeline.job.load import load_job
+    from wavmill.pipeline.protocol.listing import Listing
+    from wavmill.pipeline.store.corpus import spread_rows
 
     if not what.endswith((".yaml", ".yml")):
         return Needs(what)

@@ -2,7 +2,7 @@
 
 import os
 
-from cluster.cli import main
+from wavmill.cluster.cli import main
 
 if __name__ == "__main__":
     os.environ.setdefault("RAY_ADDRESS", "auto")  # the head's own cluster; unset would start a private one on the head

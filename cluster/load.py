@@ -1,9 +1,14 @@
-"""Job files as the verbs want them: one that makes a dataset, or one that trains."""
+"""Job files as verbs and programs want them: one that makes a dataset, or one that trains."""
 
-from pipeline.errors import JobError
-from pipeline.job.dataset_job import Job
-from pipeline.job.load import load_job
-from pipeline.job.training_job import TrainJob
+from collections.abc import Sequence
+from pathlib import Path
+
+from wavmill.cluster.app import executing
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.job.load import load_job
+from wavmill.pipeline.job.training_job import TrainJob
 
 
 def load_making(path: str, sets: list[str]) -> Job:
@@ -20,3 +25,18 @@ def load_training(path: str, sets: list[str]) -> TrainJob:
     if isinstance(job, Job):
         raise JobError(f"{path} makes a dataset: wavmill run {path}; 'wavmill new train' writes a training job")
     return job
+
+
+def run(job: Job | str | Path, sets: Sequence[str] = (), on: str | None = None) -> PublishedDataset:
+    """Make the dataset of a job, or of a job file with changes (``name=value``), as ``wavmill run`` does; return it.
+
+    What was done before is not done again. ``on`` is a Ray cluster, as with ``--on``. JobError when the job is wrong,
+    Stopped when the same call would go on later.
+    """
+    from wavmill.pipeline.job.dataset_job import resolve
+    from wavmill.pipeline.protocol.plan import make_plans
+    from wavmill.pipeline.run import run as run_planned
+
+    resolved = resolve(job if isinstance(job, Job) else load_making(str(job), list(sets)))
+    dataset = run_planned(resolved, make_plans(resolved), executing(on, verbose=False))
+    return dataset.model_copy(update={"address": f"{resolved.address}/v{dataset.version}"})

@@ -10,14 +10,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cluster.terminal import escape, escape_lines
-from pipeline import notices
-from pipeline.dataset_json import PublishedDataset
-from pipeline.execution import processors
-from pipeline.model_json import PublishedModel
-from pipeline.quantizers.codebooks import CodebookDescription
-from pipeline.report.dataset_readme import hours, how_to_read, reasons
-from pipeline.report.model_readme import figures, how_to_use
+from wavmill.cluster.terminal import escape, escape_lines
+from wavmill.pipeline import notices
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.execution import processors
+from wavmill.pipeline.model_json import PublishedModel
+from wavmill.pipeline.quantizers.codebooks import CodebookDescription
+from wavmill.pipeline.report.dataset_readme import hours, how_to_read, reasons
+from wavmill.pipeline.report.model_readme import figures, how_to_use
 
 SHOWN_REJECTS = 50
 FEW_USED = 0.5  # of the codes: below it a codebook has too many
@@ -134,8 +134,8 @@ def print_columns(console: Console, dataset: PublishedDataset) -> None:
 
 
 def print_rejects(console: Console, dataset: PublishedDataset) -> None:
-    from pipeline.store.base import open_store
-    from pipeline.store.parquet import parquet_in
+    from wavmill.pipeline.store.base import open_store
+    from wavmill.pipeline.store.parquet import parquet_in
 
     with parquet_in(open_store(dataset.address), "rejects.parquet") as file:
         rejected = file.read()
@@ -203,8 +203,8 @@ def print_verified(console: Console, found: Any) -> None:
 
 def report_file(said: PublishedDataset | PublishedModel) -> str:
     """The path of a report: where it was published, or, from a bucket, a copy in the current folder."""
-    from pipeline.errors import JobError
-    from pipeline.store.base import open_store
+    from wavmill.pipeline.errors import JobError
+    from wavmill.pipeline.store.base import open_store
 
     if not said.address.startswith("s3://"):
         path = Path(said.address) / "report.html"

@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from cluster.terminal import escape
-from pipeline.dataset_json import Counts
-from pipeline.errors import TooManyRejects
-from pipeline.report.dataset_readme import hours
+from wavmill.cluster.terminal import escape
+from wavmill.pipeline.dataset_json import Counts
+from wavmill.pipeline.errors import TooManyRejects
+from wavmill.pipeline.report.dataset_readme import hours
 
 GUARD_CLIPS = 1000  # a run that goes on is not stopped before: the first clips may be the bad ones
 MOST_NAN = 0.001  # of the clips: more comes from a bad GPU, not from bad clips

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from pipeline.errors import JobError, NotAllowed, Stopped
+from wavmill.pipeline.errors import JobError, NotAllowed, Stopped
 
 ANSWER_S = 5.0  # for the one question that a cluster's head is asked
 HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+):(\d{1,5})")

@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
 
-from cluster.ray_address import check_cluster, running_here
-from cluster.terminal import console, escape
-from pipeline.errors import Stopped, WavmillError
+from wavmill.cluster.ray_address import check_cluster, running_here
+from wavmill.cluster.terminal import console, escape
+from wavmill.pipeline.errors import Stopped, WavmillError
 
 WATCHED = "WAVMILL_WATCHED"  # in the child the number of its socket; "" keeps a process from being watched
 FIRST_ASK_S = 10.0  # a short verb has ended by then, and what asks, Ray's library, need not be loaded
@@ -29,7 +29,7 @@ SAY_S = 10.0  # without an answer, until that is said
 GIVE_UP_S = 30.0  # without an answer, until the verb is ended
 END_S = 10.0  # for a child that has told its end, or lost its socket, to be gone
 RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's own patience; who sets it has a head that comes back
-COMMAND = (sys.executable, "-m", "cluster.cli")
+COMMAND = (sys.executable, "-m", "wavmill.cluster.cli")
 STOPPED = "stopped; the same command goes on from here"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

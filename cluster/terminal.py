@@ -3,7 +3,7 @@
 from rich import markup
 from rich.console import Console
 
-from pipeline.store.names import printable, printable_lines
+from wavmill.pipeline.store.names import printable, printable_lines
 
 
 def escape(text: str) -> str:

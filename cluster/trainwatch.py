@@ -7,11 +7,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import TaskID
 
-from cluster.progress import bar
-from cluster.terminal import escape
-from pipeline.model_json import SplitFacts
-from pipeline.report.dataset_readme import hours
-from pipeline.report.model_readme import split_line
+from wavmill.cluster.progress import bar
+from wavmill.cluster.terminal import escape
+from wavmill.pipeline.model_json import SplitFacts
+from wavmill.pipeline.report.dataset_readme import hours
+from wavmill.pipeline.report.model_readme import split_line
 
 
 class TrainWatch:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from model.products import BLOCK_FRAMES, one_blas_thread
+from wavmill.model.products import BLOCK_FRAMES, one_blas_thread
 
 
 def blockwise(frames: np.ndarray, work: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

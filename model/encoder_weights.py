@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from model.wav2vec_frontend import KERNELS
+from wavmill.model.wav2vec_frontend import KERNELS
 
 Shapes = dict[str, tuple[int, ...]]
 WEIGHT_NORM = "encoder.pos_conv_embed.conv.parametrizations.weight.original"

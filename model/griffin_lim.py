@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from model.mel_filters import hann
+from wavmill.model.mel_filters import hann
 
 MOMENTUM = 0.99  # Perraudin, Balazs and Sondergaard (2013): the same sound in fewer rounds
 

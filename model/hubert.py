@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from model.net import Net, loaded
-from model.wav2vec_frontend import HOP, KERNELS, KINDS, LEFT, STRIDES, WINDOW, frames_of
+from wavmill.model.net import Net, loaded
+from wavmill.model.wav2vec_frontend import HOP, KERNELS, KINDS, LEFT, STRIDES, WINDOW, frames_of
 
 FINE = HOP // STRIDES[0]  # rows of the first convolution to a frame of the last
 MORE = 15  # rows of the first convolution that the last frame needs beyond its own

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from model.encoder_weights import PREFIXES, unused
+from wavmill.model.encoder_weights import PREFIXES, unused
 
 Linear = tuple[Tensor, Tensor | None]  # weight, bias
 Norm = tuple[Tensor, Tensor, float]  # weight, bias, eps

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from model.blockwise import blockwise
-from model.mel_filters import hann, mel_filters
-from model.products import product_with
+from wavmill.model.blockwise import blockwise
+from wavmill.model.mel_filters import hann, mel_filters
+from wavmill.model.products import product_with
 
 RATE_HZ = 16_000
 WINDOW_SAMPLES, HOP_SAMPLES = 400, 160

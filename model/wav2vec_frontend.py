@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from model.configs import KERNELS, STRIDES, sizes_of
+from wavmill.model.configs import KERNELS, STRIDES, sizes_of
 
 __all__ = ["HOP", "KERNELS", "KINDS", "LEFT", "STRIDES", "WINDOW", "check", "frames_of"]
 HOP, WINDOW = 320, 400  # samples, of all seven together

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from model.net import Net, loaded
-from model.segments import SEGMENT_MELS, SEGMENT_STEPS
+from wavmill.model.net import Net, loaded
+from wavmill.model.segments import SEGMENT_MELS, SEGMENT_STEPS
 
 
 class WhisperEncoder(Net):

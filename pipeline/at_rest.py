@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import Stopped
-from pipeline.store.base import Store, sha256
+from wavmill.pipeline.errors import Stopped
+from wavmill.pipeline.store.base import Store, sha256
 
 
 class AtRest(BaseModel):

@@ -13,13 +13,13 @@ from typing import Any, Literal, Self
 import numpy as np
 import pyarrow as pa
 
-from model.clock import Clock
-from pipeline.decoding.decode import Clip
-from pipeline.errors import AGAIN, ObjectFault, Reject, WavmillError
-from pipeline.job.choice import Choice
-from pipeline.protocol.left_out import LeftOut
-from pipeline.store.base import Entry, Store
-from pipeline.store.corpus import look
+from wavmill.model.clock import Clock
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.errors import AGAIN, ObjectFault, Reject, WavmillError
+from wavmill.pipeline.job.choice import Choice
+from wavmill.pipeline.protocol.left_out import LeftOut
+from wavmill.pipeline.store.base import Entry, Store
+from wavmill.pipeline.store.corpus import look
 
 Work = Callable[..., list[np.ndarray | Reject]]  # arrays of clips, then the facts -> for each clip an array or a Reject
 SIMILAR = 0.8  # of difflib: from here on a name is taken for a misspelt one

@@ -1,10 +1,14 @@
 """dataset.json: what a published version of a dataset holds. It is written last, so what it names is there."""
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from pipeline.at_rest import AtRest
+from wavmill.pipeline.at_rest import AtRest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DATASET = "dataset.json"
 
@@ -117,3 +121,22 @@ class PublishedDataset(AtRest):
     time: Time | None = None
     processors: dict[str, dict[str, int]] = Field({})  # stage -> kind of processor -> shards
     address: str = Field("", exclude=True)  # where it was found; not in the file, which may be copied anywhere
+
+    def table(self, columns: Sequence[str] | None = None) -> "pa.Table":
+        """The rows, one a clip, in memory; of a large dataset read ``ADDRESS/data`` part by part instead.
+
+        ``columns`` by name, None for all. KeyError when there is no such column, Stopped when a part is damaged.
+        """
+        import pyarrow as pa
+
+        from wavmill.pipeline.store.base import open_store
+        from wavmill.pipeline.store.parquet import parquet_in
+
+        names = list(self.columns) if columns is None else list(columns)
+        if missing := [name for name in names if name not in self.columns]:
+            raise KeyError(f"{self.address} has no column {missing[0]!r}; it has {', '.join(self.columns)}")
+        store, tables = open_store(self.address), []
+        for part in self.parts:
+            with parquet_in(store, part.path) as file:
+                tables.append(file.read(names))
+        return pa.concat_tables(tables)

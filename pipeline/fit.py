@@ -10,18 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from model.quantization.codebook import Codebook
-from model.quantization.kmeans import fit as fit_kmeans
-from pipeline.errors import JobError, ObjectFault
-from pipeline.execution.stages import Engine, Stage, feature_stages
-from pipeline.job.dataset_job import Job, recipe_of
-from pipeline.protocol.listing import Listing
-from pipeline.protocol.plan import cut, put_table
-from pipeline.protocol.published import find_dataset
-from pipeline.quantizers.codebooks import CodebookDescription, describe_codebook, save_codebook
-from pipeline.rows import FAULT, arrays_of
-from pipeline.sources.dataset import Dataset
-from pipeline.store.base import open_store
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.model.quantization.kmeans import fit as fit_kmeans
+from wavmill.pipeline.errors import JobError, ObjectFault
+from wavmill.pipeline.execution.stages import Engine, Stage, feature_stages
+from wavmill.pipeline.job.dataset_job import Job, recipe_of
+from wavmill.pipeline.protocol.listing import Listing
+from wavmill.pipeline.protocol.plan import cut, put_table
+from wavmill.pipeline.protocol.published import find_dataset
+from wavmill.pipeline.quantizers.codebooks import CodebookDescription, describe_codebook, save_codebook
+from wavmill.pipeline.rows import FAULT, arrays_of
+from wavmill.pipeline.sources.dataset import Dataset
+from wavmill.pipeline.store.base import open_store
 
 CODES = 100  # unless the job says
 SPARE = 1.2  # sampled beyond the frames wanted: estimates are rough, and some clips are rejected

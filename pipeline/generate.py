@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from model.token_lm.generate import Sampling, generate
-from model.token_lm.vocabulary import END
-from pipeline.decoding.decode import Clip, Sound, resampled
-from pipeline.errors import JobError, Reject
-from pipeline.execution.apply import Apply
-from pipeline.rows import AUDIO, arrays_of, column_of
-from pipeline.trained_model import Trained
-from pipeline.vocoder import NoVoice, Voice, extractor_of, voice
+from wavmill.model.token_lm.generate import Sampling
+from wavmill.model.token_lm.generate import generate as drawn_ids
+from wavmill.model.token_lm.vocabulary import END
+from wavmill.pipeline.decoding.decode import Clip, Sound, resampled
+from wavmill.pipeline.errors import JobError, Reject
+from wavmill.pipeline.execution.apply import Apply
+from wavmill.pipeline.rows import AUDIO, arrays_of, column_of
+from wavmill.pipeline.trained_model import Trained
+from wavmill.pipeline.vocoder import NoVoice, Voice, extractor_of, voice
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Generated(NamedTuple):
     cut: bool
 
 
-def say(model: Trained, wishes: Sequence[Wish], sampling: Sampling, together: int = 64) -> list[Generated]:
+def generate(model: Trained, wishes: Sequence[Wish], sampling: Sampling, together: int = 64) -> list[Generated]:
     """A clip for each wish, with the codes that it goes on from. JobError for a wrong label.
 
     Inside a clip only codes are drawn, and what ends it: the end, or with the suffix layout a label; of several
@@ -57,7 +58,7 @@ def say(model: Trained, wishes: Sequence[Wish], sampling: Sampling, together: in
     said = []
     for start in range(0, len(prompts), together):
         some = prompts[start : start + together]
-        news = generate(model.net, some, sampling, allowed, stop, first=start)
+        news = drawn_ids(model.net, some, sampling, allowed, stop, first=start)
         said += [
             Generated(
                 np.concatenate([_frames_of(wish.codes, turns), vocabulary.codes_of(new)]), int(new[-1]) not in stop
@@ -91,7 +92,7 @@ def voice_of(model: Trained) -> Voice:
 
 def codes_of(model: Trained, path: Path) -> np.ndarray:
     """The codes (T,) int64 of a sound file, made as those that the model learnt from. JobError when it cannot be."""
-    from model.quantization.kmeans import assign
+    from wavmill.model.quantization.kmeans import assign
 
     if model.codebook is None:
         raise JobError("the model has no codebook: nothing says how its codes are made from sound")

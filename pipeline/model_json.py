@@ -4,8 +4,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from model.token_lm.vocabulary import Vocabulary
-from pipeline.at_rest import AtRest
+from wavmill.model.token_lm.vocabulary import Vocabulary
+from wavmill.pipeline.at_rest import AtRest
 
 MODEL = "model.json"
 

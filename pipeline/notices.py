@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset_json import Notice
-from pipeline.protocol.records import NoticedClips, Record
+from wavmill.pipeline.dataset_json import Notice
+from wavmill.pipeline.protocol.records import NoticedClips, Record
 
 COLUMN = "notice_codes"
 MOST_NAMED = 20  # clips that a shard's record names for each code

@@ -16,15 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset_json import PublishedDataset
-from pipeline.errors import JobError
-from pipeline.execution.read import read_clips
-from pipeline.job.dataset_job import Job, decisive
-from pipeline.protocol.plan import Plan, list_objects, objects_between, plans_of, read_objects
-from pipeline.rows import VIDEO
-from pipeline.sources.manifest import Manifest
-from pipeline.store.base import faults_of, open_store
-from pipeline.store.parquet import parquet_in
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.execution.read import read_clips
+from wavmill.pipeline.job.dataset_job import Job, decisive
+from wavmill.pipeline.protocol.plan import Plan, list_objects, objects_between, plans_of, read_objects
+from wavmill.pipeline.rows import VIDEO
+from wavmill.pipeline.sources.manifest import Manifest
+from wavmill.pipeline.store.base import faults_of, open_store
+from wavmill.pipeline.store.parquet import parquet_in
 
 Kind = Literal["rejected", "accepted", "otherwise", "length", "new", "gone", "twice"]
 MEANS: dict[str, str] = {

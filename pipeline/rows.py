@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import notices
-from pipeline.errors import Reject
+from wavmill.pipeline import notices
+from wavmill.pipeline.errors import Reject
 
 AUDIO = pa.large_list(pa.float32())
 FACTS = [

@@ -3,14 +3,14 @@
 from contextlib import closing
 from functools import partial
 
-from pipeline.dataset_json import PublishedDataset
-from pipeline.execution.stages import Engine, Watch, stages_of
-from pipeline.job.dataset_job import Job, fingerprint
-from pipeline.protocol.plan import Plan, todo_of
-from pipeline.protocol.publish import publish, published
-from pipeline.protocol.records import attempts_done
-from pipeline.store.base import open_store
-from pipeline.store.faults import Faults
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.execution.stages import Engine, Watch, stages_of
+from wavmill.pipeline.job.dataset_job import Job, fingerprint
+from wavmill.pipeline.protocol.plan import Plan, todo_of
+from wavmill.pipeline.protocol.publish import publish, published
+from wavmill.pipeline.protocol.records import attempts_done
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store.faults import Faults
 
 
 def run(

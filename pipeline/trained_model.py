@@ -9,14 +9,14 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
-from model.quantization.codebook import Codebook
-from model.token_lm.vocabulary import Vocabulary
-from pipeline.errors import JobError
-from pipeline.model_json import MODEL, ModelConfig, PublishedModel
-from pipeline.protocol.published import find_model
-from pipeline.quantizers.codebooks import load_codebook
-from pipeline.store.base import Store, join, open_store, sha256
-from pipeline.training.finite import not_finite_in
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.model.token_lm.vocabulary import Vocabulary
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.model_json import MODEL, ModelConfig, PublishedModel
+from wavmill.pipeline.protocol.published import find_model
+from wavmill.pipeline.quantizers.codebooks import load_codebook
+from wavmill.pipeline.store.base import Store, join, open_store, sha256
+from wavmill.pipeline.training.finite import not_finite_in
 
 CONFIG, WEIGHTS, SCRIPT = "config.json", "model.safetensors", "model.pt"
 
@@ -49,7 +49,7 @@ def open_model(address: str, script: bool = False) -> Trained:
     else:
         from safetensors.torch import load
 
-        from model.token_lm.samout import SamOut
+        from wavmill.model.token_lm.samout import SamOut
 
         net = SamOut(**config.net)
         net.load_state_dict(load(checked_file(store, model, WEIGHTS)))

@@ -13,19 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from model.quantization.agreement import Tokens, compare_tokens, near_ties, relative
-from pipeline.dataset_json import Part, PublishedDataset, RejectsFile
-from pipeline.errors import JobError
-from pipeline.execution.read import read_clips
-from pipeline.execution.stages import products_of
-from pipeline.formats.clip_ids import escaped
-from pipeline.job.dataset_job import Job
-from pipeline.model_json import ModelFile, PublishedModel
-from pipeline.protocol.listing import Listing
-from pipeline.protocol.plan import Plan, read_objects
-from pipeline.rows import arrays_of
-from pipeline.store.base import open_store, sha256
-from pipeline.store.parquet import parquet_in
+from wavmill.model.quantization.agreement import Tokens, compare_tokens, near_ties, relative
+from wavmill.pipeline.dataset_json import Part, PublishedDataset, RejectsFile
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.execution.read import read_clips
+from wavmill.pipeline.execution.stages import products_of
+from wavmill.pipeline.formats.clip_ids import escaped
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.model_json import ModelFile, PublishedModel
+from wavmill.pipeline.protocol.listing import Listing
+from wavmill.pipeline.protocol.plan import Plan, read_objects
+from wavmill.pipeline.rows import arrays_of
+from wavmill.pipeline.store.base import open_store, sha256
+from wavmill.pipeline.store.parquet import parquet_in
 
 CLIPS = 32
 RELATIVE = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}  # the most that is let pass, by the job's dtype
@@ -69,7 +69,7 @@ def verify(job: Job, plans: list[Plan], dataset: PublishedDataset, clips: int = 
 
 def golden(job: Job, folder: Path) -> Verified:
     """Sounds with what a checkpoint is known to give: NAME.npy, features (T, D), and NAME.km, codes between spaces."""
-    from pipeline.sources.files import Files
+    from wavmill.pipeline.sources.files import Files
 
     known = {path.stem: path for path in sorted(folder.glob("*")) if path.suffix not in (".npy", ".km")}
     features = {name: folder / f"{name}.npy" for name in known if (folder / f"{name}.npy").exists()}

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from model.quantization.codebook import Codebook
-from pipeline.features import EXTRACTORS
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.pipeline.features import EXTRACTORS
 
 
 class NoVoice(Exception):

@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module")
 def ray_local() -> Iterator[Callable[[], Any]]:
     """A private Ray of two CPUs for a file of tests, as a ``connect``."""
-    from cluster.connect import connect
+    from wavmill.cluster.connect import connect
 
     yield lambda: connect("local")
     import ray
@@ -66,7 +66,7 @@ def ray_local() -> Iterator[Callable[[], Any]]:
 @pytest.fixture(scope="module")
 def on_ray(ray_local: Callable[[], Any]) -> Callable[..., Any]:
     """The engine that run() and fit() take, which has that Ray do all work."""
-    from pipeline.execution.ray_executor import RayExecutor
+    from wavmill.pipeline.execution.ray_executor import RayExecutor
 
     return lambda job, seconds: RayExecutor(ray_local)
 
@@ -98,7 +98,7 @@ def wav() -> Callable[..., bytes]:
 @pytest.fixture(autouse=True)
 def asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that says an object is gone is asked again after a pause; here a short one."""
-    from pipeline.store import s3_corpus
+    from wavmill.pipeline.store import s3_corpus
 
     monkeypatch.setattr(s3_corpus, "PAUSE_S", 0.01)
 

@@ -18,11 +18,11 @@ import numpy as np
 import soundfile
 from inline import read_parquet, rows_of
 
-from pipeline.decoding import decode
-from pipeline.errors import Reject
-from pipeline.job.dataset_job import Job, resolve
-from pipeline.job.load import parse_job
-from pipeline.store.base import open_store
+from wavmill.pipeline.decoding import decode
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.job.dataset_job import Job, resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.store.base import open_store
 
 JOB = """
 name: some

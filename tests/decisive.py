@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from pipeline.decoding.check import Check
-from pipeline.decoding.decode import Clip
-from pipeline.features import EXTRACTORS
-from pipeline.job.dataset_job import Job
-from pipeline.job.training_job import Train, TrainJob
-from pipeline.quantizers import QUANTIZERS
-from pipeline.sources import SOURCES
-from pipeline.training.models import SamOut
-from pipeline.training.pack_build import Data, Packing, Split
-from pipeline.windows import WINDOWS
+from wavmill.pipeline.decoding.check import Check
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.features import EXTRACTORS
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.job.training_job import Train, TrainJob
+from wavmill.pipeline.quantizers import QUANTIZERS
+from wavmill.pipeline.sources import SOURCES
+from wavmill.pipeline.training.models import SamOut
+from wavmill.pipeline.training.pack_build import Data, Packing, Split
+from wavmill.pipeline.windows import WINDOWS
 
 SHA = "0" * 64
 CHECKPOINT = {"model": "some/model", "sha256": SHA, "dtype": "float32", "dim": 768}

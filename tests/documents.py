@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pipeline.dataset_json import PublishedDataset
-from pipeline.protocol.records import Record, StoredRows
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.protocol.records import Record, StoredRows
 
 
 def stored(key: str) -> StoredRows:

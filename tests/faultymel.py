@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import JobError, NotAllowed, ObjectFault, Stopped
-from pipeline.features.mel import Mel
+from wavmill.pipeline.errors import JobError, NotAllowed, ObjectFault, Stopped
+from wavmill.pipeline.features.mel import Mel
 
 LONG_SAMPLES = 80_000
 

@@ -10,10 +10,10 @@ from typing import Any
 from corpus_model import BANDS, Model, Row, World, published
 from inline import mill, run_inline
 
-from pipeline.job.dataset_job import Job
-from pipeline.protocol.plan import make_plans
-from pipeline.protocol.publish import publish
-from pipeline.store.base import Folder
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.protocol.plan import make_plans
+from wavmill.pipeline.protocol.publish import publish
+from wavmill.pipeline.store.base import Folder
 
 
 class Killed(BaseException):

@@ -8,17 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from pipeline.decoding import decode
-from pipeline.execution.local_executor import LocalExecutor
-from pipeline.execution.stages import stages_of
-from pipeline.job.dataset_job import Job, fingerprint, resolve
-from pipeline.job.load import parse_job
-from pipeline.protocol.plan import Plan, make_plans, todo_of
-from pipeline.protocol.publish import publish
-from pipeline.protocol.records import attempts_done
-from pipeline.protocol.retry import retried
-from pipeline.store.base import open_store
-from pipeline.store.faults import Faults
+from wavmill.pipeline.decoding import decode
+from wavmill.pipeline.execution.local_executor import LocalExecutor
+from wavmill.pipeline.execution.stages import stages_of
+from wavmill.pipeline.job.dataset_job import Job, fingerprint, resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.protocol.plan import Plan, make_plans, todo_of
+from wavmill.pipeline.protocol.publish import publish
+from wavmill.pipeline.protocol.records import attempts_done
+from wavmill.pipeline.protocol.retry import retried
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store.faults import Faults
 
 WORDS = """
 name: words

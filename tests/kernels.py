@@ -8,11 +8,11 @@ import sys
 
 import numpy as np
 
-from model import segments
-from model.blockwise import blockwise
-from model.products import blas_kernels, product_with, used
-from model.quantization.kmeans import assign
-from pipeline.features.mel import Mel
+from wavmill.model import segments
+from wavmill.model.blockwise import blockwise
+from wavmill.model.products import blas_kernels, product_with, used
+from wavmill.model.quantization.kmeans import assign
+from wavmill.pipeline.features.mel import Mel
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:

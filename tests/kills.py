@@ -31,12 +31,12 @@ from chaos import remember, remembered, summed
 from checker import problems, rows_hash
 from inline import run_inline, without_fence, words
 
-import pipeline.features.mel  # noqa: F401
-from pipeline.decoding import decode
-from pipeline.protocol import publish
-from pipeline.protocol.plan import make_plans
-from pipeline.store import base as store
-from pipeline.store import objects
+import wavmill.pipeline.features.mel  # noqa: F401
+from wavmill.pipeline.decoding import decode
+from wavmill.pipeline.protocol import publish
+from wavmill.pipeline.protocol.plan import make_plans
+from wavmill.pipeline.store import base as store
+from wavmill.pipeline.store import objects
 
 KINDS = ("before a call", "after a call", "at a moment")
 CALLS = {"fsync", "link", "makedirs", "open", "replace", "scandir", "stat", "unlink"}  # what a store asks of the system

@@ -8,9 +8,9 @@ import sys
 
 from inline import without_fence
 
-from cluster import cli
-from pipeline.decoding import decode
-from pipeline.store import objects
+from wavmill.cluster import cli
+from wavmill.pipeline.decoding import decode
+from wavmill.pipeline.store import objects
 
 if __name__ == "__main__":
     limit = int(sys.argv.pop(1))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from model.token_lm.samout import SamOut
+from wavmill.model.token_lm.samout import SamOut
 
 KINDS: dict[str, dict[str, Any]] = {"super": {}, "head_linear": {"head_linear": True}, "first": {"mixer": "max_state"}}
 VOCABULARY, LAYERS, D, HEADS = 23, 2, 16, 2

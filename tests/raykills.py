@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster.listening import descendants
+from wavmill.cluster.listening import descendants
 
 WAVMILL = str(Path(sys.executable).parent / "wavmill")
 PATIENCE_S = 300.0

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.features.mel import Mel
+from wavmill.pipeline.features.mel import Mel
 
 
 class SlowMel(Mel):

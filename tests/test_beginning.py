@@ -8,18 +8,18 @@ import torch
 from safetensors.torch import load as read_tensors
 from training import CODES, JOB, LABELS, put_dataset, training
 
-from pipeline.errors import JobError
-from pipeline.job.load import parse_job
-from pipeline.job.training_job import Previous, decisive, fingerprint, parents_of
-from pipeline.store.base import open_store
-from pipeline.training import beginning
-from pipeline.training.beginning import begin
-from pipeline.training.checkpoints import latest, lines_of, recorded, tensors_of
-from pipeline.training.loop import Learner
-from pipeline.training.pack_build import make_pack
-from pipeline.training.pack_read import open_pack
-from pipeline.training.split_sizes import sides
-from pipeline.training.train import train
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.job.training_job import Previous, decisive, fingerprint, parents_of
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.training import beginning
+from wavmill.pipeline.training.beginning import begin
+from wavmill.pipeline.training.checkpoints import latest, lines_of, recorded, tensors_of
+from wavmill.pipeline.training.loop import Learner
+from wavmill.pipeline.training.pack_build import make_pack
+from wavmill.pipeline.training.pack_read import open_pack
+from wavmill.pipeline.training.split_sizes import sides
+from wavmill.pipeline.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -363,5 +363,5 @@ def test_named_values_are_held_out(data, tmp_path):
 
 
 def test_of_much_data_both_sides_are_about_the_share(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.training.split_sizes.MOST_ROWS", 10)
+    monkeypatch.setattr("wavmill.pipeline.training.split_sizes.MOST_ROWS", 10)
     assert sides(training(data, tmp_path), parents_of(training(data, tmp_path))) == ("clip", 72, 18, False)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import NotAllowed, Stopped
-from pipeline.store.cache import cache_folder, make_once
+from wavmill.pipeline.errors import NotAllowed, Stopped
+from wavmill.pipeline.store.cache import cache_folder, make_once
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from pipeline.store.cache import make_once
+from wavmill.pipeline.store.cache import make_once
 
 def make(partial):
     partial.mkdir()

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from inline import run_inline
 
-from model.quantization.codebook import Codebook
-from pipeline.job.dataset_job import recipe_of, resolve
-from pipeline.job.load import parse_job
-from pipeline.quantizers.codebooks import save_codebook
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.pipeline.job.dataset_job import recipe_of, resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.quantizers.codebooks import save_codebook
 
 JOB = """
 name: cards

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from movies import film
 
-from pipeline.decoding import sandbox_client as fence
-from pipeline.decoding.decode import Clip
-from pipeline.protocol.listing import Listing
-from pipeline.sources.faces import Faces
-from pipeline.sources.files import Files
-from pipeline.sources.manifest import Manifest
-from pipeline.sources.webdataset import WebDataset
-from pipeline.store import objects as objects_module
+from wavmill.pipeline.decoding import sandbox_client as fence
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.protocol.listing import Listing
+from wavmill.pipeline.sources.faces import Faces
+from wavmill.pipeline.sources.files import Files
+from wavmill.pipeline.sources.manifest import Manifest
+from wavmill.pipeline.sources.webdataset import WebDataset
+from wavmill.pipeline.store import objects as objects_module
 
 RATE_HZ = 16_000
 SHORT = Clip(max_s=2)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from checkpoints import NETS, SIZES, net_of, tiny_hubert, tiny_whisper, whisper_net
 
-from model.encoder_weights import differences, encoder_weights, unused
-from pipeline.errors import JobError
-from pipeline.features.hubert import HuBERT
-from pipeline.features.weights import describe
-from pipeline.features.whisper import Whisper
-from pipeline.store.base import open_store
+from wavmill.model.encoder_weights import differences, encoder_weights, unused
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.features.hubert import HuBERT
+from wavmill.pipeline.features.weights import describe
+from wavmill.pipeline.features.whisper import Whisper
+from wavmill.pipeline.store.base import open_store
 
 PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 SOUND = 0.3 * np.random.default_rng(0).normal(size=9000).astype(np.float32) + 0.1

@@ -16,14 +16,14 @@ from conftest import bucket_on
 from inline import mill, run_inline, words
 from typer.testing import CliRunner
 
-from cluster import cli, doctor
-from cluster.printing import command, size
-from pipeline.errors import JobError, NotAllowed, Stopped, TooManyRejects
-from pipeline.job.dataset_job import resolve
-from pipeline.job.load import load_job
-from pipeline.job.templates import TEMPLATES
-from pipeline.protocol.plan import make_plans
-from pipeline.store.base import open_store
+from wavmill.cluster import cli, doctor
+from wavmill.cluster.printing import command, size
+from wavmill.pipeline.errors import JobError, NotAllowed, Stopped, TooManyRejects
+from wavmill.pipeline.job.dataset_job import resolve
+from wavmill.pipeline.job.load import load_job
+from wavmill.pipeline.job.templates import TEMPLATES
+from wavmill.pipeline.protocol.plan import make_plans
+from wavmill.pipeline.store.base import open_store
 
 JOB = """\
 name: a
@@ -454,7 +454,7 @@ def test_the_doctor_s_exit_code_says_whether_all_is_well(wavmill, monkeypatch, g
 HEAVY = {"ray", "librosa", "sklearn", "scipy", "av", "torch", "boto3", "numba"}
 LOADED = """
 import sys
-from cluster.cli import main
+from wavmill.cluster.cli import main
 sys.argv = ["wavmill", *sys.argv[1:]]
 try:
     main()

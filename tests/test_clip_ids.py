@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inline import without_fence
 
-from pipeline.decoding.decode import Clip
-from pipeline.exports.images import Pictures
-from pipeline.formats.clip_ids import (
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.exports.images import Pictures
+from wavmill.pipeline.formats.clip_ids import (
     escaped,
     member_id,
     part_id,
@@ -26,11 +26,11 @@ from pipeline.formats.clip_ids import (
     stretch_id,
     without_suffixes,
 )
-from pipeline.protocol.listing import Listing
-from pipeline.sources.files import Files
-from pipeline.sources.manifest import Manifest
-from pipeline.sources.webdataset import WebDataset
-from pipeline.store import objects as objects_module
+from wavmill.pipeline.protocol.listing import Listing
+from wavmill.pipeline.sources.files import Files
+from wavmill.pipeline.sources.manifest import Manifest
+from wavmill.pipeline.sources.webdataset import WebDataset
+from wavmill.pipeline.store import objects as objects_module
 
 RATE_HZ = 8_000
 CUT = Clip(min_s=0.1, max_s=1)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.clock import Clock
+from wavmill.model.clock import Clock
 
 CONTEXT_S = 2
 HUBERT = Clock(rate_hz=16_000, hop_samples=320, window_samples=400, centred=False)

@@ -13,10 +13,10 @@ import pyarrow.dataset
 import pytest
 from verbs import verb
 
-from model.token_lm.vocabulary import Vocabulary
-from pipeline.store.base import open_store
-from pipeline.training.pack_build import Data, Packing, make_pack
-from pipeline.training.pack_read import open_pack
+from wavmill.model.token_lm.vocabulary import Vocabulary
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.training.pack_build import Data, Packing, make_pack
+from wavmill.pipeline.training.pack_read import open_pack
 
 SIGNS = '''
 """Codes without a codebook: whether each of the first MFCCs is above nothing, as the bits of a number."""
@@ -26,8 +26,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.contracts import Quantizer
-from pipeline.rows import ragged
+from wavmill.pipeline.contracts import Quantizer
+from wavmill.pipeline.rows import ragged
 
 
 class Signs(Quantizer):
@@ -56,10 +56,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from model.clock import Clock
-from pipeline.contracts import Quantizer
-from pipeline.errors import Reject
-from pipeline.rows import ragged
+from wavmill.model.clock import Clock
+from wavmill.pipeline.contracts import Quantizer
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.rows import ragged
 
 
 class Codec(Quantizer):
@@ -168,8 +168,8 @@ def test_a_second_run_finds_all_of_it_done(made):
 
 
 def test_the_codes_are_those_of_each_clip_alone(made):
-    from pipeline.decoding.decode import Clip, Sound, resampled
-    from pipeline.features.mfcc import Mfcc
+    from wavmill.pipeline.decoding.decode import Clip, Sound, resampled
+    from wavmill.pipeline.features.mfcc import Mfcc
 
     found, _, _ = made
     module = sys.modules[found.name]
@@ -196,11 +196,11 @@ def test_the_codes_of_the_parts_are_those_of_the_whole(made):
 
 
 def test_on_ray_they_are_the_same(made, ray_local):
-    from pipeline.execution.ray_executor import RayExecutor
-    from pipeline.job.dataset_job import resolve
-    from pipeline.job.load import load_job
-    from pipeline.protocol.plan import make_plans
-    from pipeline.run import run
+    from wavmill.pipeline.execution.ray_executor import RayExecutor
+    from wavmill.pipeline.job.dataset_job import resolve
+    from wavmill.pipeline.job.load import load_job
+    from wavmill.pipeline.protocol.plan import make_plans
+    from wavmill.pipeline.run import run
 
     found, _, _ = made
     job = resolve(load_job(found.folder / "job.yaml", ["name=on_ray"]))

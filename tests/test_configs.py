@@ -11,13 +11,13 @@ import pytest
 import torch
 from checkpoints import tiny_hubert, tiny_whisper
 
-from model import configs
-from model.configs import sizes_of
-from model.hubert import Hubert
-from model.whisper import WhisperEncoder
-from pipeline.errors import JobError
-from pipeline.features.hubert import HuBERT
-from pipeline.features.whisper import Whisper
+from wavmill.model import configs
+from wavmill.model.configs import sizes_of
+from wavmill.model.hubert import Hubert
+from wavmill.model.whisper import WhisperEncoder
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.features.hubert import HuBERT
+from wavmill.pipeline.features.whisper import Whisper
 
 KINDS = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "whisper": "Whisper"}
 TINY: dict[str, dict[str, Any]] = {

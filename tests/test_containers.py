@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from container_files import FORMATS, sound, streamed, whole, written
 
-from pipeline.decoding import sandbox_client as fence
-from pipeline.decoding.decode import Clip, length_s, parts_of
-from pipeline.errors import Reject
-from pipeline.store.objects import SOUNDS
+from wavmill.pipeline.decoding import sandbox_client as fence
+from wavmill.pipeline.decoding.decode import Clip, length_s, parts_of
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.store.objects import SOUNDS
 
 DOCS = Path(__file__).parents[1] / "docs" / "containers.md"
 UNKNOWN = "cannot know"

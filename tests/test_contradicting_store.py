@@ -8,21 +8,21 @@ from botocore.exceptions import ClientError
 from conftest import bucket_on
 from inline import digest, rows_of, run_inline, without_fence, words
 
-from pipeline.decoding.decode import Clip
-from pipeline.errors import ObjectFault, Stopped
-from pipeline.job.dataset_job import fingerprint
-from pipeline.protocol import publish as publish_module
-from pipeline.protocol.listing import Listing
-from pipeline.protocol.plan import make_plans
-from pipeline.protocol.records import attempts_done
-from pipeline.sources.faces import Faces
-from pipeline.sources.files import Files
-from pipeline.sources.manifest import Manifest
-from pipeline.store import objects as objects_module
-from pipeline.store import s3, s3_corpus
-from pipeline.store.base import open_store
-from pipeline.store.corpus import opened
-from pipeline.store.objects import Found, decoded_table
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.errors import ObjectFault, Stopped
+from wavmill.pipeline.job.dataset_job import fingerprint
+from wavmill.pipeline.protocol import publish as publish_module
+from wavmill.pipeline.protocol.listing import Listing
+from wavmill.pipeline.protocol.plan import make_plans
+from wavmill.pipeline.protocol.records import attempts_done
+from wavmill.pipeline.sources.faces import Faces
+from wavmill.pipeline.sources.files import Files
+from wavmill.pipeline.sources.manifest import Manifest
+from wavmill.pipeline.store import objects as objects_module
+from wavmill.pipeline.store import s3, s3_corpus
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store.corpus import opened
+from wavmill.pipeline.store.objects import Found, decoded_table
 
 
 def half(answer: dict[str, Any], body: bytes) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import pytest
 from chaos import CHAOS
 from container_files import FORMATS, whole
 
-from pipeline.decoding.decode import Clip, parts_of
-from pipeline.decoding.decoders import _Careful, _check
-from pipeline.decoding.ffmpeg import _Seeking
-from pipeline.decoding.seekable import Seekable
-from pipeline.errors import Reject
+from wavmill.pipeline.decoding.decode import Clip, parts_of
+from wavmill.pipeline.decoding.decoders import _Careful, _check
+from wavmill.pipeline.decoding.ffmpeg import _Seeking
+from wavmill.pipeline.decoding.seekable import Seekable
+from wavmill.pipeline.errors import Reject
 
 CLIP = Clip(min_s=0, max_s=3600)
 EACH = 400 if CHAOS else 12  # damaged files of each container

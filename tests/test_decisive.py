@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 from decisive import SHA, jobs, training
 
-from pipeline.dataset_json import PublishedDataset
-from pipeline.decoding.check import Check
-from pipeline.decoding.decode import Clip
-from pipeline.features import EXTRACTORS
-from pipeline.job import training_job as trainjob
-from pipeline.job.choice import Address, Choice, LeftOutAtDefault, NotDecisive
-from pipeline.job.dataset_job import Job, decisive, fingerprint
-from pipeline.job.training_job import Train
-from pipeline.quantizers import QUANTIZERS
-from pipeline.sources import SOURCES
-from pipeline.training.models import MODELS
-from pipeline.training.pack_build import Data, Packing
-from pipeline.windows import WINDOWS
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.decoding.check import Check
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.features import EXTRACTORS
+from wavmill.pipeline.job import training_job as trainjob
+from wavmill.pipeline.job.choice import Address, Choice, LeftOutAtDefault, NotDecisive
+from wavmill.pipeline.job.dataset_job import Job, decisive, fingerprint
+from wavmill.pipeline.job.training_job import Train
+from wavmill.pipeline.quantizers import QUANTIZERS
+from wavmill.pipeline.sources import SOURCES
+from wavmill.pipeline.training.models import MODELS
+from wavmill.pipeline.training.pack_build import Data, Packing
+from wavmill.pipeline.windows import WINDOWS
 
 BEFORE = json.loads((Path(__file__).parent / "decisive.json").read_text())  # as of when it was listed by hand
 CHOICES = [kind for family in (SOURCES, EXTRACTORS, QUANTIZERS, WINDOWS) for kind in family.values()]

@@ -10,15 +10,15 @@ import pytest
 from documents import stored
 from inline import mill, read_parquet, rows_of, run_inline, without_fence, words
 
-from pipeline.errors import WavmillError
-from pipeline.job.dataset_job import resolve
-from pipeline.job.load import parse_job
-from pipeline.protocol import publish
-from pipeline.protocol.plan import make_plans
-from pipeline.rows import replace
-from pipeline.sources import duplicates, files, webdataset
-from pipeline.store import objects
-from pipeline.store.base import open_store
+from wavmill.pipeline.errors import WavmillError
+from wavmill.pipeline.job.dataset_job import resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.protocol import publish
+from wavmill.pipeline.protocol.plan import make_plans
+from wavmill.pipeline.rows import replace
+from wavmill.pipeline.sources import duplicates, files, webdataset
+from wavmill.pipeline.store import objects
+from wavmill.pipeline.store.base import open_store
 
 
 @pytest.fixture

@@ -10,16 +10,16 @@ from inline import rows_of, run_inline
 from movies import film
 from typer.testing import CliRunner
 
-from cluster.app import app
-from cluster.cli import main  # noqa: F401  so that the verbs are there
-from pipeline.errors import JobError, Stopped
-from pipeline.exports import EXPORTS
-from pipeline.exports.musetalk import read_window
-from pipeline.exports.write import export, folders_of
-from pipeline.job.dataset_job import resolve
-from pipeline.job.load import parse_job
-from pipeline.protocol.published import find_dataset
-from pipeline.windows.gather import gather
+from wavmill.cluster.app import app
+from wavmill.cluster.cli import main  # noqa: F401  so that the verbs are there
+from wavmill.pipeline.errors import JobError, Stopped
+from wavmill.pipeline.exports import EXPORTS
+from wavmill.pipeline.exports.musetalk import read_window
+from wavmill.pipeline.exports.write import export, folders_of
+from wavmill.pipeline.job.dataset_job import resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.protocol.published import find_dataset
+from wavmill.pipeline.windows.gather import gather
 
 STATES = "feature: {{kind: whisper, model: {model}, states: {states}}}\nwindow: {{kind: musetalk, fps: 25}}\n"
 MELS = "feature: {kind: mel, flavour: wav2lip}\nwindow: {kind: wav2lip, fps: 25}\n"
@@ -120,7 +120,11 @@ def test_an_export_goes_on_and_what_is_done_is_not_read_again(states, tmp_path, 
     assert (
         all(path.stat().st_mtime_ns == before[path.name] for path in there.glob("*/*") if path.name in before) or True
     )
-    monkeypatch.setattr("pipeline.exports.write._arrays", lambda _d, _c, wanted: iter(()) if not wanted else 1 / 0)
+
+    def nothing_wanted(_dataset, _column, wanted):
+        return iter(()) if not wanted else 1 / 0
+
+    monkeypatch.setattr("wavmill.pipeline.exports.write._arrays", nothing_wanted)
     assert export(dataset, choice, there) == (5, 0, 0)
     assert not list(there.glob(".partial*"))
     said = json.loads((there / "export.json").read_text())

@@ -9,13 +9,13 @@ from chaos import CHAOS
 from checkpoints import tiny_whisper
 from inline import read_parquet, rows_of, run_inline
 
-from pipeline.errors import JobError
-from pipeline.exports.clips import Clips
-from pipeline.exports.draws import PoseSimilar
-from pipeline.exports.samples import MuseTalkSamples
-from pipeline.job.dataset_job import resolve
-from pipeline.job.load import parse_job
-from pipeline.sources.faces import landmarks_of
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.exports.clips import Clips
+from wavmill.pipeline.exports.draws import PoseSimilar
+from wavmill.pipeline.exports.samples import MuseTalkSamples
+from wavmill.pipeline.job.dataset_job import resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.sources.faces import landmarks_of
 
 
 def clip_of(name: str, frames: int, **edits) -> dict:

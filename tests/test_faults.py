@@ -14,11 +14,11 @@ from chaos import CHAOS
 from fault_proxy import FAULTS, RETRIED
 from inline import digest, rows_of, run_inline, words
 
-from pipeline.errors import NotAllowed, Stopped
-from pipeline.protocol.commit import parquet_bytes
-from pipeline.store import s3
-from pipeline.store.base import open_store
-from pipeline.store.parquet import parquet_in
+from wavmill.pipeline.errors import NotAllowed, Stopped
+from wavmill.pipeline.protocol.commit import parquet_bytes
+from wavmill.pipeline.store import s3
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store.parquet import parquet_in
 
 
 @pytest.fixture(autouse=True)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
-from model.mel_filters import hann, mel_filters
-from pipeline.decoding.decode import CONTEXT_S, Clip, parts_of
-from pipeline.errors import Reject
-from pipeline.features import EXTRACTORS
+from wavmill.model.mel_filters import hann, mel_filters
+from wavmill.pipeline.decoding.decode import CONTEXT_S, Clip, parts_of
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.features import EXTRACTORS
 
 WHOLE = {"hubert", "whisper"}  # a frame of these is of its whole clip, and a part of a long sound is a clip
 every_extractor = pytest.mark.parametrize("kind", EXTRACTORS)

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inline import without_fence
 
-from pipeline.decoding import decode
-from pipeline.decoding import sandbox_client as fence
-from pipeline.decoding import sandbox_process as child
-from pipeline.decoding.decode import Clip
-from pipeline.errors import Bug, Reject, Stopped
-from pipeline.protocol.listing import Listing
-from pipeline.sources.files import Files
+from wavmill.pipeline.decoding import decode
+from wavmill.pipeline.decoding import sandbox_client as fence
+from wavmill.pipeline.decoding import sandbox_process as child
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.errors import Bug, Reject, Stopped
+from wavmill.pipeline.protocol.listing import Listing
+from wavmill.pipeline.sources.files import Files
 
 RATE_HZ = 16_000
 HOSTILE = str(Path(__file__).parent / "hostile")
@@ -318,7 +318,8 @@ def test_a_child_dies_with_its_parent_even_in_the_middle_of_a_sound(sounds, tmp_
     path = tmp_path / "hang.wav"
     path.write_bytes(b"HANG")
     script = (
-        "import sys, threading, time; from pipeline import fence; from pipeline.decoding.decode import Clip\n"
+        "import sys, threading, time; from wavmill.pipeline.decoding import sandbox_client as fence\n"
+        "from wavmill.pipeline.decoding.decode import Clip\n"
         f"sys.path.insert(0, {HOSTILE!r}); child = fence.Child(); fence._idle.append(child)\n"
         "print(child.process.pid, flush=True)\n"
         f"list(fence.parts_of(open({str(path)!r}, 'rb'), Clip(), 16000))\n"

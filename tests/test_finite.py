@@ -13,17 +13,17 @@ from chaos import CHAOS
 from safetensors.torch import load as read_tensors
 from training import JOB, put_dataset, training
 
-from model.quantization.codebook import Codebook
-from model.token_lm import loss as lm
-from model.token_lm.generate import Sampling, draw
-from model.token_lm.vocabulary import PAD
-from pipeline.at_rest import sealed, unsealed
-from pipeline.errors import JobError
-from pipeline.job.training_job import fingerprint, parents_of
-from pipeline.quantizers.codebooks import save_codebook
-from pipeline.store.base import open_store, sha256
-from pipeline.trained_model import open_model
-from pipeline.training.checkpoints import (
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.model.token_lm import loss as lm
+from wavmill.model.token_lm.generate import Sampling, draw
+from wavmill.model.token_lm.vocabulary import PAD
+from wavmill.pipeline.at_rest import sealed, unsealed
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.job.training_job import fingerprint, parents_of
+from wavmill.pipeline.quantizers.codebooks import save_codebook
+from wavmill.pipeline.store.base import open_store, sha256
+from wavmill.pipeline.trained_model import open_model
+from wavmill.pipeline.training.checkpoints import (
     TrainingState,
     latest,
     lines_of,
@@ -33,11 +33,11 @@ from pipeline.training.checkpoints import (
     step_of,
     tensors_of,
 )
-from pipeline.training.finite import Diverged, not_finite_field
-from pipeline.training.loop import Learner
-from pipeline.training.pack_build import make_pack
-from pipeline.training.release import release
-from pipeline.training.train import alone, train
+from wavmill.pipeline.training.finite import Diverged, not_finite_field
+from wavmill.pipeline.training.loop import Learner
+from wavmill.pipeline.training.pack_build import make_pack
+from wavmill.pipeline.training.release import release
+from wavmill.pipeline.training.train import alone, train
 
 WRONG = [float("nan"), float("inf"), float("-inf")]
 TESTS = Path(__file__).parent
@@ -144,8 +144,8 @@ TWO = """
 import os, sys, time
 sys.path[:0] = [{root!r}, {tests!r}]
 import torch, workers
-from model.token_lm import loss as lm
-from pipeline.training.finite import Diverged
+from wavmill.model.token_lm import loss as lm
+from wavmill.pipeline.training.finite import Diverged
 
 def work(*given):
     rank, forward, calls = given[3], lm.Loss.forward, [0]
@@ -213,7 +213,7 @@ def left_by_an_earlier_version(job, monkeypatch, spoilt, stopped):
     else:
         next(iter(tensors.values())).view(-1)[0] = float("nan")
     facts["stopped"] = stopped
-    monkeypatch.setattr("pipeline.at_rest.sealed", sealed_with_nan)
+    monkeypatch.setattr("wavmill.pipeline.at_rest.sealed", sealed_with_nan)
     save(store, run, 5, tensors, TrainingState(**facts), lines)
     [old] = [key for key in recorded(store, run) if unsealed(store.read(key))["files"] == record.as_json()["files"]]
     store.remove(old)
@@ -264,7 +264,7 @@ def test_a_published_model_of_nan_is_not_opened(data, tmp_path):
         if (top / file.path).exists()
     ]
     (top / "model.json").write_bytes(made.model_copy(update={"files": files}).written())
-    from pipeline.protocol.published import _read_model
+    from wavmill.pipeline.protocol.published import _read_model
 
     _read_model.cache_clear()
     with pytest.raises(JobError, match="weights that are not finite"):

@@ -10,8 +10,8 @@ from container_files import ffmpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.containers.video import STANDARD_FPS, Video, rate_of, video_of
-from pipeline.errors import Reject
+from wavmill.pipeline.containers.video import STANDARD_FPS, Video, rate_of, video_of
+from wavmill.pipeline.errors import Reject
 
 CONTAINERS = {
     "mp4": "libx264", "mov": "libx264", "webm": "libvpx", "matroska": "libx264", "avi": "libx264", "mpegts": "libx264",

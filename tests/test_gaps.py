@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from container_files import ffmpeg, made, sound, whole
 
-from pipeline.decoding.decode import Clip, Part, parts_of
-from pipeline.errors import Reject
+from wavmill.pipeline.decoding.decode import Clip, Part, parts_of
+from wavmill.pipeline.errors import Reject
 
 RATE_HZ = 16_000
 FRAME_S = 1024 / RATE_HZ  # of AAC

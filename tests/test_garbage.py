@@ -17,17 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inline import WORDS, mill, run_inline, words
 
-from cluster import cli, doctor
-from pipeline.at_rest import sealed, unsealed
-from pipeline.errors import NotAllowed, Stopped
-from pipeline.job.dataset_job import fingerprint
-from pipeline.protocol import garbage, records
-from pipeline.protocol.garbage import leftovers, remove
-from pipeline.protocol.plan import folder_of, make_plans
-from pipeline.protocol.publish import choose, publish
-from pipeline.protocol.records import attempts_done, record_key
-from pipeline.store import s3
-from pipeline.store.base import Entry, open_store
+from wavmill.cluster import cli, doctor
+from wavmill.pipeline.at_rest import sealed, unsealed
+from wavmill.pipeline.errors import NotAllowed, Stopped
+from wavmill.pipeline.job.dataset_job import fingerprint
+from wavmill.pipeline.protocol import garbage, records
+from wavmill.pipeline.protocol.garbage import leftovers, remove
+from wavmill.pipeline.protocol.plan import folder_of, make_plans
+from wavmill.pipeline.protocol.publish import choose, publish
+from wavmill.pipeline.protocol.records import attempts_done, record_key
+from wavmill.pipeline.store import s3
+from wavmill.pipeline.store.base import Entry, open_store
 
 FIRST, SECOND, THIRD = "0" * 16, "5" * 16, "f" * 16  # attempts, in the order in which they would be chosen
 SHARD = "a" * 32
@@ -469,7 +469,7 @@ def test_a_temporary_file_is_reported_and_stays(tmp_path, monkeypatch):
         go_on.wait()
         replace(tmp, final)
 
-    monkeypatch.setattr("pipeline.store.base.os.replace", slowly)
+    monkeypatch.setattr("wavmill.pipeline.store.base.os.replace", slowly)
     writer = threading.Thread(target=store.put, args=("a/b", b"12345"))
     writer.start()
     at_work.wait()

@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from nets import KINDS, VOCABULARY, small
 
-from model.token_lm import generate as module
-from model.token_lm.generate import Sampling, draw, generate, stream
-from model.token_lm.vocabulary import END, PAD
+from wavmill.model.token_lm import generate as module
+from wavmill.model.token_lm.generate import Sampling, draw, generate, stream
+from wavmill.model.token_lm.vocabulary import END, PAD
 
 quick = settings(deadline=None, max_examples=5)
 seeds = st.integers(0, 1 << 30)

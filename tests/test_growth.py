@@ -7,14 +7,14 @@ import tarfile
 import pytest
 from inline import mill, read_parquet, run_inline, without_fence, words
 
-from pipeline.decoding import decode
-from pipeline.job.dataset_job import resolve
-from pipeline.job.load import parse_job
-from pipeline.protocol import publish
-from pipeline.protocol.plan import make_plans
-from pipeline.protocol.retry_rules import Outcome, after_retry
-from pipeline.store import objects
-from pipeline.store.base import open_store
+from wavmill.pipeline.decoding import decode
+from wavmill.pipeline.job.dataset_job import resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.protocol import publish
+from wavmill.pipeline.protocol.plan import make_plans
+from wavmill.pipeline.protocol.retry_rules import Outcome, after_retry
+from wavmill.pipeline.store import objects
+from wavmill.pipeline.store.base import open_store
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def rewrite(path, data, stamp):
 def test_a_large_shard_is_not_copied_with_the_clips_of_a_file_that_changed(tmp_path, here, monkeypatch, tone, wav):
     """A shard is copied as it is when it is large, unless something of it was replaced."""
     monkeypatch.setattr(publish, "PART_BYTES", 1)
-    monkeypatch.setattr("pipeline.protocol.plan.SHARDS", 1)  # both files in one shard
+    monkeypatch.setattr("wavmill.pipeline.protocol.plan.SHARDS", 1)  # both files in one shard
     (tmp_path / "in").mkdir()
     for name in ("a.wav", "b.wav"):
         rewrite(tmp_path / "in" / name, wav(tone(5.0)), 1)

@@ -16,7 +16,7 @@ from inline import WORDS
 from raykills import WAVMILL, at_work, descendants, kill, kill_tree, title
 from two_nodes import ROOT, environment, start_head
 
-from cluster import supervisor
+from wavmill.cluster import supervisor
 
 CPUS = 4  # logical ones
 SLOW_JOB = WORDS.replace("{{kind: mel}}", "{{kind: 'slowmel:SlowMel'}}").replace("words", "{name}")
@@ -76,10 +76,10 @@ def test_a_run_after_a_killed_one_has_all_cpus_and_ends_with_75_when_the_head_is
     first = head.run(job)
     try:
         assert head.most_tasks(first, enough=1) == 1
-        [driver] = [pid for pid in descendants(first.pid)[1:] if "cluster.cli" in title(pid)]
+        [driver] = [pid for pid in descendants(first.pid)[1:] if "wavmill.cluster.cli" in title(pid)]
         kill([first.pid])  # not the driver, which ends by itself
         first.wait()
-        until(lambda: "cluster.cli" not in title(driver))
+        until(lambda: "wavmill.cluster.cli" not in title(driver))
         until(lambda: not head.tasks())
     finally:
         kill_tree(first.pid)
@@ -115,7 +115,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-TOLD = "import sys, time; from cluster.supervisor import telling\nwith telling(): {}"
+TOLD = "import sys, time; from wavmill.cluster.supervisor import telling\nwith telling(): {}"
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 75, 77, 130])

@@ -7,8 +7,8 @@ import histories
 import pytest
 from chaos import CHAOS
 
-from pipeline.protocol import plan, publish
-from pipeline.store import objects
+from wavmill.pipeline.protocol import plan, publish
+from wavmill.pipeline.store import objects
 
 SEEDS, STEPS = (500, 40) if CHAOS else (25, 20)
 GROUPS = 25 if CHAOS else 5  # tests in which the seeds are run

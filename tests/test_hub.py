@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from checkpoints import net_of, tiny_hubert
 
-from pipeline.features.hubert import HuBERT
-from pipeline.features.weights import describe
+from wavmill.pipeline.features.hubert import HuBERT
+from wavmill.pipeline.features.weights import describe
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 ASKED = """
 import sys
-from pipeline.features.weights import describe, fetched
+from wavmill.pipeline.features.weights import describe, fetched
 known = describe("some/net", sys.argv[1])
 print(known.sha256, known.revision, flush=True)
 print(fetched("some/net", known.sha256, known.revision))
@@ -122,8 +122,8 @@ def test_without_a_network_the_error_says_where_was_looked(tmp_path):
 
 RESOLVED = """
 import sys
-from pipeline.features.hubert import HuBERT
-from pipeline.features.weights import fetched
+from wavmill.pipeline.features.hubert import HuBERT
+from wavmill.pipeline.features.weights import fetched
 choice = HuBERT(model="some/net", layer=2).resolved()
 print(choice.normalize, flush=True)
 print(fetched(choice.model, choice.sha256, choice.revision))

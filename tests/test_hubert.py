@@ -15,16 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inline import digest, rows_of, run_inline, words
 
-from model import hubert
-from model.wav2vec_frontend import frames_of
-from pipeline.errors import JobError, Reject, Stopped
-from pipeline.features import gpt_sovits
-from pipeline.features import hubert as feature
-from pipeline.features.hubert import HuBERT
-from pipeline.features.weights import describe, fetched
-from pipeline.job.dataset_job import fingerprint, resolve
-from pipeline.job.load import parse_job
-from pipeline.store.base import open_store
+from wavmill.model import hubert
+from wavmill.model.wav2vec_frontend import frames_of
+from wavmill.pipeline.errors import JobError, Reject, Stopped
+from wavmill.pipeline.features import gpt_sovits
+from wavmill.pipeline.features import hubert as feature
+from wavmill.pipeline.features.hubert import HuBERT
+from wavmill.pipeline.features.weights import describe, fetched
+from wavmill.pipeline.job.dataset_job import fingerprint, resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.store.base import open_store
 
 DTYPES = ["float32", "bfloat16", "float16"]
 every_net = pytest.mark.parametrize("name", NETS)

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inline import run_inline, words
 
-from cluster.cli import app
-from model.quantization.codebook import Codebook
-from pipeline.errors import JobError
-from pipeline.job.dataset_job import Job, fingerprint, recipe_of, resolve
-from pipeline.job.load import load_job, parse_job
-from pipeline.job.preview import preview
-from pipeline.job.schema import schema
-from pipeline.job.templates import TEMPLATES
-from pipeline.job.yaml_text import read_yaml
-from pipeline.quantizers.codebooks import save_codebook
+from wavmill.cluster.cli import app
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.job.dataset_job import Job, fingerprint, recipe_of, resolve
+from wavmill.pipeline.job.load import load_job, parse_job
+from wavmill.pipeline.job.preview import preview
+from wavmill.pipeline.job.schema import schema
+from wavmill.pipeline.job.templates import TEMPLATES
+from wavmill.pipeline.job.yaml_text import read_yaml
+from wavmill.pipeline.quantizers.codebooks import save_codebook
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -105,13 +105,13 @@ def test_an_unknown_kind_is_said_with_those_that_are_known(value):
     "kind",
     [
         "no.such.module:Class",
-        "pipeline.features.mel:Nothing",
+        "wavmill.pipeline.features.mel:Nothing",
         "os:path",  # a module
         "collections:Counter",  # a class that is no choice
         "..mel:Mel",  # a relative import
         ":Mel",
         "mel:",
-        "pipeline.decoding.decode:Clip",  # a choice, but no step
+        "wavmill.pipeline.decoding.decode:Clip",  # a choice, but no step
     ],
 )
 def test_a_class_from_outside_that_is_no_feature_is_a_problem_of_its_line(kind):
@@ -120,8 +120,8 @@ def test_a_class_from_outside_that_is_no_feature_is_a_problem_of_its_line(kind):
 
 
 def test_a_class_from_outside_that_is_no_source_is_a_problem_of_its_line():
-    [problem] = problems(MEL.replace("{kind: files, path: x}", "{kind: 'pipeline.features.mel:Mel'}"))
-    assert problem.startswith("job.yaml:2: source.kind 'pipeline.features.mel:Mel' is no source")
+    [problem] = problems(MEL.replace("{kind: files, path: x}", "{kind: 'wavmill.pipeline.features.mel:Mel'}"))
+    assert problem.startswith("job.yaml:2: source.kind 'wavmill.pipeline.features.mel:Mel' is no source")
 
 
 def test_a_section_that_is_a_word_shows_how_to_write_it():
@@ -436,12 +436,12 @@ def test_every_option_that_decides_a_number_is_in_the_fingerprint():
 
 def test_a_new_version_of_a_choice_is_another_identity(monkeypatch):
     before = identity(MEL)
-    monkeypatch.setattr("pipeline.features.mel.Mel.version", 2)
+    monkeypatch.setattr("wavmill.pipeline.features.mel.Mel.version", 2)
     assert identity(MEL) != before
 
 
 def test_a_class_named_in_full_is_the_kind_it_is():
-    outside = MEL.replace("kind: mel", "kind: 'pipeline.features.mel:Mel'")
+    outside = MEL.replace("kind: mel", "kind: 'wavmill.pipeline.features.mel:Mel'")
     assert identity(outside) == identity(MEL)
 
 
@@ -662,7 +662,7 @@ WORDS = [
     "os:path",
 ]
 WORDS += [
-    "pipeline.decoding.decode:Clip",
+    "wavmill.pipeline.decoding.decode:Clip",
     "mean",
     "s3://",
     "~",

@@ -16,8 +16,8 @@ from inline import WORDS, digest, rows_of, run_inline, words
 from raykills import WAVMILL, history
 from two_nodes import two_nodes
 
-from pipeline.job.dataset_job import resolve
-from pipeline.job.load import parse_job
+from wavmill.pipeline.job.dataset_job import resolve
+from wavmill.pipeline.job.load import parse_job
 
 CHAOS_KILLS = 100
 SHARDS = 27

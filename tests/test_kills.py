@@ -15,8 +15,8 @@ from chaos import CHAOS, progress
 from checker import problems
 from inline import run_inline, words
 
-from pipeline.protocol.plan import make_plans
-from pipeline.protocol.publish import published
+from wavmill.pipeline.protocol.plan import make_plans
+from wavmill.pipeline.protocol.publish import published
 
 HERE = Path(__file__).parent
 KILLS, CHAOS_KILLS = 30, 900

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.quantization.codebook import Codebook
-from model.quantization.kmeans import assign, fit, usage
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.model.quantization.kmeans import assign, fit, usage
 
 quick = settings(deadline=None, max_examples=25)
 seeds = st.integers(0, 1 << 30)
@@ -48,8 +48,8 @@ def test_a_code_depends_on_its_frame_alone(seed, picked, codes):
 @quick
 @given(seeds, st.integers(1, 600))
 def test_a_product_depends_on_its_frame_alone_to_the_last_bit(seed, frames):
-    from model.blockwise import blockwise
-    from model.products import product_with
+    from wavmill.model.blockwise import blockwise
+    from wavmill.model.products import product_with
 
     x, product = normal(seed, 600, 39), product_with(normal(seed + 1, 100, 39))
     start = seed % (601 - frames)
@@ -57,7 +57,7 @@ def test_a_product_depends_on_its_frame_alone_to_the_last_bit(seed, frames):
 
 
 def test_what_a_block_became_is_not_overwritten_by_the_next():
-    from model.blockwise import blockwise
+    from wavmill.model.blockwise import blockwise
 
     x = normal(0, 600, 3)
     assert (blockwise(x, lambda block: block) == x).all()
@@ -128,7 +128,7 @@ def test_perplexity_is_the_number_of_codes_when_all_are_used_alike():
 @pytest.fixture
 def codebook(tmp_path) -> str:
     """The address of a codebook of 70 centroids of 39 numbers."""
-    from pipeline.quantizers.codebooks import save_codebook
+    from wavmill.pipeline.quantizers.codebooks import save_codebook
 
     address = str(tmp_path / "km70")
     save_codebook(address, Codebook(normal(0, 70, 39), {"feature": {"kind": "mfcc"}}, {"frames": 1000}))
@@ -136,7 +136,7 @@ def codebook(tmp_path) -> str:
 
 
 def test_a_codebook_comes_back_as_it_was_saved(codebook):
-    from pipeline.quantizers.codebooks import load_codebook
+    from wavmill.pipeline.quantizers.codebooks import load_codebook
 
     again = load_codebook(codebook)
     assert (again.centroids == normal(0, 70, 39)).all()
@@ -144,8 +144,8 @@ def test_a_codebook_comes_back_as_it_was_saved(codebook):
 
 
 def test_a_codebook_of_another_hash_is_refused(codebook):
-    from pipeline.errors import JobError
-    from pipeline.quantizers.codebooks import load_codebook
+    from wavmill.pipeline.errors import JobError
+    from wavmill.pipeline.quantizers.codebooks import load_codebook
 
     with pytest.raises(JobError, match="planned with 000000000000"):
         load_codebook(codebook, "0" * 64)
@@ -154,8 +154,8 @@ def test_a_codebook_of_another_hash_is_refused(codebook):
 def test_a_codebook_with_a_changed_byte_is_refused(codebook):
     from pathlib import Path
 
-    from pipeline.errors import JobError
-    from pipeline.quantizers.codebooks import load_codebook
+    from wavmill.pipeline.errors import JobError
+    from wavmill.pipeline.quantizers.codebooks import load_codebook
 
     tensor = Path(codebook) / "codebook.safetensors"
     data = tensor.read_bytes()
@@ -166,7 +166,7 @@ def test_a_codebook_with_a_changed_byte_is_refused(codebook):
 
 @pytest.mark.parametrize("shape", [(9, 39), (9, 1, 39), (0, 1, 39)])
 def test_the_quantizer_takes_the_frames_of_an_extractor_or_of_a_column(codebook, shape):
-    from pipeline.quantizers import QUANTIZERS
+    from wavmill.pipeline.quantizers import QUANTIZERS
 
     frames = normal(5, *shape)
     [codes] = QUANTIZERS["kmeans"](codebook=codebook).open()([frames])
@@ -174,7 +174,7 @@ def test_the_quantizer_takes_the_frames_of_an_extractor_or_of_a_column(codebook,
 
 
 def test_the_quantizer_refuses_frames_of_another_width(codebook):
-    from pipeline.quantizers import QUANTIZERS
+    from wavmill.pipeline.quantizers import QUANTIZERS
 
     with pytest.raises(ValueError):
         QUANTIZERS["kmeans"](codebook=codebook).open()([normal(5, 39, 40)])
@@ -182,13 +182,13 @@ def test_the_quantizer_refuses_frames_of_another_width(codebook):
 
 @pytest.mark.parametrize("codes, bits", [("auto", 16), (1 << 16, 16), ((1 << 16) + 1, 32)])
 def test_a_token_takes_two_bytes_until_it_needs_four(codes, bits):
-    from pipeline.quantizers import QUANTIZERS
+    from wavmill.pipeline.quantizers import QUANTIZERS
 
     assert QUANTIZERS["kmeans"](codebook="anywhere", codes=codes).type.value_type.bit_width == bits
 
 
 def test_a_codebook_counts_by_its_hash_and_not_by_its_address():
-    from pipeline.quantizers import QUANTIZERS
+    from wavmill.pipeline.quantizers import QUANTIZERS
 
     here, there = (QUANTIZERS["kmeans"](codebook=at, sha256="a" * 64) for at in ("here", "there"))
     assert here.recipe() == there.recipe()

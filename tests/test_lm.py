@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from nets import KINDS, VOCABULARY, small
 from torch.nn import functional
 
-from model.token_lm.loss import Loss, collate, label_scores
-from model.token_lm.vocabulary import LAYOUTS, PAD, Vocabulary
+from wavmill.model.token_lm.loss import Loss, collate, label_scores
+from wavmill.model.token_lm.vocabulary import LAYOUTS, PAD, Vocabulary
 
 quick = settings(deadline=None, max_examples=10)
 clips_of_ids = st.lists(st.lists(st.integers(1, VOCABULARY - 1), min_size=2, max_size=15).map(np.array), max_size=6)

@@ -14,17 +14,17 @@ from checkpoints import tiny_hubert
 from inline import WORDS, digest, rows_of, run_inline, words
 from raykills import WAVMILL, at_work, descendants, kill_tree, records, wait_for
 
-from pipeline.errors import JobError, NotAllowed, ObjectFault, Stopped
-from pipeline.execution import resources as scale
-from pipeline.execution import watchdog
-from pipeline.execution.engine import ALONE_S, ARITHMETIC_SPEED, LOCAL_S, NET_SPEED, Chosen, Machine, choose
-from pipeline.execution.local_executor import LocalExecutor, WorkerError
-from pipeline.features import EXTRACTORS
-from pipeline.protocol.plan import make_plans
-from pipeline.run import run
+from wavmill.pipeline.errors import JobError, NotAllowed, ObjectFault, Stopped
+from wavmill.pipeline.execution import resources as scale
+from wavmill.pipeline.execution import watchdog
+from wavmill.pipeline.execution.engine import ALONE_S, ARITHMETIC_SPEED, LOCAL_S, NET_SPEED, Chosen, Machine, choose
+from wavmill.pipeline.execution.local_executor import LocalExecutor, WorkerError
+from wavmill.pipeline.features import EXTRACTORS
+from wavmill.pipeline.protocol.plan import make_plans
+from wavmill.pipeline.run import run
 
 HERE = Path(__file__).parent
-WORKER = f"{sys.executable}\0-P\0-m\0pipeline.local_worker"
+WORKER = f"{sys.executable}\0-P\0-m\0wavmill.pipeline.execution.local_worker"
 GONE_S = 3.0  # for the processes of a killed driver to end
 SLOW_JOB = WORDS.replace("{{kind: mel}}", "{{kind: 'slowmel:SlowMel'}}")
 
@@ -208,7 +208,7 @@ def test_a_worker_that_finds_its_driver_gone_ends(tmp_path):
     """Where a process cannot be killed with its parent, as on macOS; on Linux it is killed before it finds out."""
     script = (
         "import socket; from multiprocessing.connection import Connection\n"
-        "from pipeline.execution.local_worker import Driver\n"
+        "from wavmill.pipeline.execution.local_worker import Driver\n"
         "mine, other = socket.socketpair(); other.close()\n"
         "Driver(Connection(mine.detach())).keep_telling()"
     )
@@ -263,7 +263,7 @@ def test_a_local_run_imports_neither_ray_nor_torch(few, tmp_path):
     (tmp_path / "job.yaml").write_text(f"name: a\nsource: {{kind: files, path: {few}}}\nfeature: {{kind: mfcc}}\n"
                                        f"store: {tmp_path}/store\n")  # fmt: skip
     script = (
-        "import sys; from cluster import cli\n"
+        "import sys; from wavmill.cluster import cli\n"
         f"sys.argv = ['wavmill', 'run', '{tmp_path}/job.yaml', '--max-rejects', '1']\n"
         "try: cli.main()\n"
         "except SystemExit as stop: assert not stop.code\n"

@@ -17,11 +17,11 @@ import pytest
 from checker import problems, rows_hash
 from inline import WORDS, run_inline, without_fence, words
 
-from pipeline.decoding import decode
-from pipeline.errors import NotAllowed, Stopped
-from pipeline.protocol import publish
-from pipeline.store import base as store
-from pipeline.store import objects
+from wavmill.pipeline.decoding import decode
+from wavmill.pipeline.errors import NotAllowed, Stopped
+from wavmill.pipeline.protocol import publish
+from wavmill.pipeline.store import base as store
+from wavmill.pipeline.store import objects
 
 CHANGES = ("makedirs", "create", "write", "fsync", "link", "replace")  # what needs room, or a disk that works
 LOOKS = ("open", "scandir", "entry", "stat")

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.decoding.decode import Clip
-from pipeline.errors import JobError
-from pipeline.formats import manifest_rows, manifest_text
-from pipeline.formats.manifest_text import lines_of
-from pipeline.job.load import parse_job
-from pipeline.job.preview import findings
-from pipeline.protocol.listing import Listing
-from pipeline.sources.manifest import Manifest
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.formats import manifest_rows, manifest_text
+from wavmill.pipeline.formats.manifest_text import lines_of
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.job.preview import findings
+from wavmill.pipeline.protocol.listing import Listing
+from wavmill.pipeline.sources.manifest import Manifest
 
 quick = settings(
     deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

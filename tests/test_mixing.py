@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.token_lm.mixing import PIECE, mix
+from wavmill.model.token_lm.mixing import PIECE, mix
 
 quick = settings(deadline=None, max_examples=25)
 

@@ -10,15 +10,15 @@ import soundfile
 from conftest import bucket_on
 from training import JOB, LABELS, give_codebook, put_dataset, training
 
-from cluster.cli import main
-from pipeline.job.templates import TEMPLATES
-from pipeline.job.training_job import fingerprint, parents_of
-from pipeline.protocol.published import find_model
-from pipeline.store.base import open_store
-from pipeline.trained_model import open_model
-from pipeline.training.checkpoints import recorded, step_of
-from pipeline.training.pack_build import make_pack
-from pipeline.training.train import alone
+from wavmill.cluster.cli import main
+from wavmill.pipeline.job.templates import TEMPLATES
+from wavmill.pipeline.job.training_job import fingerprint, parents_of
+from wavmill.pipeline.protocol.published import find_model
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.trained_model import open_model
+from wavmill.pipeline.training.checkpoints import recorded, step_of
+from wavmill.pipeline.training.pack_build import make_pack
+from wavmill.pipeline.training.train import alone
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.store.names import bytes_of, text_of
+from wavmill.pipeline.store.names import bytes_of, text_of
 
 MARK = "\ufffd".encode()
 # Bytes in general, and bytes around the mark itself: the one place where an escape could meet a real name.

@@ -6,9 +6,9 @@ import os
 import pytest
 from inline import run_inline, words
 
-from cluster.doctor import examine
-from pipeline.errors import NotAllowed, Stopped
-from pipeline.store.base import WITHOUT_LINKS, open_store
+from wavmill.cluster.doctor import examine
+from wavmill.pipeline.errors import NotAllowed, Stopped
+from wavmill.pipeline.store.base import WITHOUT_LINKS, open_store
 
 
 @pytest.fixture(params=sorted(WITHOUT_LINKS), ids=lambda number: errno.errorcode[number])

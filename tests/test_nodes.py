@@ -9,16 +9,16 @@ import pytest
 from inline import words
 from training import put_dataset
 
-from model.quantization.codebook import Codebook
-from pipeline.errors import JobError, NotAllowed, Stopped
-from pipeline.execution import nodes
-from pipeline.execution.nodes import Answer, Needs, answer, check_nodes, needs_of
-from pipeline.features.hubert import HuBERT
-from pipeline.protocol.plan import list_objects
-from pipeline.quantizers.codebooks import save_codebook
-from pipeline.quantizers.kmeans import KMeans
-from pipeline.sources.dataset import Dataset
-from pipeline.store.base import open_store
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.pipeline.errors import JobError, NotAllowed, Stopped
+from wavmill.pipeline.execution import nodes
+from wavmill.pipeline.execution.nodes import Answer, Needs, answer, check_nodes, needs_of
+from wavmill.pipeline.features.hubert import HuBERT
+from wavmill.pipeline.protocol.plan import list_objects
+from wavmill.pipeline.quantizers.codebooks import save_codebook
+from wavmill.pipeline.quantizers.kmeans import KMeans
+from wavmill.pipeline.sources.dataset import Dataset
+from wavmill.pipeline.store.base import open_store
 
 PROBE, TEXT = "_mill/ask/0f", b"what the driver wrote"
 

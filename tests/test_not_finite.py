@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 from test_step import shard, wave
 
-from pipeline.contracts import Quantizer
-from pipeline.errors import Reject
-from pipeline.execution import apply as step
-from pipeline.execution.apply import Apply
-from pipeline.rows import ragged
+from wavmill.pipeline.contracts import Quantizer
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.execution import apply as step
+from wavmill.pipeline.execution.apply import Apply
+from wavmill.pipeline.rows import ragged
 
 opens: Counter[str] = Counter()
 alive: "weakref.WeakSet[Net]" = weakref.WeakSet()

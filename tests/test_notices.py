@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inline import run_inline, words
 
-from pipeline import notices
-from pipeline.dataset_json import PublishedDataset
-from pipeline.decoding import sandbox_client as fence
-from pipeline.decoding.decode import Clip, parts_of
-from pipeline.rows import decoded
+from wavmill.pipeline import notices
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.decoding import sandbox_client as fence
+from wavmill.pipeline.decoding.decode import Clip, parts_of
+from wavmill.pipeline.rows import decoded
 
 RATE_HZ = 16_000
 quick = settings(deadline=None, max_examples=25)
@@ -121,7 +121,7 @@ def test_notices_are_counted_in_dataset_json_and_said_after_a_run_and_in_the_rep
 def printed(dataset) -> str:
     from rich.console import Console
 
-    from cluster.printing import print_dataset
+    from wavmill.cluster.printing import print_dataset
 
     sink = io.StringIO()
     print_dataset(Console(file=sink, width=1000), dataset, "somewhere")

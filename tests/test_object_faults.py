@@ -13,28 +13,28 @@ import pyarrow as pa
 import pytest
 from inline import digest, mill, rows_of, run_inline, without_fence, words
 
-from pipeline.decoding import sandbox_client as fence
-from pipeline.decoding.decode import Clip
-from pipeline.errors import NotAllowed, ObjectFault, Stopped
-from pipeline.execution.read import Read
-from pipeline.fit import Frames
-from pipeline.job.dataset_job import fingerprint
-from pipeline.protocol import publish as publish_module
-from pipeline.protocol.listing import Listing
-from pipeline.protocol.plan import make_plans, read_objects
-from pipeline.protocol.records import attempts_done
-from pipeline.rows import decoded, fault
-from pipeline.sources.faces import Faces
-from pipeline.sources.files import Files
-from pipeline.sources.manifest import Manifest
-from pipeline.sources.webdataset import WebDataset
-from pipeline.store import base as store
-from pipeline.store import corpus
-from pipeline.store import folder_walk as walk
-from pipeline.store import objects as objects_module
-from pipeline.store.base import open_store
-from pipeline.store.corpus import name_of
-from pipeline.store.faults import MOST_IN_A_ROW
+from wavmill.pipeline.decoding import sandbox_client as fence
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.errors import NotAllowed, ObjectFault, Stopped
+from wavmill.pipeline.execution.read import Read
+from wavmill.pipeline.fit import Frames
+from wavmill.pipeline.job.dataset_job import fingerprint
+from wavmill.pipeline.protocol import publish as publish_module
+from wavmill.pipeline.protocol.listing import Listing
+from wavmill.pipeline.protocol.plan import make_plans, read_objects
+from wavmill.pipeline.protocol.records import attempts_done
+from wavmill.pipeline.rows import decoded, fault
+from wavmill.pipeline.sources.faces import Faces
+from wavmill.pipeline.sources.files import Files
+from wavmill.pipeline.sources.manifest import Manifest
+from wavmill.pipeline.sources.webdataset import WebDataset
+from wavmill.pipeline.store import base as store
+from wavmill.pipeline.store import corpus
+from wavmill.pipeline.store import folder_walk as walk
+from wavmill.pipeline.store import objects as objects_module
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store.corpus import name_of
+from wavmill.pipeline.store.faults import MOST_IN_A_ROW
 
 FACTS = [errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG]
 FAULTS = [errno.EIO, errno.ESTALE, errno.EREMOTEIO]
@@ -328,7 +328,7 @@ def test_a_codebook_is_not_learnt_on_what_happened_to_be_readable():
 def test_headers_that_cannot_be_read_do_not_stop_a_plan(root, system, tmp_path, monkeypatch):
     """A long sound of unknown length is left out of the plan, and named at the end, for it could not be cut."""
     monkeypatch.setattr(objects_module, "LONG_BYTES", 1000)
-    monkeypatch.setattr("pipeline.sources.files.LONG_BYTES", 1000)
+    monkeypatch.setattr("wavmill.pipeline.sources.files.LONG_BYTES", 1000)
     job = words(root, tmp_path / "store")
     system.fail(errno.EIO, "/4.wav", names=("open",))
     said, done = disturbed(job)

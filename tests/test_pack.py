@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inline import WORDS, rows_of, run_inline
 
-from model.quantization.codebook import Codebook
-from pipeline.errors import JobError, Stopped
-from pipeline.job.dataset_job import recipe_of, resolve
-from pipeline.job.load import parse_job
-from pipeline.quantizers.codebooks import save_codebook
-from pipeline.store.base import join, open_store, sha256
-from pipeline.training.flat_tokens import flat, without_runs
-from pipeline.training.pack_build import Data, Packing, Split, make_pack
-from pipeline.training.pack_read import open_pack
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.pipeline.errors import JobError, Stopped
+from wavmill.pipeline.job.dataset_job import recipe_of, resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.quantizers.codebooks import save_codebook
+from wavmill.pipeline.store.base import join, open_store, sha256
+from wavmill.pipeline.training.flat_tokens import flat, without_runs
+from wavmill.pipeline.training.pack_build import Data, Packing, Split, make_pack
+from wavmill.pipeline.training.pack_read import open_pack
 
 BOOK = "a" * 64
 rows_of_codes = st.lists(st.lists(st.integers(0, 4), max_size=9), max_size=30)
@@ -387,8 +387,8 @@ def test_a_lost_piece_of_a_bucket_stops_with_its_name(bucket, tmp_path):
 
 OPENER = """
 import sys
-from pipeline.training.pack_read import open_pack
-from pipeline.store.s3 import Bucket
+from wavmill.pipeline.training.pack_read import open_pack
+from wavmill.pipeline.store.s3 import Bucket
 
 opened, really = [], Bucket.open
 Bucket.open = lambda self, key, stamp="": opened.append(key) or really(self, key, stamp)

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 from chaos import CHAOS
 
-from pipeline.errors import Stopped
-from pipeline.protocol.commit import parquet_bytes
-from pipeline.store.base import open_store
-from pipeline.store.parquet import parquet_in
+from wavmill.pipeline.errors import Stopped
+from wavmill.pipeline.protocol.commit import parquet_bytes
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store.parquet import parquet_in
 
 LOTS = np.random.default_rng(3)
 TABLE = pa.table({

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import PrivateAttr
 
-from pipeline.contracts import Source
-from pipeline.job.dataset_job import Job, resolve
-from pipeline.job.load import parse_job
-from pipeline.job.preview import preview
-from pipeline.protocol import plan as plan_module
-from pipeline.protocol.plan import (
+from wavmill.pipeline.contracts import Source
+from wavmill.pipeline.job.dataset_job import Job, resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.job.preview import preview
+from wavmill.pipeline.protocol import plan as plan_module
+from wavmill.pipeline.protocol.plan import (
     cut,
     list_objects,
     make_plans,
@@ -30,8 +30,8 @@ from pipeline.protocol.plan import (
     read_objects,
     todo_of,
 )
-from pipeline.store.base import Folder, open_store
-from pipeline.store.objects import SCHEMA
+from wavmill.pipeline.store.base import Folder, open_store
+from wavmill.pipeline.store.objects import SCHEMA
 
 JOB = """\
 name: a

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from cluster import cli
-from pipeline.errors import JobError
-from pipeline.job.load import load_job
-from pipeline.job.plugins import NO_PLUGINS
-from pipeline.job.submitted import JOB_CONFIG
+from wavmill.cluster import cli
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.job.load import load_job
+from wavmill.pipeline.job.plugins import NO_PLUGINS
+from wavmill.pipeline.job.submitted import JOB_CONFIG
 
 CODE = """
 from pathlib import Path
-from pipeline.features.mel import Mel
+from wavmill.pipeline.features.mel import Mel
 
 Path({mark!r}).write_text("imported")
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.exports.draws import PoseSimilar, similar_pose_other_mouth
-from pipeline.sources.faces import landmarks_of
+from wavmill.pipeline.exports.draws import PoseSimilar, similar_pose_other_mouth
+from wavmill.pipeline.sources.faces import landmarks_of
 
 WIDTH, HEIGHT = 640, 480
 

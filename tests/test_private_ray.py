@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from chaos import CHAOS
 
-from cluster import listening
-from cluster.listening import Listening, descendants, listening_below
-from cluster.private_ray import SEVERAL_NODES, on_loopback, session_parent
+from wavmill.cluster import listening
+from wavmill.cluster.listening import Listening, descendants, listening_below
+from wavmill.cluster.private_ray import SEVERAL_NODES, on_loopback, session_parent
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="which sockets a process has: Linux's /proc")
 
@@ -24,10 +24,10 @@ import json, os, sys
 import ray  # by somebody else, before anything was set
 
 os.environ.pop("RAY_ADDRESS", None)
-from cluster.connect import connect
-from cluster.doctor import private
-from cluster.listening import listening_below
-from cluster.private_ray import SEVERAL_NODES
+from wavmill.cluster.connect import connect
+from wavmill.cluster.doctor import private
+from wavmill.cluster.listening import listening_below
+from wavmill.cluster.private_ray import SEVERAL_NODES
 
 connect("local")
 import numpy as np
@@ -185,7 +185,7 @@ def test_the_children_of_children_are_descendants():
 
 @LINUX
 def test_doctor_names_what_other_machines_reach(monkeypatch):
-    from cluster import doctor
+    from wavmill.cluster import doctor
 
     open_to_all = Listening(1, "raylet", listening.ip_address("::"), 7000)
     inside = Listening(1, "raylet", listening.ip_address("127.0.0.1"), 7001)

@@ -9,13 +9,13 @@ import soundfile
 from documents import record
 from inline import mill, words
 
-from model import products
-from pipeline.execution import processors
-from pipeline.job.dataset_job import fingerprint
-from pipeline.protocol.plan import make_plans
-from pipeline.protocol.publish import publish
-from pipeline.protocol.records import attempts_done, read_records
-from pipeline.store.base import open_store
+from wavmill.model import products
+from wavmill.pipeline.execution import processors
+from wavmill.pipeline.job.dataset_job import fingerprint
+from wavmill.pipeline.protocol.plan import make_plans
+from wavmill.pipeline.protocol.publish import publish
+from wavmill.pipeline.protocol.records import attempts_done, read_records
+from wavmill.pipeline.store.base import open_store
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_shard_in_which_nothing_could_be_decoded_is_of_no_other_kind(job, tmp_
 def printed(dataset) -> str:
     from rich.console import Console
 
-    from cluster.printing import print_dataset
+    from wavmill.cluster.printing import print_dataset
 
     sink = io.StringIO()
     print_dataset(Console(file=sink, width=10_000), dataset, "somewhere")
@@ -85,7 +85,7 @@ def test_a_kind_is_text_that_json_keeps():
 
 
 def test_doctor_says_which_way_the_products_go(monkeypatch):
-    from cluster.doctor import products as found
+    from wavmill.cluster.doctor import products as found
 
     [finding] = found()
     assert finding.good and processors.cpu() in finding.said and products.way_for(401, 80) in finding.said

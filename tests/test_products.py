@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import products
-from model.blockwise import BLOCK_FRAMES, blockwise
-from model.quantization.kmeans import assign
+from wavmill.model import products
+from wavmill.model.blockwise import BLOCK_FRAMES, blockwise
+from wavmill.model.quantization.kmeans import assign
 
 ROOT = Path(__file__).parents[1]
 KERNELS = {

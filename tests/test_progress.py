@@ -5,9 +5,9 @@ import json
 import pytest
 from rich.console import Console
 
-from cluster.progress import Watch, too_many
-from pipeline.dataset_json import Counts
-from pipeline.errors import TooManyRejects
+from wavmill.cluster.progress import Watch, too_many
+from wavmill.pipeline.dataset_json import Counts
+from wavmill.pipeline.errors import TooManyRejects
 
 
 def rows(clips: int, **reasons: int) -> dict:

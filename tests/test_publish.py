@@ -12,19 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 from inline import digest, globbed, mill, read_parquet, rows_of, run_inline, words
 
-from model.quantization.codebook import Codebook
-from model.quantization.kmeans import fit as fit_kmeans
-from pipeline.at_rest import sealed
-from pipeline.errors import JobError, Stopped
-from pipeline.job.dataset_job import fingerprint, recipe_of, resolve
-from pipeline.job.load import parse_job
-from pipeline.protocol import commit as committing
-from pipeline.protocol import publish as publishing
-from pipeline.protocol.plan import make_plans, todo_of
-from pipeline.protocol.publish import publish, published
-from pipeline.protocol.records import attempts_done, record_key
-from pipeline.quantizers.codebooks import load_codebook, save_codebook
-from pipeline.store.base import open_store, sha256
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.model.quantization.kmeans import fit as fit_kmeans
+from wavmill.pipeline.at_rest import sealed
+from wavmill.pipeline.errors import JobError, Stopped
+from wavmill.pipeline.job.dataset_job import fingerprint, recipe_of, resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.protocol import commit as committing
+from wavmill.pipeline.protocol import publish as publishing
+from wavmill.pipeline.protocol.plan import make_plans, todo_of
+from wavmill.pipeline.protocol.publish import publish, published
+from wavmill.pipeline.protocol.records import attempts_done, record_key
+from wavmill.pipeline.quantizers.codebooks import load_codebook, save_codebook
+from wavmill.pipeline.store.base import open_store, sha256
 
 CLIPS = {"done": 26, "rejected": 3}  # 24 clips, one of 5 s in three parts, and three broken files
 

@@ -12,9 +12,9 @@ import pytest
 import ray
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
-from cluster.app import connecting
-from cluster.ray_address import address_of, check_cluster, running_here
-from pipeline.errors import JobError, NotAllowed, Stopped
+from wavmill.cluster.app import connecting
+from wavmill.cluster.ray_address import address_of, check_cluster, running_here
+from wavmill.pipeline.errors import JobError, NotAllowed, Stopped
 
 TOKEN = "0f" * 32
 

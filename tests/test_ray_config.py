@@ -102,7 +102,7 @@ def test_every_node_has_an_instance_profile(node_types):
 
 @pytest.fixture
 def verbs(monkeypatch) -> list[tuple[list[str], str | None]]:
-    """Stands in for cluster.cli: every call of main, as its arguments and where it would find Ray."""
+    """Stands in for wavmill.cluster.cli: every call of main, as its arguments and where it would find Ray."""
     calls: list[tuple[list[str], str | None]] = []
     monkeypatch.setattr(sys, "argv", ["entry.py", "run", "job.yaml"])
     monkeypatch.setenv("RAY_ADDRESS", "to be deleted")  # so that what the entry sets is undone as well
@@ -111,7 +111,7 @@ def verbs(monkeypatch) -> list[tuple[list[str], str | None]]:
     def main() -> None:
         calls.append((sys.argv[1:], os.environ.get("RAY_ADDRESS")))
 
-    monkeypatch.setitem(sys.modules, "cluster.cli", SimpleNamespace(main=main))
+    monkeypatch.setitem(sys.modules, "wavmill.cluster.cli", SimpleNamespace(main=main))
     return calls
 
 
@@ -121,7 +121,7 @@ def test_the_entry_passes_its_arguments_to_the_verbs_and_joins_the_heads_own_clu
 
 
 def test_importing_the_entry_runs_nothing(verbs):
-    runpy.run_path(str(ENTRY), run_name="cluster.entry")
+    runpy.run_path(str(ENTRY), run_name="wavmill.cluster.entry")
     assert verbs == []
 
 

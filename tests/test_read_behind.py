@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.decoding import sandbox_client as fence
-from pipeline.decoding import sandbox_process as child
-from pipeline.decoding.decode import Clip
-from pipeline.errors import JobError, Reject
+from wavmill.pipeline.decoding import sandbox_client as fence
+from wavmill.pipeline.decoding import sandbox_process as child
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.errors import JobError, Reject
 
 HOSTILE = str(Path(__file__).parent / "hostile")
 

@@ -5,9 +5,9 @@ import io
 
 import pytest
 
-from pipeline.decoding import sandbox_client as fence
-from pipeline.decoding.decode import Clip
-from pipeline.errors import Reject, Stopped
+from wavmill.pipeline.decoding import sandbox_client as fence
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.errors import Reject, Stopped
 
 
 class Sick(io.FileIO):

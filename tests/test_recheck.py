@@ -17,17 +17,17 @@ from inline import run_inline
 from movies import film
 from typer.testing import CliRunner
 
-from cluster.cli import app
-from pipeline.errors import JobError
-from pipeline.job.dataset_job import fingerprint, resolve
-from pipeline.job.load import parse_job
-from pipeline.protocol.plan import make_plans
-from pipeline.protocol.published import find_dataset
-from pipeline.recheck import Finding, published_plans, recheck
-from pipeline.rows import column_of, replace
-from pipeline.sources.files import Files
-from pipeline.sources.manifest import Manifest
-from pipeline.sources.webdataset import WebDataset
+from wavmill.cluster.cli import app
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.job.dataset_job import fingerprint, resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.protocol.plan import make_plans
+from wavmill.pipeline.protocol.published import find_dataset
+from wavmill.pipeline.recheck import Finding, published_plans, recheck
+from wavmill.pipeline.rows import column_of, replace
+from wavmill.pipeline.sources.files import Files
+from wavmill.pipeline.sources.manifest import Manifest
+from wavmill.pipeline.sources.webdataset import WebDataset
 
 JOB = """
 name: words
@@ -248,6 +248,6 @@ def test_memory_holds_a_bucket_and_every_row_is_compared(corpus, monkeypatch):
     job = job_of(corpus)
     made_by_older(monkeypatch, job, Files, lambda t: replace(t, "label", pa.array(["x"] * t.num_rows, pa.string())))
     whole = found_in(job)
-    monkeypatch.setattr("pipeline.recheck.BUCKET_CLIPS", 1)
+    monkeypatch.setattr("wavmill.pipeline.recheck.BUCKET_CLIPS", 1)
     assert sorted(found_in(job)) == sorted(whole) and len(whole) == 7
     assert make_plans(job)

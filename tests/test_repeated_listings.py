@@ -9,17 +9,17 @@ import pyarrow as pa
 import pytest
 from inline import rows_of, run_inline, without_fence, words
 
-from pipeline.job.dataset_job import fingerprint
-from pipeline.protocol import listing as listing_module
-from pipeline.protocol import publish as publish_module
-from pipeline.protocol.garbage import leftovers
-from pipeline.protocol.listing import in_order, unplanned
-from pipeline.protocol.plan import list_objects, make_plans, plans_of, read_objects
-from pipeline.protocol.records import attempts_done
-from pipeline.sources import files as files_module
-from pipeline.store import objects as objects_module
-from pipeline.store.base import Entry, Folder, open_store
-from pipeline.store.s3 import Bucket
+from wavmill.pipeline.job.dataset_job import fingerprint
+from wavmill.pipeline.protocol import listing as listing_module
+from wavmill.pipeline.protocol import publish as publish_module
+from wavmill.pipeline.protocol.garbage import leftovers
+from wavmill.pipeline.protocol.listing import in_order, unplanned
+from wavmill.pipeline.protocol.plan import list_objects, make_plans, plans_of, read_objects
+from wavmill.pipeline.protocol.records import attempts_done
+from wavmill.pipeline.sources import files as files_module
+from wavmill.pipeline.store import objects as objects_module
+from wavmill.pipeline.store.base import Entry, Folder, open_store
+from wavmill.pipeline.store.s3 import Bucket
 
 PAGE = 40
 

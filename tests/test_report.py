@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 from inline import run_inline, words
 
-from model.quantization.codebook import Codebook
-from pipeline.dataset_json import PublishedDataset
-from pipeline.features.mel import Mel
-from pipeline.features.mfcc import Mfcc
-from pipeline.job.dataset_job import described, resolve
-from pipeline.job.load import parse_job
-from pipeline.model_json import PublishedModel
-from pipeline.protocol import commit as committing
-from pipeline.protocol import publish as publishing
-from pipeline.quantizers.codebooks import save_codebook
-from pipeline.report import excerpts as look
-from pipeline.report.cards import PLAYED_S, Card
-from pipeline.report.charts import histogram, spectrogram
-from pipeline.report.model_page import Sound, model_page
-from pipeline.report.page import page
-from pipeline.sources.files import Files
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.features.mel import Mel
+from wavmill.pipeline.features.mfcc import Mfcc
+from wavmill.pipeline.job.dataset_job import described, resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.model_json import PublishedModel
+from wavmill.pipeline.protocol import commit as committing
+from wavmill.pipeline.protocol import publish as publishing
+from wavmill.pipeline.quantizers.codebooks import save_codebook
+from wavmill.pipeline.report import excerpts as look
+from wavmill.pipeline.report.cards import PLAYED_S, Card
+from wavmill.pipeline.report.charts import histogram, spectrogram
+from wavmill.pipeline.report.model_page import Sound, model_page
+from wavmill.pipeline.report.page import page
+from wavmill.pipeline.sources.files import Files
 
 VOID = {"meta", "br", "img", "link", "input"}
 
@@ -144,8 +144,8 @@ def test_charts_have_no_colours_and_fonts_of_their_own(made):
 
 def test_the_same_dataset_gives_the_same_page(made, tmp_path):
     job, dataset, page = made
-    from pipeline.protocol.plan import plans_of
-    from pipeline.report.dataset_page import dataset_page
+    from wavmill.pipeline.protocol.plan import plans_of
+    from wavmill.pipeline.report.dataset_page import dataset_page
 
     assert dataset_page(job, plans_of(job), dataset) == page
 
@@ -285,8 +285,8 @@ def test_a_corpus_without_one_good_clip_has_a_page(tmp_path):
 def test_a_missing_original_is_left_out_and_named(corpus, tmp_path, gone, monkeypatch):
     from inline import mill
 
-    from pipeline.protocol.plan import make_plans
-    from pipeline.protocol.publish import publish
+    from wavmill.pipeline.protocol.plan import make_plans
+    from wavmill.pipeline.protocol.publish import publish
 
     for path in corpus.rglob("*.flac"):
         if path.name not in ("take00.flac", "take01.flac"):
@@ -309,8 +309,8 @@ def test_a_bug_is_not_taken_for_a_missing_original(corpus, tmp_path, monkeypatch
 
     from inline import mill
 
-    from pipeline.protocol.plan import make_plans
-    from pipeline.protocol.publish import publish
+    from wavmill.pipeline.protocol.plan import make_plans
+    from wavmill.pipeline.protocol.publish import publish
 
     plans = make_plans(job)
     mill(job, plans)
@@ -329,7 +329,7 @@ def test_a_part_of_a_longer_sound_is_heard_from_where_it_starts(tmp_path, tone, 
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "long.wav").write_bytes(wav(tone(5.0)))
     job = words(tmp_path / "corpus", tmp_path / "store")  # clips of 2 s
-    from pipeline.protocol.plan import plans_of
+    from wavmill.pipeline.protocol.plan import plans_of
 
     run_inline(job)
     [sound] = look.originals(job, plans_of(job), [{"clip": "long.wav#2000", "source": "long.wav"}])

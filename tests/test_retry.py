@@ -3,12 +3,12 @@
 import pytest
 from inline import digest, mill, rows_of, run_inline, without_fence, words
 
-from pipeline.decoding import decode
-from pipeline.errors import JobError
-from pipeline.protocol.plan import make_plans
-from pipeline.protocol.publish import publish
-from pipeline.protocol.retry import retried
-from pipeline.store import objects
+from wavmill.pipeline.decoding import decode
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.protocol.plan import make_plans
+from wavmill.pipeline.protocol.publish import publish
+from wavmill.pipeline.protocol.retry import retried
+from wavmill.pipeline.store import objects
 
 
 @pytest.fixture

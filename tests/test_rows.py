@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import Reject
-from pipeline.rows import (
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.rows import (
     AUDIO,
     ERROR,
     NOTHING,
@@ -125,7 +125,7 @@ def test_rows_picked_out_of_a_table_keep_their_arrays(name):
 
 @kinds
 def test_a_column_comes_back_from_parquet_as_it_was(name):
-    from pipeline.protocol.commit import parquet_bytes
+    from wavmill.pipeline.protocol.commit import parquet_bytes
 
     kind, arrays = made(name, [3, 0, 2])
     again = pq.read_table(io.BytesIO(parquet_bytes(pa.table({"x": column_of(arrays, kind)}))))

@@ -12,19 +12,19 @@ import ray
 from checkpoints import tiny_hubert
 from inline import WORDS, digest, rows_of, run_inline, words
 
-from cluster.listening import listening_below
-from model.quantization.codebook import Codebook
-from pipeline.errors import JobError, ObjectFault, Stopped
-from pipeline.execution.local_executor import LocalExecutor
-from pipeline.fit import fit
-from pipeline.job.dataset_job import fingerprint, recipe_of, resolve
-from pipeline.job.load import parse_job
-from pipeline.protocol.plan import make_plans
-from pipeline.protocol.records import attempts_done
-from pipeline.quantizers.codebooks import save_codebook
-from pipeline.run import run
-from pipeline.sources.files import Files
-from pipeline.store.base import open_store
+from wavmill.cluster.listening import listening_below
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.pipeline.errors import JobError, ObjectFault, Stopped
+from wavmill.pipeline.execution.local_executor import LocalExecutor
+from wavmill.pipeline.fit import fit
+from wavmill.pipeline.job.dataset_job import fingerprint, recipe_of, resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.protocol.plan import make_plans
+from wavmill.pipeline.protocol.records import attempts_done
+from wavmill.pipeline.quantizers.codebooks import save_codebook
+from wavmill.pipeline.run import run
+from wavmill.pipeline.sources.files import Files
+from wavmill.pipeline.store.base import open_store
 
 
 def here(*_: Any) -> LocalExecutor:
@@ -146,8 +146,8 @@ def test_any_name_and_container_in_any_folder_is_milled(tmp_path, tone):
 
 
 FAILING = """
-from pipeline.errors import Stopped
-from pipeline.features.mel import Mel
+from wavmill.pipeline.errors import Stopped
+from wavmill.pipeline.features.mel import Mel
 
 class Failing(Mel):
     error: str
@@ -215,9 +215,9 @@ import ray, sys
 sys.path.insert(0, {tests!r})
 ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
 from inline import words
-from pipeline.protocol.plan import make_plans
-from pipeline.execution.ray_executor import RayExecutor, cluster_shares
-from pipeline.run import run
+from wavmill.pipeline.protocol.plan import make_plans
+from wavmill.pipeline.execution.ray_executor import RayExecutor, cluster_shares
+from wavmill.pipeline.run import run
 job = words({corpus!r}, {store!r}, "feature.kind=on_gpu:OnGpu")
 shares = cluster_shares(job, 10.0)
 assert (shares.pool_workers, shares.feature_gpus) == (1, 1.0), shares
@@ -227,7 +227,7 @@ print(run(job, make_plans(job), lambda *_: RayExecutor(lambda: ray)).counts.done
 ON_GPU = """
 import os
 from typing import ClassVar
-from pipeline.features.mel import Mel
+from wavmill.pipeline.features.mel import Mel
 
 class OnGpu(Mel):
     gpu: ClassVar[bool] = True

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline.errors import Changed, JobError, NotAllowed, NotThere, ObjectFault, Reject, Stopped, WavmillError
-from pipeline.store.base import Entry
-from pipeline.store.s3 import MULTIPART_BYTES, WINDOW_BYTES, Bucket, client
-from pipeline.store.s3_corpus import opened_object
+from wavmill.pipeline.errors import Changed, JobError, NotAllowed, NotThere, ObjectFault, Reject, Stopped, WavmillError
+from wavmill.pipeline.store.base import Entry
+from wavmill.pipeline.store.s3 import MULTIPART_BYTES, WINDOW_BYTES, Bucket, client
+from wavmill.pipeline.store.s3_corpus import opened_object
 
 HTML = b"<!DOCTYPE html><html><head><title>Sign in to the network</title></head><body>...</body></html>"
 XML = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>said by the test</Message></Error>"
@@ -200,7 +200,7 @@ def test_where_a_clip_is_read_that_is_the_fate_of_the_clip(answer, bucket, serve
 
 
 def test_a_put_in_parts_is_refused_by_the_first_answer_that_is_not_s3s(bucket, server, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.store.s3.MULTIPART_BYTES", 5 << 20)
+    monkeypatch.setattr("wavmill.pipeline.store.s3.MULTIPART_BYTES", 5 << 20)
     big = tmp_path / "big"
     big.write_bytes(bytes(11 << 20))
     server.answer = ANSWERS["200 html"]
@@ -217,7 +217,7 @@ def test_a_put_in_parts_is_refused_by_the_first_answer_that_is_not_s3s(bucket, s
 def test_a_verb_says_it_in_one_line_with_the_right_exit_code(
     answer, code, verb, bucket, server, tmp_path, monkeypatch, capfd
 ):
-    from cluster.cli import main
+    from wavmill.cluster.cli import main
 
     server.answer = ANSWERS[answer]
     job = tmp_path / "job.yaml"
@@ -233,8 +233,8 @@ def test_a_verb_says_it_in_one_line_with_the_right_exit_code(
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_show_and_doctor_say_every_answer_without_a_traceback(answer, bucket, server, monkeypatch, capfd):
-    from cluster.cli import main
-    from cluster.doctor import store
+    from wavmill.cluster.cli import main
+    from wavmill.cluster.doctor import store
 
     server.answer = ANSWERS[answer]
     monkeypatch.setattr("sys.argv", ["wavmill", "show", "s3://bucket/out/a/v1"])

@@ -4,10 +4,10 @@ import os
 
 from conftest import bucket_on
 
-from pipeline.decoding.decode import Clip
-from pipeline.protocol.listing import Listing
-from pipeline.sources import SOURCES
-from pipeline.store.base import open_store
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.protocol.listing import Listing
+from wavmill.pipeline.sources import SOURCES
+from wavmill.pipeline.store.base import open_store
 
 
 def test_markers_of_folders_are_no_objects(moto, monkeypatch):

@@ -8,8 +8,8 @@ from nets import HEADS, KINDS, LAYERS, POSITIONS, SMALL, VOCABULARY, D, shaken, 
 from torch import Tensor
 from torch.nn import functional
 
-from model.token_lm.samout import Positions, SamOut, State
-from model.token_lm.vocabulary import PAD
+from wavmill.model.token_lm.samout import Positions, SamOut, State
+from wavmill.model.token_lm.vocabulary import PAD
 
 quick = settings(deadline=None, max_examples=6)
 seeds = st.integers(0, 1 << 30)

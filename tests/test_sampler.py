@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.token_lm.batches import Sampler, part
+from wavmill.model.token_lm.batches import Sampler, part
 
 quick = settings(deadline=None, max_examples=40)
 seeds = st.integers(0, 1 << 30)

@@ -12,15 +12,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from inline import rows_of, run_inline
 
-from pipeline.errors import JobError
-from pipeline.exports.clips import Clips
-from pipeline.exports.draws import Contiguous, PoseSimilar, Single, similar_pose_other_mouth
-from pipeline.exports.images import Pictures, frames_of
-from pipeline.exports.samples import MuseTalkSamples, Wav2LipSamples, epoch_of, time_major
-from pipeline.job.dataset_job import resolve
-from pipeline.job.load import parse_job
-from pipeline.windows.gather import gather
-from pipeline.windows.wav2lip import start_of
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.exports.clips import Clips
+from wavmill.pipeline.exports.draws import Contiguous, PoseSimilar, Single, similar_pose_other_mouth
+from wavmill.pipeline.exports.images import Pictures, frames_of
+from wavmill.pipeline.exports.samples import MuseTalkSamples, Wav2LipSamples, epoch_of, time_major
+from wavmill.pipeline.job.dataset_job import resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.windows.gather import gather
+from wavmill.pipeline.windows.wav2lip import start_of
 
 quick = settings(deadline=None, max_examples=100)
 LENGTHS = st.lists(st.integers(0, 80), min_size=1, max_size=6)
@@ -351,7 +351,7 @@ def test_ray_train_with_two_workers_makes_every_sample_of_an_epoch_once(states, 
     def work(given: dict) -> None:
         import ray.train
 
-        from pipeline.exports.samples import ray_epoch_of
+        from wavmill.pipeline.exports.samples import ray_epoch_of
 
         rank = ray.train.get_context().get_world_rank()
         for name, samples in given["samples"].items():

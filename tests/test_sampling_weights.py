@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pipeline.exports.draws import Contiguous, PoseSimilar, Single
+from wavmill.pipeline.exports.draws import Contiguous, PoseSimilar, Single
 
 DRAWS = 8_000
 

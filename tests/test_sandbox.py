@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.doctor import sandbox
-from pipeline.decoding import sandbox_client as fence
-from pipeline.decoding import sandbox_process as child
-from pipeline.decoding import system_calls
-from pipeline.decoding.decode import Clip
-from pipeline.decoding.sandbox_limits import Locks, readable
-from pipeline.errors import Reject, Stopped
+from wavmill.cluster.doctor import sandbox
+from wavmill.pipeline.decoding import sandbox_client as fence
+from wavmill.pipeline.decoding import sandbox_process as child
+from wavmill.pipeline.decoding import system_calls
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.decoding.sandbox_limits import Locks, readable
+from wavmill.pipeline.errors import Reject, Stopped
 
 HOSTILE = str(Path(__file__).parent / "hostile")
 REFUSED = {errno.EPERM, errno.EACCES, errno.ENOSYS}
@@ -113,7 +113,8 @@ LACKING = {
 def test_where_a_system_lacks_a_lock_sounds_are_decoded_and_doctor_says_what_is_open(
     hostile, monkeypatch, tmp_path, wav, tone, locks, lacks
 ):
-    (tmp_path / "sitecustomize.py").write_text(f"import pipeline.decoding.sandbox_limits as s\n{LACKING[lacks]}")
+    limits = "import wavmill.pipeline.decoding.sandbox_limits as s"
+    (tmp_path / "sitecustomize.py").write_text(f"{limits}\n{LACKING[lacks]}")
     monkeypatch.syspath_prepend(str(tmp_path))
     [part] = fence.parts_of(io.BytesIO(wav(tone(0.5))), Clip(), 16_000)
     assert part.kept_samples == 8_000

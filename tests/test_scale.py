@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training import training
 
-from pipeline.errors import Stopped
-from pipeline.execution.resources import GIB, Node, Shares, shares_of, why_waiting
-from pipeline.features.mel import Mel
-from pipeline.job.load import parse_job
-from pipeline.training.train import shares as train_shares
+from wavmill.pipeline.errors import Stopped
+from wavmill.pipeline.execution.resources import GIB, Node, Shares, shares_of, why_waiting
+from wavmill.pipeline.features.mel import Mel
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.training.train import shares as train_shares
 
 
 class OnGpu(Mel):

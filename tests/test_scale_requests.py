@@ -10,15 +10,15 @@ import pytest
 from inline import mill, run_inline, words
 from list_server import asked_of, listing
 
-from pipeline.job.preview import preview, unverified
-from pipeline.protocol import listing as listing_module
-from pipeline.protocol.listing import PIECE_ROWS, in_order, unplanned
-from pipeline.protocol.plan import make_plans, put_table
-from pipeline.protocol.publish import publish
-from pipeline.protocol.records import attempts_done, record_key
-from pipeline.store import objects as objects_module
-from pipeline.store.base import open_store
-from pipeline.store.objects import SCHEMA, seconds_by_suffix
+from wavmill.pipeline.job.preview import preview, unverified
+from wavmill.pipeline.protocol import listing as listing_module
+from wavmill.pipeline.protocol.listing import PIECE_ROWS, in_order, unplanned
+from wavmill.pipeline.protocol.plan import make_plans, put_table
+from wavmill.pipeline.protocol.publish import publish
+from wavmill.pipeline.protocol.records import attempts_done, record_key
+from wavmill.pipeline.store import objects as objects_module
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store.objects import SCHEMA, seconds_by_suffix
 
 # ---- requests ------------------------------------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ def in_pieces(table, rows):
 @pytest.fixture
 def planned(tmp_path, monkeypatch):
     """A store with the objects of a plan, 2,000 in row groups of a hundred, and their key."""
-    monkeypatch.setattr("pipeline.protocol.plan.GROUP_ROWS", 100)
+    monkeypatch.setattr("wavmill.pipeline.protocol.plan.GROUP_ROWS", 100)
     monkeypatch.setattr(listing_module, "PIECE_ROWS", 64)
     store, objects = open_store(str(tmp_path)), made([f"d{number // 50:02}/{number:05}.wav" for number in range(2000)])
     return store, put_table(store, "plan", "objects", objects).key, objects

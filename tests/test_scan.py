@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from model.token_lm.running_max import running_max
+from wavmill.model.token_lm.running_max import running_max
 
 quick = settings(deadline=None, max_examples=50)
 few_values = st.sampled_from([-torch.inf, -1.0, 0.0, 1.0, 2.0])  # so that many are alike

@@ -20,16 +20,16 @@ from inline import WORDS, words
 from test_structure import PRODUCT, ROOT, imports, roots, tree_of
 from training import put_dataset
 
-from cluster import cli, connect
-from model.quantization.codebook import Codebook
-from pipeline.errors import JobError, NotAllowed, Reject, Stopped, WavmillError, redacted
-from pipeline.job.load import parse_job
-from pipeline.job.yaml_text import read_yaml
-from pipeline.protocol.plan import make_plans
-from pipeline.quantizers.codebooks import load_codebook, save_codebook
-from pipeline.store.base import open_store, sha256
-from pipeline.store.s3 import faults_of
-from pipeline.trained_model import open_model
+from wavmill.cluster import cli, connect
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.pipeline.errors import JobError, NotAllowed, Reject, Stopped, WavmillError, redacted
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.job.yaml_text import read_yaml
+from wavmill.pipeline.protocol.plan import make_plans
+from wavmill.pipeline.quantizers.codebooks import load_codebook, save_codebook
+from wavmill.pipeline.store.base import open_store, sha256
+from wavmill.pipeline.store.s3 import faults_of
+from wavmill.pipeline.trained_model import open_model
 
 WAVMILL = str(Path(sys.executable).parent / "wavmill")
 SIGNED = (
@@ -215,7 +215,7 @@ def test_no_file_of_the_product_loads_what_could_run(path):
 def test_the_one_loader_of_yaml_is_a_safe_one():
     from ruamel.yaml.constructor import Constructor, SafeConstructor
 
-    from pipeline.job import yaml_text as yamltext
+    from wavmill.pipeline.job import yaml_text as yamltext
 
     assert issubclass(yamltext._Constructor, SafeConstructor) and not issubclass(yamltext._Constructor, Constructor)
     assert len(yamltext._Constructor.yaml_constructors) == 10 and not yamltext._Constructor.yaml_multi_constructors
@@ -235,11 +235,11 @@ MILL = """
 import io
 from contextlib import redirect_stdout
 from inline import words, run_inline
-from cluster import cli
-from model.quantization.kmeans import fit
-from model.quantization.codebook import Codebook
-from pipeline.quantizers.codebooks import save_codebook
-from pipeline.job.dataset_job import recipe_of
+from wavmill.cluster import cli
+from wavmill.model.quantization.kmeans import fit
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.pipeline.quantizers.codebooks import save_codebook
+from wavmill.pipeline.job.dataset_job import recipe_of
 job = words({corpus!r}, {store!r}, "feature={{kind: mfcc}}")
 rows = __import__("inline").rows_of(job, run_inline(job))
 import numpy as np
@@ -258,13 +258,13 @@ except SystemExit as stop:
 LEARN = """
 from pathlib import Path
 from training import training
-from pipeline.training.checkpoints import latest, tensors_of
-from pipeline.training.loop import Learner
-from pipeline.training.pack_build import make_pack
-from pipeline.training.release import release
-from pipeline.store.base import open_store
-from pipeline.trained_model import open_model
-from pipeline.job.training_job import fingerprint, parents_of
+from wavmill.pipeline.training.checkpoints import latest, tensors_of
+from wavmill.pipeline.training.loop import Learner
+from wavmill.pipeline.training.pack_build import make_pack
+from wavmill.pipeline.training.release import release
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.trained_model import open_model
+from wavmill.pipeline.job.training_job import fingerprint, parents_of
 job = training(Path({data!r}), {store!r}, "train.epochs=1")
 store, parents = open_store(job.store), parents_of(job)
 run, pack = fingerprint(job, parents), make_pack(store, list(job.data), job.pack)

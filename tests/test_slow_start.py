@@ -3,8 +3,8 @@
 import pytest
 import ray
 
-from cluster.connect import connect
-from pipeline.errors import JobError, Stopped
+from wavmill.cluster.connect import connect
+from wavmill.pipeline.errors import JobError, Stopped
 
 
 @pytest.mark.parametrize(

@@ -21,25 +21,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inline import run_inline, words
 
-from pipeline.decoding.decode import Clip
-from pipeline.errors import JobError
-from pipeline.formats.clip_ids import escaped
-from pipeline.formats.tar_feed import TarEnd, sounds_fed
-from pipeline.formats.tar_sounds import tar_sounds
-from pipeline.protocol import publish as publish_module
-from pipeline.protocol.listing import Listing
-from pipeline.rows import decoded
-from pipeline.sources import files as files_module
-from pipeline.sources import manifest as manifest_module
-from pipeline.sources import places
-from pipeline.sources import webdataset as webdataset_module
-from pipeline.sources.dataset import Dataset
-from pipeline.sources.files import Files
-from pipeline.sources.manifest import Manifest
-from pipeline.sources.webdataset import WebDataset
-from pipeline.store import objects as objects_module
-from pipeline.store.base import open_store
-from pipeline.store.names import text_of
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.formats.clip_ids import escaped
+from wavmill.pipeline.formats.tar_feed import TarEnd, sounds_fed
+from wavmill.pipeline.formats.tar_sounds import tar_sounds
+from wavmill.pipeline.protocol import publish as publish_module
+from wavmill.pipeline.protocol.listing import Listing
+from wavmill.pipeline.rows import decoded
+from wavmill.pipeline.sources import files as files_module
+from wavmill.pipeline.sources import manifest as manifest_module
+from wavmill.pipeline.sources import places
+from wavmill.pipeline.sources import webdataset as webdataset_module
+from wavmill.pipeline.sources.dataset import Dataset
+from wavmill.pipeline.sources.files import Files
+from wavmill.pipeline.sources.manifest import Manifest
+from wavmill.pipeline.sources.webdataset import WebDataset
+from wavmill.pipeline.store import objects as objects_module
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store.names import text_of
 
 RATE_HZ = 16_000
 BLOCK = tarfile.BLOCKSIZE

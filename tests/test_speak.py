@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from model.clock import Clock
-from model.griffin_lim import griffin_lim
-from model.quantization.codebook import Codebook
-from model.quantization.kmeans import assign, fit
-from pipeline.contracts import Extractor
-from pipeline.features.mel import Mel
-from pipeline.features.mfcc import Mfcc
-from pipeline.job.dataset_job import described
-from pipeline.rows import ragged
-from pipeline.vocoder import NoVoice, Voice, voice, wav_bytes
+from wavmill.model.clock import Clock
+from wavmill.model.griffin_lim import griffin_lim
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.model.quantization.kmeans import assign, fit
+from wavmill.pipeline.contracts import Extractor
+from wavmill.pipeline.features.mel import Mel
+from wavmill.pipeline.features.mfcc import Mfcc
+from wavmill.pipeline.job.dataset_job import described
+from wavmill.pipeline.rows import ragged
+from wavmill.pipeline.vocoder import NoVoice, Voice, voice, wav_bytes
 
 NEAR = 0.15  # nepers, mean distance of log-mels: half of what noise with another seed is away
 
@@ -149,7 +149,7 @@ def test_the_way_from_magnitudes_to_sound_is_librosas(frames, tone):
 
 def test_a_mel_turns_into_sound_without_what_is_slow_to_import():
     code = (
-        "import sys, numpy as np; from pipeline.features.mel import Mel; Mel().sound(np.zeros((5, 80)));"
+        "import sys, numpy as np; from wavmill.pipeline.features.mel import Mel; Mel().sound(np.zeros((5, 80)));"
         "sys.exit(str([*{'librosa', 'numba', 'torch', 'scipy.signal', 'scipy.stats'} & {*sys.modules}] or ''))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 from inline import mill, run_inline, words
 
-from pipeline.execution.apply import Apply
-from pipeline.execution.read import Read
-from pipeline.protocol.commit import Commit
-from pipeline.protocol.plan import make_plans, todo_of
-from pipeline.protocol.records import Record
-from pipeline.protocol.timing import BINS, PAUSE_S, spent, spent_s, started, time_of
-from pipeline.rows import CONTEXT
+from wavmill.pipeline.execution.apply import Apply
+from wavmill.pipeline.execution.read import Read
+from wavmill.pipeline.protocol.commit import Commit
+from wavmill.pipeline.protocol.plan import make_plans, todo_of
+from wavmill.pipeline.protocol.records import Record
+from wavmill.pipeline.protocol.timing import BINS, PAUSE_S, spent, spent_s, started, time_of
+from wavmill.pipeline.rows import CONTEXT
 
 
 def records_in(store) -> list[dict]:
@@ -37,7 +37,7 @@ def test_a_slow_stage_is_the_one_that_took_long(corpus, tmp_path, monkeypatch):
     job = words(corpus, tmp_path / "store")
     plans = make_plans(job)
     shard = pa.Table.from_pylist([next(todo_of(plans, set()))])
-    monkeypatch.setattr("pipeline.execution.apply.opened", lambda choice: time.sleep(0.5) or choice.open())
+    monkeypatch.setattr("wavmill.pipeline.execution.apply.opened", lambda choice: time.sleep(0.5) or choice.open())
     Commit(job)(Apply([job.window])(Apply([job.feature], ["audio", *CONTEXT])(Read(job)(shard))))
     [record] = records_in(tmp_path / "store")
     assert min(record["spent_s"]["feature"], record["spent_s"]["window"]) >= 0.5

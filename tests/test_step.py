@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from model.clock import Clock
-from pipeline.contracts import Extractor, Quantizer
-from pipeline.errors import Bug, Reject
-from pipeline.execution.apply import Apply, opened
-from pipeline.rows import arrays_of, column_of, decoded, ragged
+from wavmill.model.clock import Clock
+from wavmill.pipeline.contracts import Extractor, Quantizer
+from wavmill.pipeline.errors import Bug, Reject
+from wavmill.pipeline.execution.apply import Apply, opened
+from wavmill.pipeline.rows import arrays_of, column_of, decoded, ragged
 
 RATE_HZ = 1000
 opens: Counter[str] = Counter()

@@ -85,7 +85,8 @@ def imports(path: Path, inside: bool | None = None) -> set[str]:
 
 
 def roots(names: set[str]) -> set[str]:
-    return {name.partition(".")[0] for name in names}
+    """The packages that modules are of; of wavmill's own the folder, wavmill.pipeline being "pipeline"."""
+    return {name.removeprefix("wavmill.").partition(".")[0] for name in names}
 
 
 def normal(requirement: str) -> str:
@@ -106,7 +107,7 @@ def declared(*groups: str) -> set[str]:
 
 def distributions(paths: list[Path]) -> set[str]:
     """The distributions that files import from."""
-    own = {*PACKAGES, *(path.stem for path in TESTS)}
+    own = {*PACKAGES, "wavmill", *(path.stem for path in TESTS)}
     names = {name for path in paths for name in roots(imports(path))} - own - sys.stdlib_module_names
     provided = packages_distributions()
     found = {COMES_WITH.get(name) or provided.get(name, [name])[0] for name in names}
@@ -152,7 +153,10 @@ def test_what_loads_ray_on_top_is_imported_inside_a_function(path):
 
 def test_the_verbs_answer_without_ray_torch_or_librosa():
     """What a job file is checked by loads none of them, however it imports what."""
-    asked = "import sys, cluster.cli, cluster.load; sys.exit(str([*{'ray', 'torch', 'librosa'} & {*sys.modules}]))"
+    asked = (
+        "import sys, wavmill.cluster.cli, wavmill.cluster.load;"
+        "sys.exit(str([*{'ray', 'torch', 'librosa'} & {*sys.modules}]))"
+    )
     ended = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True)
     assert ended.stderr.strip() == "[]"
 
@@ -207,6 +211,8 @@ def test_every_dependency_is_pinned_for_those_who_want_what_was_tested():
 
 
 def test_every_template_of_a_page_is_in_the_wheel():
-    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["pipeline"]
+    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
+        "wavmill.pipeline"
+    ]
     there = {path for path in (ROOT / "pipeline").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     assert there and there == {path for glob in packed for path in (ROOT / "pipeline").glob(glob)}

@@ -9,14 +9,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.containers.video import frames_in
-from pipeline.errors import Reject
-from pipeline.features.mel import Mel
-from pipeline.windows import MuseTalk, Wav2Lip
-from pipeline.windows.gather import gather
-from pipeline.windows.musetalk import chunks
-from pipeline.windows.wav2lip import chunks as chunks_of_wav2lip
-from pipeline.windows.wav2lip import mels_of, start_of
+from wavmill.pipeline.containers.video import frames_in
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.features.mel import Mel
+from wavmill.pipeline.windows import MuseTalk, Wav2Lip
+from wavmill.pipeline.windows.gather import gather
+from wavmill.pipeline.windows.musetalk import chunks
+from wavmill.pipeline.windows.wav2lip import chunks as chunks_of_wav2lip
+from wavmill.pipeline.windows.wav2lip import mels_of, start_of
 
 quick = settings(deadline=None, max_examples=150)
 RATES = st.sampled_from(["10", "24", "24000/1001", "25", "29.97", "30", "30000/1001", "50", "60"])
@@ -194,8 +194,8 @@ def test_wav2lip_s_windows_follow_the_video_and_stay_within_the_mel(mels, fps, f
 @given(st.integers(1, 40), RATES, st.integers(50, 400))
 def test_a_part_s_windows_are_those_of_the_whole_video(start_s, fps, steps):
     """Windows of the frames that begin in a part, as the whole has them, but for those that leave the part."""
-    from pipeline.containers.video import first_frame
-    from pipeline.windows.per_frame import late_of
+    from wavmill.pipeline.containers.video import first_frame
+    from wavmill.pipeline.windows.per_frame import late_of
 
     rate, whole = Fraction(fps), start_s * 50 + steps
     first = first_frame(start_s, rate)

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.decoding import sandbox_client as fence
-from pipeline.decoding.decode import Clip
-from pipeline.formats import tar_members as tarwalk
-from pipeline.formats.tar_feed import TarEnd, sounds_fed
-from pipeline.formats.tar_members import Walk, unpacked
-from pipeline.formats.tar_sounds import tar_sounds
-from pipeline.protocol.listing import Listing
-from pipeline.sources.webdataset import WebDataset
+from wavmill.pipeline.decoding import sandbox_client as fence
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.formats import tar_members as tarwalk
+from wavmill.pipeline.formats.tar_feed import TarEnd, sounds_fed
+from wavmill.pipeline.formats.tar_members import Walk, unpacked
+from wavmill.pipeline.formats.tar_sounds import tar_sounds
+from wavmill.pipeline.protocol.listing import Listing
+from wavmill.pipeline.sources.webdataset import WebDataset
 
 RATE_HZ = 16_000
 BLOCK = tarfile.BLOCKSIZE
@@ -240,7 +240,7 @@ def test_a_packed_tar_that_is_not_held_is_read_as_one_that_is(monkeypatch, pack,
 
     held = facts()
     monkeypatch.setattr(tarwalk, "UNPACKED_BYTES", 1000)
-    from pipeline.formats import tar_sounds as tarsounds
+    from wavmill.pipeline.formats import tar_sounds as tarsounds
 
     monkeypatch.setattr(tarsounds, "_kept", {})
     if spoilt:

@@ -9,10 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from inline import run_inline, words
 
-from cluster import cli
-from cluster.terminal import console, escape, escape_lines
-from pipeline.store.base import open_store
-from pipeline.store.names import printable
+from wavmill.cluster import cli
+from wavmill.cluster.terminal import console, escape, escape_lines
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store.names import printable
 
 HARMFUL = (
     "\x1b[2J\x1b[1;31mred",

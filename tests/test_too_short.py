@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import Reject
-from pipeline.job.dataset_job import resolve
-from pipeline.job.load import parse_job
-from pipeline.job.preview import preview
-from pipeline.job.too_short import shortest_s, windows_in
-from pipeline.windows.fixed import Fixed
-from pipeline.windows.musetalk import MuseTalk
-from pipeline.windows.wav2lip import Wav2Lip
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.job.dataset_job import resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.job.preview import preview
+from wavmill.pipeline.job.too_short import shortest_s, windows_in
+from wavmill.pipeline.windows.fixed import Fixed
+from wavmill.pipeline.windows.musetalk import MuseTalk
+from wavmill.pipeline.windows.wav2lip import Wav2Lip
 
 FPS = st.sampled_from(["25", "29.97", "30000/1001", "12.5", "60", "1"])
 FIXED = st.builds(

@@ -10,8 +10,8 @@ import pytest
 import torch
 from nets import KINDS, VOCABULARY, small, some_ids
 
-from model.token_lm.generate import Sampling, generate
-from model.token_lm.samout import SamOut
+from wavmill.model.token_lm.generate import Sampling, generate
+from wavmill.model.token_lm.samout import SamOut
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 LENGTHS = [9, 4, 1]

@@ -15,15 +15,15 @@ from chaos import CHAOS
 from raykills import kill_tree
 from training import JOB, LABELS, put_dataset, training
 
-from cluster.load import load_training
-from model.token_lm.batches import part
-from pipeline.errors import JobError
-from pipeline.job.training_job import fingerprint, parents_of
-from pipeline.store.base import open_store
-from pipeline.training import checkpoints
-from pipeline.training.checkpoints import latest, lines_of, recorded, step_of, tensors_of
-from pipeline.training.loop import Learner
-from pipeline.training.pack_build import make_pack
+from wavmill.cluster.load import load_training
+from wavmill.model.token_lm.batches import part
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.job.training_job import fingerprint, parents_of
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.training import checkpoints
+from wavmill.pipeline.training.checkpoints import latest, lines_of, recorded, step_of, tensors_of
+from wavmill.pipeline.training.loop import Learner
+from wavmill.pipeline.training.pack_build import make_pack
 
 WAVMILL = str(Path(sys.executable).parent / "wavmill")
 WORKERS = str(Path(__file__).parent / "workers.py")

@@ -15,7 +15,7 @@ from training import JOB as TRAINING
 from training import put_dataset
 from two_nodes import ROOT, TwoNodes, namespaces, two_nodes
 
-from cluster.load import load_training
+from wavmill.cluster.load import load_training
 
 pytestmark = pytest.mark.skipif(not namespaces(), reason="no mount namespaces here")
 
@@ -130,7 +130,7 @@ def test_a_training_whose_node_is_lost_says_what_it_waits_for_and_goes_on_when_t
     path = cluster.root / "h.yaml"
     text = TRAINING.replace("epochs: 4, validate_every: 5", "steps: 600, validate_every: 20")
     path.write_text(text.replace("workers: 0", "workers: 2, cpus: 1").format(data=data, store=store, layout="prompt"))
-    argv = [sys.executable, "-m", "cluster.cli", "train", str(path)]
+    argv = [sys.executable, "-m", "wavmill.cluster.cli", "train", str(path)]
     env = {**cluster.env, "RAY_ADDRESS": cluster.address, "PYTHONUNBUFFERED": "1", "COLUMNS": "1000"}
     training = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines: list[str] = []

@@ -4,8 +4,8 @@ import pytest
 import torch
 from nets import HEADS, LAYERS, VOCABULARY, D, PublishedSamOut, shaken, some_ids
 
-from model.token_lm.samout import SamOut
-from model.token_lm.upstream import from_published
+from wavmill.model.token_lm.samout import SamOut
+from wavmill.model.token_lm.upstream import from_published
 
 VARIANTS = {"first": {"first": True}, "super": {}, "head_linear": {"head_linear": True}}
 every_variant = pytest.mark.parametrize("variant", VARIANTS)

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from inline import run_inline
 from movies import film
 
-from pipeline.errors import Reject
-from pipeline.exports.clips import Clips
-from pipeline.exports.draws import Contiguous
-from pipeline.exports.samples import Wav2LipSamples
-from pipeline.job.dataset_job import fingerprint, resolve
-from pipeline.job.load import parse_job
-from pipeline.windows import MuseTalk, Wav2Lip
-from pipeline.windows.per_frame import late_of
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.exports.clips import Clips
+from wavmill.pipeline.exports.draws import Contiguous
+from wavmill.pipeline.exports.samples import Wav2LipSamples
+from wavmill.pipeline.job.dataset_job import fingerprint, resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.windows import MuseTalk, Wav2Lip
+from wavmill.pipeline.windows.per_frame import late_of
 
 RATES = ["24", "24000/1001", "25", "29.97", "30", "30000/1001", "50", "60"]
 

@@ -13,16 +13,23 @@ from hypothesis import strategies as st
 from inline import run_inline, words
 from typer.testing import CliRunner
 
-from cluster.cli import app
-from model.quantization.agreement import collapsed, compare_tokens, edit_distance, near_ties, perplexity, relative
-from model.quantization.codebook import Codebook
-from model.quantization.kmeans import assign
-from pipeline.errors import JobError
-from pipeline.job.dataset_job import recipe_of, resolve
-from pipeline.job.load import parse_job
-from pipeline.protocol.plan import plans_of
-from pipeline.quantizers.codebooks import save_codebook
-from pipeline.verify import golden, sample, verify
+from wavmill.cluster.cli import app
+from wavmill.model.quantization.agreement import (
+    collapsed,
+    compare_tokens,
+    edit_distance,
+    near_ties,
+    perplexity,
+    relative,
+)
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.model.quantization.kmeans import assign
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.job.dataset_job import recipe_of, resolve
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.protocol.plan import plans_of
+from wavmill.pipeline.quantizers.codebooks import save_codebook
+from wavmill.pipeline.verify import golden, sample, verify
 
 CODES = st.lists(st.integers(0, 3), max_size=12).map(lambda codes: np.array(codes, np.int64))
 JOB = """

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from inline import read_parquet, rows_of, run_inline
 from movies import CODECS, film
 
-from pipeline.containers.video import Video, exact, first_frame, frames_between, video_of
-from pipeline.decoding import decode
-from pipeline.decoding import sandbox_client as fence
-from pipeline.decoding.decode import Clip
-from pipeline.errors import JobError, Reject
-from pipeline.job.dataset_job import fingerprint, resolve
-from pipeline.job.load import parse_job
+from wavmill.pipeline.containers.video import Video, exact, first_frame, frames_between, video_of
+from wavmill.pipeline.decoding import decode
+from wavmill.pipeline.decoding import sandbox_client as fence
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.errors import JobError, Reject
+from wavmill.pipeline.job.dataset_job import fingerprint, resolve
+from wavmill.pipeline.job.load import parse_job
 
 SEEN = Clip(video=True)
 

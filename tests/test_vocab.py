@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.token_lm.vocabulary import END, LAYOUTS, PAD, START, WAV, Vocabulary
+from wavmill.model.token_lm.vocabulary import END, LAYOUTS, PAD, START, WAV, Vocabulary
 
 words = Vocabulary(("down", "7", "up"), 50)
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)

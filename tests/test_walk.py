@@ -12,16 +12,16 @@ import pytest
 from conftest import bucket_on
 from inline import mill, run_inline, without_fence, words
 
-from pipeline.decoding.decode import Clip
-from pipeline.protocol import publish as publish_module
-from pipeline.protocol.listing import Listing
-from pipeline.protocol.plan import list_objects, make_plans, read_objects
-from pipeline.sources.faces import Faces
-from pipeline.sources.files import Files
-from pipeline.sources.webdataset import WebDataset
-from pipeline.store import objects as objects_module
-from pipeline.store.base import Folder, open_store
-from pipeline.store.folder_walk import LeftOut, walk
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.protocol import publish as publish_module
+from wavmill.pipeline.protocol.listing import Listing
+from wavmill.pipeline.protocol.plan import list_objects, make_plans, read_objects
+from wavmill.pipeline.sources.faces import Faces
+from wavmill.pipeline.sources.files import Files
+from wavmill.pipeline.sources.webdataset import WebDataset
+from wavmill.pipeline.store import objects as objects_module
+from wavmill.pipeline.store.base import Folder, open_store
+from wavmill.pipeline.store.folder_walk import LeftOut, walk
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_a_sound_is_never_taken_for_an_output(tmp_path):
 
 
 def test_a_dataset_says_what_was_left_out_also_when_its_plan_was_made_before_and_after_a_retry(few, quick, tmp_path):
-    from pipeline.protocol.retry import retried
+    from wavmill.pipeline.protocol.retry import retried
 
     (few / "notes.txt").write_text("")
     job: Any = words(few, tmp_path / "store")

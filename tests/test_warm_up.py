@@ -7,11 +7,11 @@ import torch
 from test_beginning import stopping_at
 from training import put_dataset, training
 
-from pipeline.job.training_job import fingerprint, parents_of
-from pipeline.store.base import open_store
-from pipeline.training.loop import WARM_UP, Learner
-from pipeline.training.pack_build import make_pack
-from pipeline.training.train import train
+from wavmill.pipeline.job.training_job import fingerprint, parents_of
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.training.loop import WARM_UP, Learner
+from wavmill.pipeline.training.pack_build import make_pack
+from wavmill.pipeline.training.train import train
 
 STEPS, LR = 12, 0.004
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from inline import digest, rows_of, run_inline, words
 
-from pipeline.errors import Stopped
-from pipeline.execution import resources as scale
-from pipeline.execution import watchdog
-from pipeline.execution.watchdog import Board
-from pipeline.protocol.plan import make_plans
-from pipeline.run import run
+from wavmill.pipeline.errors import Stopped
+from wavmill.pipeline.execution import resources as scale
+from wavmill.pipeline.execution import watchdog
+from wavmill.pipeline.execution.watchdog import Board
+from wavmill.pipeline.protocol.plan import make_plans
+from wavmill.pipeline.run import run
 
 PATIENCE_S = 20  # a worker that imports everything and starts its decoder on a busy machine takes eight and more
 HANGING = '''
 import time
 from pathlib import Path
-from pipeline.features.mel import Mel
+from wavmill.pipeline.features.mel import Mel
 
 class Hangs(Mel):
     """Mel, but who meets the clip of 5 s sleeps, as often as the file ``times`` has lines."""
@@ -80,7 +80,7 @@ def test_a_board_names_the_most_tried_first_and_then_the_oldest():
 )
 def test_a_process_ends_itself_only_when_nothing_moves(does, code):
     script = (
-        "import time, pyarrow as pa; from pipeline.execution.watchdog import Watched, beat\n"
+        "import time, pyarrow as pa; from wavmill.pipeline.execution.watchdog import Watched, beat\n"
         f"def stage(shard): {does}; return shard\n"
         "Watched(stage, 'read', 1.0)(pa.table({'shard': ['one']})); time.sleep(1.5)\n"
     )

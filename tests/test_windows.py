@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.windows import WINDOWS, Fixed
+from wavmill.pipeline.windows import WINDOWS, Fixed
 
 quick = settings(deadline=None, max_examples=150)
 frames = st.integers(0, 200)

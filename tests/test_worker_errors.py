@@ -13,10 +13,10 @@ from ray.data._internal.util import _annotate_exception_with_retry_context as re
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from pipeline import errors
-from pipeline.errors import WavmillError
-from pipeline.execution.worker_errors import brief, expected, fault_of_ray
-from pipeline.training.finite import Diverged
+from wavmill.pipeline import errors
+from wavmill.pipeline.errors import WavmillError
+from wavmill.pipeline.execution.worker_errors import brief, expected, fault_of_ray
+from wavmill.pipeline.training.finite import Diverged
 
 EXPECTED = [one for one in vars(errors).values() if inspect.isclass(one) and issubclass(one, WavmillError)]
 EXPECTED = [one for one in EXPECTED if one is not WavmillError] + [Diverged]

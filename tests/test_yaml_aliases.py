@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from pipeline.errors import JobError
-from pipeline.job.load import load_job, parse_job
-from pipeline.job.yaml_text import read_yaml
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.job.load import load_job, parse_job
+from wavmill.pipeline.job.yaml_text import read_yaml
 
 JOB = "name: a\nsource: {kind: files, path: in}\nfeature: {kind: mel}\nstore: out\n"
 

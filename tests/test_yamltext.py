@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import JobError
-from pipeline.job.yaml_text import read_yaml
-from pipeline.training.pack_build import Packing
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.job.yaml_text import read_yaml
+from wavmill.pipeline.training.pack_build import Packing
 
 
 @pytest.mark.parametrize(

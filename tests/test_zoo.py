@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inline import run_inline, words
 
-from pipeline.decoding import sandbox_client as fence
-from pipeline.decoding.decode import Clip
-from pipeline.decoding.sandbox_readers import READERS
-from pipeline.errors import JobError, Reject
-from pipeline.protocol.listing import Listing
-from pipeline.sources.manifest import Manifest
-from pipeline.sources.webdataset import WebDataset
-from pipeline.store.names import bytes_of
+from wavmill.pipeline.decoding import sandbox_client as fence
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.decoding.sandbox_readers import READERS
+from wavmill.pipeline.errors import JobError, Reject
+from wavmill.pipeline.protocol.listing import Listing
+from wavmill.pipeline.sources.manifest import Manifest
+from wavmill.pipeline.sources.webdataset import WebDataset
+from wavmill.pipeline.store.names import bytes_of
 
 RATE_HZ = 16_000
 CASES = 100_000 if os.environ.get("WAVMILL_CHAOS") else 300
@@ -151,7 +151,7 @@ def test_everything_in_the_zoo_has_the_outcome_that_fits_it(tmp_path, coded, ton
 
 
 def test_a_sound_that_comes_out_ten_thousand_times_its_size_is_cut_off(wav, monkeypatch):
-    from pipeline.decoding import decode, decoders
+    from wavmill.pipeline.decoding import decode, decoders
 
     monkeypatch.setattr(decoders, "EXPANDED_BYTES", 1 << 20)
     monkeypatch.setattr(decoders, "EXPANSION", 100)
@@ -165,7 +165,7 @@ def test_a_sound_that_comes_out_ten_thousand_times_its_size_is_cut_off(wav, monk
 
 @pytest.mark.parametrize(("limit", "lo", "hi"), [("WHOLE_S", 0, -1), ("LONGEST_S", 2, 8)])
 def test_a_sound_longer_than_a_worker_can_hold_ends_there_and_says_so(wav, tone, monkeypatch, limit, lo, hi):
-    from pipeline.decoding import decode
+    from wavmill.pipeline.decoding import decode
 
     monkeypatch.setattr(decode, limit, 4)
     parts, data = [], wav(tone(9.0))
@@ -206,9 +206,9 @@ def test_members_that_lead_out_and_links_and_devices_do_no_harm(tmp_path, coded)
 
 
 def test_a_member_that_is_too_large_to_be_held_costs_itself_only(tmp_path, coded, monkeypatch):
-    monkeypatch.setattr("pipeline.formats.tar_sounds.MEMBER_BYTES", 1 << 16)
+    monkeypatch.setattr("wavmill.pipeline.formats.tar_sounds.MEMBER_BYTES", 1 << 16)
     in_this_process = lambda file, reader, options: READERS[reader](file, **options)  # noqa: E731
-    monkeypatch.setattr("pipeline.sources.webdataset.read_behind", in_this_process)
+    monkeypatch.setattr("wavmill.pipeline.sources.webdataset.read_behind", in_this_process)
     flac = coded["FLAC"]
     bomb = gzip.compress(tar_of(("a.flac", flac, {}), ("b.wav", bytes(1 << 20), {}), ("c.flac", flac, {})))
     found = read_tar(tmp_path, "z.tar.gz", bomb)

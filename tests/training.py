@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.quantization.codebook import Codebook
-from pipeline.features.mel import Mel
-from pipeline.job.load import parse_job
-from pipeline.job.training_job import TrainJob
-from pipeline.quantizers.codebooks import save_codebook
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.pipeline.features.mel import Mel
+from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.job.training_job import TrainJob
+from wavmill.pipeline.quantizers.codebooks import save_codebook
 
 LABELS = ("down", "up", "7")
 CODES = 12

@@ -10,7 +10,7 @@ import os
 import sys
 from unittest import mock
 
-from cluster import app, cli
+from wavmill.cluster import app, cli
 
 
 def verb(argv: list[str]) -> dict[str, object]:

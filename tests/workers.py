@@ -8,8 +8,8 @@ import sys
 
 import torch
 
-from pipeline.job.load import load_job
-from pipeline.training.loop import Learner
+from wavmill.pipeline.job.load import load_job
+from wavmill.pipeline.training.loop import Learner
 
 
 def work(job: str, pack: str, run: str, rank: int, world: int, meeting: str) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.printing import file_name
-from pipeline.errors import JobError
+from wavmill.cluster.printing import file_name
+from wavmill.pipeline.errors import JobError
 
 SUFFIXES = (".json", ".wav")
 SHOWN = 3

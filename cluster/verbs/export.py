@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from cluster.app import err, out
-from cluster.terminal import escape
-from pipeline.errors import JobError
+from wavmill.cluster.app import err, out
+from wavmill.cluster.terminal import escape
+from wavmill.pipeline.errors import JobError
 
 
 def export(
@@ -21,10 +21,10 @@ def export(
     """Write a dataset as the files that another project's loader reads. The same command again goes on."""
     from rich.progress import Progress
 
-    from pipeline.exports import EXPORTS
-    from pipeline.exports.write import export as write
-    from pipeline.protocol.published import find_dataset
-    from pipeline.rows import PRODUCTS
+    from wavmill.pipeline.exports import EXPORTS
+    from wavmill.pipeline.exports.write import export as write
+    from wavmill.pipeline.protocol.published import find_dataset
+    from wavmill.pipeline.rows import PRODUCTS
 
     if str(folder).startswith("s3:"):
         raise JobError("export writes npy files for loaders that read a folder; name one of this machine")

@@ -6,21 +6,21 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from cluster import printing as words
-from cluster.app import JobFile, On, Set, Verbose, connecting, out
-from cluster.terminal import escape
-from cluster.verbs.clip_files import check_free, stems_of
-from pipeline.errors import JobError
+from wavmill.cluster import printing as words
+from wavmill.cluster.app import JobFile, On, Set, Verbose, connecting, out
+from wavmill.cluster.terminal import escape
+from wavmill.cluster.verbs.clip_files import check_free, stems_of
+from wavmill.pipeline.errors import JobError
 
 
 def train(job: JobFile, set: Set = [], on: On = None, verbose: Verbose = False) -> None:
     """Train the model that a job names, on its workers. The same command again resumes, in the middle of an epoch."""
-    from cluster.load import load_training
-    from cluster.trainwatch import TrainWatch
-    from pipeline.store.base import open_store
-    from pipeline.training.beginning import begin
-    from pipeline.training.release import already
-    from pipeline.training.tensorboard import TensorBoard
+    from wavmill.cluster.load import load_training
+    from wavmill.cluster.trainwatch import TrainWatch
+    from wavmill.pipeline.store.base import open_store
+    from wavmill.pipeline.training.beginning import begin
+    from wavmill.pipeline.training.release import already
+    from wavmill.pipeline.training.tensorboard import TensorBoard
 
     checked, _, run, _, notes = begin(load_training(job, set), write=True)
     for note in notes:
@@ -29,7 +29,7 @@ def train(job: JobFile, set: Set = [], on: On = None, verbose: Verbose = False) 
     if said is not None:
         out.print("done already")
     else:
-        from pipeline.training.train import train as train_model
+        from wavmill.pipeline.training.train import train as train_model
 
         with TensorBoard(checked.store, checked.name, run) as board, TrainWatch(out, board) as watch:
             said = train_model(checked, connecting(on, verbose), watch)
@@ -59,10 +59,11 @@ def generate(
     """Make clips: of labels, going on from sounds, or of nothing; WAVs where the codebook can speak, else tokens."""
     import json
 
-    from model.token_lm.generate import Sampling
-    from pipeline.generate import Wish, codes_of, say, voice_of
-    from pipeline.trained_model import open_model
-    from pipeline.vocoder import NoVoice, wav_bytes
+    from wavmill.model.token_lm.generate import Sampling
+    from wavmill.pipeline.generate import Wish, codes_of, voice_of
+    from wavmill.pipeline.generate import generate as generated
+    from wavmill.pipeline.trained_model import open_model
+    from wavmill.pipeline.vocoder import NoVoice, wav_bytes
 
     if not math.isfinite(max_s):
         raise JobError(f"--max-s is {max_s}; it should be a number of seconds")
@@ -87,7 +88,7 @@ def generate(
     stems = stems_of([name for name, _ in asked])
     if not replace:
         check_free(to, stems)
-    clips = say(opened, [wish for _, wish in asked], sampling)
+    clips = generated(opened, [wish for _, wish in asked], sampling)
     try:
         speak, made = voice_of(opened), "WAVs and tokens"
     except NoVoice as error:

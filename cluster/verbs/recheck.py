@@ -6,11 +6,11 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from cluster import printing as words
-from cluster.app import out
-from cluster.load import load_making
-from cluster.terminal import escape
-from pipeline.errors import JobError
+from wavmill.cluster import printing as words
+from wavmill.cluster.app import out
+from wavmill.cluster.load import load_making
+from wavmill.cluster.terminal import escape
+from wavmill.pipeline.errors import JobError
 
 SHOWN = 10  # of each kind
 SAY_S = 60.0  # between lines of progress
@@ -21,9 +21,9 @@ def recheck_by_rules(path: str, sets: list[str], every: Path | None) -> bool:
 
     ``every``: a file that gets all of them, a line of JSON each.
     """
-    from pipeline.job.dataset_job import resolve
-    from pipeline.protocol.published import find_dataset
-    from pipeline.recheck import MEANS, Finding, other_options, published_plans, recheck
+    from wavmill.pipeline.job.dataset_job import resolve
+    from wavmill.pipeline.protocol.published import find_dataset
+    from wavmill.pipeline.recheck import MEANS, Finding, other_options, published_plans, recheck
 
     job = resolve(load_making(path, sets), how_to_fit=None, any_codebook=True)
     dataset = find_dataset(job.address)

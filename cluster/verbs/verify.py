@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from cluster import printing as words
-from cluster.app import Set, out
-from cluster.terminal import escape
-from pipeline.errors import JobError
+from wavmill.cluster import printing as words
+from wavmill.cluster.app import Set, out
+from wavmill.cluster.terminal import escape
+from wavmill.pipeline.errors import JobError
 
 
 def verify(
@@ -29,15 +29,15 @@ def verify(
     ] = None,
 ) -> None:
     """Make a sample again, alone and in float32: how far features are apart, which tokens differ. Exit 1: too far."""
-    from pipeline.protocol.published import find
+    from wavmill.pipeline.protocol.published import find
 
     good = True
     is_job = what.endswith((".yaml", ".yml"))
     if every is not None and not rules:
         raise JobError("verify --list FILE goes with --rules")
     if bytes_:
-        from pipeline.job.load import load_job
-        from pipeline.verify import rehash
+        from wavmill.pipeline.job.load import load_job
+        from wavmill.pipeline.verify import rehash
 
         checked = list(rehash(find(load_job(what, set).address if is_job else what)))
         good = all(same for _, same in checked)
@@ -48,16 +48,16 @@ def verify(
     elif not is_job:
         raise JobError(f"verify needs the job file that made {what}, to make clips again; --bytes does without")
     if is_job and rules:
-        from cluster.verbs.recheck import recheck_by_rules
+        from wavmill.cluster.verbs.recheck import recheck_by_rules
 
         good = recheck_by_rules(what, set, every) and good
     elif is_job and not bytes_:
-        from cluster.load import load_making
-        from pipeline.job.dataset_job import resolve
-        from pipeline.protocol.plan import plans_of
-        from pipeline.protocol.publish import published
-        from pipeline.verify import golden as against_golden
-        from pipeline.verify import verify as against_published
+        from wavmill.cluster.load import load_making
+        from wavmill.pipeline.job.dataset_job import resolve
+        from wavmill.pipeline.protocol.plan import plans_of
+        from wavmill.pipeline.protocol.publish import published
+        from wavmill.pipeline.verify import golden as against_golden
+        from wavmill.pipeline.verify import verify as against_published
 
         job = resolve(load_making(what, set), words.command("fit", what, set))
         if job.clock is None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from model.blockwise import blockwise
-from model.products import product_with
+from wavmill.model.blockwise import blockwise
+from wavmill.model.products import product_with
 
 
 def assign(frames: np.ndarray, centroids: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.token_lm.loss import collate
-from model.token_lm.vocabulary import PAD
+from wavmill.model.token_lm.loss import collate
+from wavmill.model.token_lm.vocabulary import PAD
 
 PENALTY_WINDOW = 64  # of the last tokens, OpenASH's
 MOST = 1e6  # of a temperature or a penalty; 1 / MOST is the least: logits divided by it stay finite

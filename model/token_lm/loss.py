@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.token_lm.samout import SamOut
-from model.token_lm.vocabulary import PAD, Vocabulary
+from wavmill.model.token_lm.samout import SamOut
+from wavmill.model.token_lm.vocabulary import PAD, Vocabulary
 
 
 class Batch(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.token_lm.running_max import hand_back, running_max, scan
+from wavmill.model.token_lm.running_max import hand_back, running_max, scan
 
 PIECE = 16  # rows of time
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.token_lm.mixing import mix
-from model.token_lm.running_max import running_max
-from model.token_lm.vocabulary import PAD
+from wavmill.model.token_lm.mixing import mix
+from wavmill.model.token_lm.running_max import running_max
+from wavmill.model.token_lm.vocabulary import PAD
 
 POSITIONS = 1024
 MIXERS = ("max_state_super", "max_state")

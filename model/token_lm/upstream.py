@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.token_lm.samout import SamOut
+from wavmill.model.token_lm.samout import SamOut
 
 NAMES = {
     "em.weight": "embedding.weight",

@@ -3,15 +3,15 @@
 import re
 from collections.abc import Callable, Iterator
 
-from pipeline.containers.asf import HEADER, asf
-from pipeline.containers.base import Extent, Reader
-from pipeline.containers.chunks import AIFF_MARK, AU_MARK, au, avr, caf, form, nist, voc
-from pipeline.containers.flac import flac
-from pipeline.containers.matroska import matroska
-from pipeline.containers.mp4 import mp4
-from pipeline.containers.ogg import ogg
-from pipeline.containers.others import flv, mpegts, sox, tta, wavpack
-from pipeline.containers.riff import W64_RIFF, rf64, riff, w64
+from wavmill.pipeline.containers.asf import HEADER, asf
+from wavmill.pipeline.containers.base import Extent, Reader
+from wavmill.pipeline.containers.chunks import AIFF_MARK, AU_MARK, au, avr, caf, form, nist, voc
+from wavmill.pipeline.containers.flac import flac
+from wavmill.pipeline.containers.matroska import matroska
+from wavmill.pipeline.containers.mp4 import mp4
+from wavmill.pipeline.containers.ogg import ogg
+from wavmill.pipeline.containers.others import flv, mpegts, sox, tta, wavpack
+from wavmill.pipeline.containers.riff import W64_RIFF, rf64, riff, w64
 
 SEARCHED_BYTES = 1 << 20  # at a time
 OVERLAP_BYTES = 64  # longer than any mark

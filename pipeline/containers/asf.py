@@ -2,7 +2,7 @@
 
 import struct
 
-from pipeline.containers.base import Extent, Reader, cut
+from wavmill.pipeline.containers.base import Extent, Reader, cut
 
 HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")

@@ -3,7 +3,7 @@
 import os
 from typing import Any, BinaryIO, NamedTuple
 
-from pipeline.decoding.seekable import Seekable
+from wavmill.pipeline.decoding.seekable import Seekable
 
 HEAD_BYTES = 4096  # read once for every sound
 FETCHED_BYTES = 64 << 20  # a longer object that is not a local file is not read twice to be searched

@@ -3,8 +3,8 @@
 import re
 import struct
 
-from pipeline.containers.base import Extent, Reader, cut
-from pipeline.containers.riff import MANY, WRAPS, is_piped
+from wavmill.pipeline.containers.base import Extent, Reader, cut
+from wavmill.pipeline.containers.riff import MANY, WRAPS, is_piped
 
 UNKNOWN = (1 << 64) - 1  # of CAF: the data go on to the end
 VOC_END = 0

@@ -4,7 +4,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-from pipeline.containers.base import Extent, Reader, id3_bytes
+from wavmill.pipeline.containers.base import Extent, Reader, id3_bytes
 
 SYNC = re.compile(rb"\xff[\xf8\xf9]")
 TAIL_BYTES, MOST_TAIL_BYTES = 1 << 16, 1 << 23  # where the last frame is looked for

@@ -1,6 +1,6 @@
 """Matroska and WebM (RFC 8794, RFC 9559): elements with their sizes, which may be unknown when written to a pipe."""
 
-from pipeline.containers.base import Extent, Reader, cut
+from wavmill.pipeline.containers.base import Extent, Reader, cut
 
 EBML, SEGMENT, CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 WINDOW_BYTES = 1 << 16

@@ -2,7 +2,7 @@
 
 import struct
 
-from pipeline.containers.base import Extent, Reader, cut
+from wavmill.pipeline.containers.base import Extent, Reader, cut
 
 BEGIN = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
 INSIDE = (b"moof", b"mfra", b"sidx", b"ssix", b"emsg", b"prft", b"udta", b"uuid", b"meta", b"pdin", b"PICT", b"junk")

@@ -2,7 +2,7 @@
 
 import re
 
-from pipeline.containers.base import Extent, Reader
+from wavmill.pipeline.containers.base import Extent, Reader
 
 PAGE_BYTES, HEAD_BYTES = 65_307, 282  # the largest: of a page, of what stands before its sound
 FIRST, LAST = 2, 4  # flags of a page: the first, the last of a stream (section 6)

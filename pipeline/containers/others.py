@@ -2,7 +2,7 @@
 
 import struct
 
-from pipeline.containers.base import Extent, Reader, cut
+from wavmill.pipeline.containers.base import Extent, Reader, cut
 
 TS_BYTES = (188, 192, 204)  # of a packet: plain, with a time before it, with check bytes behind it
 FLV_TAGS = (8, 9, 18)  # sound, pictures, words

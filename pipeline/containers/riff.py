@@ -2,7 +2,7 @@
 
 import struct
 
-from pipeline.containers.base import Extent, Reader, cut
+from wavmill.pipeline.containers.base import Extent, Reader, cut
 
 WRAPS = 1 << 32  # a size of 32 bits starts again from zero
 PIPED = ((0x7FFF_0000, 0x8001_0000), (0xFFFF_0000, WRAPS))  # sizes that writers to a pipe leave: they cannot go back

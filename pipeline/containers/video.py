@@ -8,10 +8,10 @@ from typing import Annotated, Any, BinaryIO, NamedTuple
 
 from pydantic import BeforeValidator
 
-from pipeline.containers.base import Reader
-from pipeline.containers.mp4 import is_fragmented
-from pipeline.decoding.ffmpeg import track_of
-from pipeline.errors import Reject
+from wavmill.pipeline.containers.base import Reader
+from wavmill.pipeline.containers.mp4 import is_fragmented
+from wavmill.pipeline.decoding.ffmpeg import track_of
+from wavmill.pipeline.errors import Reject
 
 SAMPLES_HZ = 16_000  # lengths are counted in samples of this rate
 HIGHEST_HZ = 768_000  # of any sound

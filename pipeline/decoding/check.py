@@ -5,10 +5,10 @@ from fractions import Fraction
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.containers.video import Fps, frames_in, same_rate
-from pipeline.errors import Reject
-from pipeline.job.choice import Choice
-from pipeline.rows import marked
+from wavmill.pipeline.containers.video import Fps, frames_in, same_rate
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.job.choice import Choice
+from wavmill.pipeline.rows import marked
 
 STEPS_HZ = 50  # in which the gap is counted: Whisper's steps, as in MuseTalk's own rule
 

@@ -8,16 +8,16 @@ from typing import Annotated, BinaryIO, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline import notices
-from pipeline.containers import extent_of
-from pipeline.containers.base import Reader
-from pipeline.containers.video import Fps, frames_between, video_of
-from pipeline.decoding.channels import Cancelling
-from pipeline.decoding.decoders import EXPANSION, Libsndfile, most_frames
-from pipeline.decoding.ffmpeg import Ffmpeg, Gap
-from pipeline.decoding.integrity import check_structure
-from pipeline.errors import Reject
-from pipeline.job.choice import Choice, LeftOutAtDefault
+from wavmill.pipeline import notices
+from wavmill.pipeline.containers import extent_of
+from wavmill.pipeline.containers.base import Reader
+from wavmill.pipeline.containers.video import Fps, frames_between, video_of
+from wavmill.pipeline.decoding.channels import Cancelling
+from wavmill.pipeline.decoding.decoders import EXPANSION, Libsndfile, most_frames
+from wavmill.pipeline.decoding.ffmpeg import Ffmpeg, Gap
+from wavmill.pipeline.decoding.integrity import check_structure
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.job.choice import Choice, LeftOutAtDefault
 
 CONTEXT_S = 2  # decoded around a part of a longer sound, and dropped after extraction
 RATES_HZ = range(1_000, 768_001)

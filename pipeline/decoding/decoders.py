@@ -11,11 +11,11 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from pipeline.containers.base import Extent, Mended, Reader
-from pipeline.decoding.ffmpeg import Gap
-from pipeline.decoding.integrity import another_begins
-from pipeline.decoding.seekable import seek_or_stay
-from pipeline.errors import Reject
+from wavmill.pipeline.containers.base import Extent, Mended, Reader
+from wavmill.pipeline.decoding.ffmpeg import Gap
+from wavmill.pipeline.decoding.integrity import another_begins
+from wavmill.pipeline.decoding.seekable import seek_or_stay
+from wavmill.pipeline.errors import Reject
 
 BLOCK_FRAMES = 1 << 18
 UNKNOWN_FRAMES = (1 << 63) - 1  # what libsndfile says of a FLAC that was written to a pipe

@@ -6,11 +6,11 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from pipeline.containers.base import Extent, Mended, Reader
-from pipeline.containers.frames import alike, frame_bytes
-from pipeline.decoding.integrity import promised_s
-from pipeline.decoding.seekable import seek_or_stay
-from pipeline.errors import Reject
+from wavmill.pipeline.containers.base import Extent, Mended, Reader
+from wavmill.pipeline.containers.frames import alike, frame_bytes
+from wavmill.pipeline.decoding.integrity import promised_s
+from wavmill.pipeline.decoding.seekable import seek_or_stay
+from wavmill.pipeline.errors import Reject
 
 SLACK_S = 0.1  # between what a header promises and what comes out: encoders' delays and whole frames
 TIMED = ("mov,mp4", "matroska", "mpegts", "flv", "nut")  # containers that give every packet its time

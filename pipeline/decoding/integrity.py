@@ -8,11 +8,11 @@ several sounds in one file, or read the second one's header as sound. It is foun
 import re
 from typing import Any
 
-from pipeline.containers import extent_of, first_of, second_at
-from pipeline.containers.base import Extent, Reader, handle_of, id3_bytes, size_of
-from pipeline.containers.flac import goes_on
-from pipeline.containers.ogg import TAILS_BYTES, first_pages, sounds_in
-from pipeline.errors import Reject
+from wavmill.pipeline.containers import extent_of, first_of, second_at
+from wavmill.pipeline.containers.base import Extent, Reader, handle_of, id3_bytes, size_of
+from wavmill.pipeline.containers.flac import goes_on
+from wavmill.pipeline.containers.ogg import TAILS_BYTES, first_pages, sounds_in
+from wavmill.pipeline.errors import Reject
 
 __all__ = ["another_begins", "check_structure", "handle_of", "promised_s", "size_of"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.decoding.seekable import Seekable
+from wavmill.pipeline.decoding.seekable import Seekable
 
 TOGETHER = 16  # sounds to a message, when they are short
 READ_BYTES = 1 << 18

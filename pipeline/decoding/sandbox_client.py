@@ -15,12 +15,12 @@ from functools import lru_cache
 from time import sleep
 from typing import Any, BinaryIO, TypeVar
 
-from pipeline.decoding.decode import Clip, Part
-from pipeline.decoding.integrity import handle_of, size_of
-from pipeline.decoding.sandbox_channel import TOGETHER
-from pipeline.decoding.sandbox_process import Child, Died
-from pipeline.errors import Reject, Stopped
-from pipeline.store.corpus import name_of, object_faults
+from wavmill.pipeline.decoding.decode import Clip, Part
+from wavmill.pipeline.decoding.integrity import handle_of, size_of
+from wavmill.pipeline.decoding.sandbox_channel import TOGETHER
+from wavmill.pipeline.decoding.sandbox_process import Child, Died
+from wavmill.pipeline.errors import Reject, Stopped
+from wavmill.pipeline.store.corpus import name_of, object_faults
 
 VICTIMS = 2  # children that one sound may kill
 KILLED = 5  # children killed from outside, for one sound, until the run stops

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.decoding.system_calls import refuse_new_privileges, refuse_system_calls
+from wavmill.pipeline.decoding.system_calls import refuse_new_privileges, refuse_system_calls
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same number on every machine
 WHICH_VERSION, PATH_BENEATH = 1, 1

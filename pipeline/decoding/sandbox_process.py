@@ -13,14 +13,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipeline.decoding.integrity import handle_of
-from pipeline.decoding.sandbox_channel import TOGETHER, Line, Samples
-from pipeline.decoding.sandbox_limits import Locks
-from pipeline.errors import Bug, JobError, ObjectFault, Reject, Stopped
-from pipeline.execution.watchdog import beat
-from pipeline.store.base import faults_of
-from pipeline.store.corpus import name_of
+from wavmill.pipeline.decoding.integrity import handle_of
+from wavmill.pipeline.decoding.sandbox_channel import TOGETHER, Line, Samples
+from wavmill.pipeline.decoding.sandbox_limits import Locks
+from wavmill.pipeline.errors import Bug, JobError, ObjectFault, Reject, Stopped
+from wavmill.pipeline.execution.watchdog import beat
+from wavmill.pipeline.store.base import faults_of
+from wavmill.pipeline.store.corpus import name_of
 
+WORKER = "wavmill.pipeline.decoding.sandbox_worker"
 SILENCE_S = 60.0  # of a child that decodes; it speaks once a second
 KEPT_BYTES = 64 << 20  # free memory that a child does not give back
 START_S = 300.0  # until a child is there: importing, on a busy machine
@@ -58,7 +59,13 @@ class Child:
             "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "pipeline.decoding.sandbox_worker", *map(str, (os.getpid(), *handles))],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                WORKER,
+                *map(str, (os.getpid(), *handles)),
+            ],
             pass_fds=handles,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -11,8 +11,8 @@ use_threads=False, as the stacks of threads count.
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from pipeline.formats.tar_sounds import tar_seconds, tar_sounds
-from pipeline.sources.face_json import clip_facts
+from wavmill.pipeline.formats.tar_sounds import tar_seconds, tar_sounds
+from wavmill.pipeline.sources.face_json import clip_facts
 
 PIECE_BYTES = 256 << 20  # more than that is never handed over at once
 Reader = Callable[..., Iterator[bytes]]
@@ -20,7 +20,7 @@ Reader = Callable[..., Iterator[bytes]]
 
 def _table(file: BinaryIO, **options: Any) -> Iterator[bytes]:
     """manifest_rows.table, which brings Arrow."""
-    from pipeline.formats.manifest_rows import table
+    from wavmill.pipeline.formats.manifest_rows import table
 
     yield from table(file, **options)
 

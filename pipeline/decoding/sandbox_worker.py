@@ -1,6 +1,6 @@
 """The child's side of the sandbox: a process that decodes one sound after another for its parent.
 
-python -m pipeline.decoding.sandbox_worker PARENT SOCKET SAMPLES GIVEN...    (the parent's process id, and handles)
+python -m wavmill.pipeline.decoding.sandbox_worker PARENT SOCKET SAMPLES GIVEN...    (process id, and handles)
 """
 
 import errno
@@ -18,11 +18,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, BinaryIO
 
-from pipeline.decoding.decode import Clip, Part, length_s, parts_of
-from pipeline.decoding.sandbox_channel import READ_BYTES, Distant, Line, Samples
-from pipeline.decoding.sandbox_limits import lock
-from pipeline.errors import JobError, Reject
-from pipeline.execution.parent import end_with
+from wavmill.pipeline.decoding.decode import Clip, Part, length_s, parts_of
+from wavmill.pipeline.decoding.sandbox_channel import READ_BYTES, Distant, Line, Samples
+from wavmill.pipeline.decoding.sandbox_limits import lock
+from wavmill.pipeline.errors import JobError, Reject
+from wavmill.pipeline.execution.parent import end_with
 
 MEMORY_BYTES = 1 << 30  # for one sound, above what the process has anyway; and for the clip that is being cut:
 CLIP_BYTES_PER_S = 4 * 4 * 192_000  # four copies of it, float32, at the highest rate in use
@@ -105,7 +105,7 @@ class Decoding:
 
     def _read(self, file: BinaryIO, asked: dict[str, Any]) -> None:
         """The pieces of a reader, one at a time through the file in memory."""
-        from pipeline.decoding.sandbox_readers import PIECE_BYTES, READERS
+        from wavmill.pipeline.decoding.sandbox_readers import PIECE_BYTES, READERS
 
         file.seek(0)  # a handle stands where the last reader left it, here or in the parent
         for piece in READERS[asked["reader"]](file, **asked["options"]):

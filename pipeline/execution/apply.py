@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from model.clock import Clock
-from model.products import used
-from pipeline.contracts import Step, Work
-from pipeline.errors import Bug, Reject
-from pipeline.execution.processors import noted
-from pipeline.execution.watchdog import beat
-from pipeline.protocol.timing import spent
-from pipeline.rows import arrays_of, column_of, marked, replace
+from wavmill.model.clock import Clock
+from wavmill.model.products import used
+from wavmill.pipeline.contracts import Step, Work
+from wavmill.pipeline.errors import Bug, Reject
+from wavmill.pipeline.execution.processors import noted
+from wavmill.pipeline.execution.watchdog import beat
+from wavmill.pipeline.protocol.timing import spent
+from wavmill.pipeline.rows import arrays_of, column_of, marked, replace
 
 EMPTY = np.zeros(0, np.int8)  # column_of gives it the column's own type
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import JobError
-from pipeline.execution.resources import IN_FLIGHT, MEMORY_SHARE
-from pipeline.execution.stages import Executor
-from pipeline.job.dataset_job import Job
-from pipeline.protocol.plan import SHARD_BYTES
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.execution.resources import IN_FLIGHT, MEMORY_SHARE
+from wavmill.pipeline.execution.stages import Executor
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.protocol.plan import SHARD_BYTES
 
 NET_SPEED = 5.0  # seconds of sound per second and CPU: HuBERT Base in float32
 ARITHMETIC_SPEED = 300.0  # decoding and MFCC
@@ -101,10 +101,10 @@ def executor_of(
     machine = this_machine()
     chosen = choose(job, seconds, on, cluster, machine)
     if chosen.engine == "ray":
-        from pipeline.execution.ray_executor import RayExecutor
+        from wavmill.pipeline.execution.ray_executor import RayExecutor
 
         return RayExecutor(connect)
-    from pipeline.execution.local_executor import LocalExecutor
+    from wavmill.pipeline.execution.local_executor import LocalExecutor
 
     gpus = machine.gpus if any(step.gpu for step in job.steps) else ()
     return LocalExecutor(chosen.workers, chosen.threads, gpus, verbose)

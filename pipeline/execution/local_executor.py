@@ -19,14 +19,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import AGAIN, Stopped
-from pipeline.execution import resources as scale
-from pipeline.execution.local_worker import Message, through, watched_stages
-from pipeline.execution.stages import Watch, Wiring
-from pipeline.execution.watchdog import HUNG, Board, patience
-from pipeline.job.dataset_job import Job
-from pipeline.protocol.plan import objects_between
+from wavmill.pipeline.errors import AGAIN, Stopped
+from wavmill.pipeline.execution import resources as scale
+from wavmill.pipeline.execution.local_worker import Message, through, watched_stages
+from wavmill.pipeline.execution.stages import Watch, Wiring
+from wavmill.pipeline.execution.watchdog import HUNG, Board, patience
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.protocol.plan import objects_between
 
+WORKER = "wavmill.pipeline.execution.local_worker"
 LISTEN_S = 1.0
 START_S = 300.0  # until a worker gives its first sign of life: importing, on a busy machine
 END_S = 5.0  # for a worker that has nothing to do, to end by itself
@@ -170,7 +171,14 @@ class Worker:
         here, there = socket.socketpair()
         self.said = None if verbose else tempfile.TemporaryFile()  # noqa: SIM115  open as long as the process lives
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "pipeline.execution.local_worker", str(os.getpid()), str(there.fileno())],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                WORKER,
+                str(os.getpid()),
+                str(there.fileno()),
+            ],
             pass_fds=[there.fileno()],
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
 """A worker of local_executor.py, the process's own side: takes shards, runs all stages on each, gives back the rest.
 
-python -m pipeline.execution.local_worker PARENT SOCKET    (the parent's process id, and a handle)
+python -m wavmill.pipeline.execution.local_worker PARENT SOCKET    (the parent's process id, and a handle)
 
 The socket joins it to the driver that started it, and nobody else; objects go through it as they go through Ray.
 """
@@ -16,10 +16,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import WavmillError
-from pipeline.execution.parent import end_with
-from pipeline.execution.stages import Stage
-from pipeline.execution.watchdog import HUNG, Told, Watched
+from wavmill.pipeline.errors import WavmillError
+from wavmill.pipeline.execution.parent import end_with
+from wavmill.pipeline.execution.stages import Stage
+from wavmill.pipeline.execution.watchdog import HUNG, Told, Watched
 
 ALIVE_S = 1.0  # between two signs of life
 Message = tuple[str, Any]  # alive None, begins (shard, stage, where), done table, failed error, broke traceback

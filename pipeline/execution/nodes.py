@@ -12,10 +12,10 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from pipeline.errors import JobError, NotAllowed, ObjectFault, Stopped, WavmillError
-from pipeline.job.dataset_job import Job
-from pipeline.store.base import Folder, join, open_store
-from pipeline.store.corpus import look
+from wavmill.pipeline.errors import JobError, NotAllowed, ObjectFault, Stopped, WavmillError
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.store.base import Folder, join, open_store
+from wavmill.pipeline.store.corpus import look
 
 ANSWER_S = 120.0  # for a node to start a process and to look at a few files
 SAMPLED = 8  # objects of the corpus that each node looks at
@@ -221,6 +221,6 @@ def _who(needs: Needs) -> str:
         user = f"as uid {os.getuid()}"
     if not needs.store or isinstance(open_store(needs.store), Folder):
         return user
-    from pipeline.store.s3_identity import whose
+    from wavmill.pipeline.store.s3_identity import whose
 
     return f"{user}, on S3 {whose()}"

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from model.products import blas_kernels
-from pipeline.protocol.records import Record
-from pipeline.protocol.timing import STAGES
-from pipeline.rows import replace
+from wavmill.model.products import blas_kernels
+from wavmill.pipeline.protocol.records import Record
+from wavmill.pipeline.protocol.timing import STAGES
+from wavmill.pipeline.rows import replace
 
 COLUMN = "processor_kinds"  # in flight, in every row, as the shard's key is: JSON, stage -> kind
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "avx", "sse4_2")  # the first that a processor has

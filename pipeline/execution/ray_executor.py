@@ -11,16 +11,16 @@ import ray
 import ray.data
 from ray.data import DataContext
 
-from pipeline.errors import AGAIN, JobError, Stopped
-from pipeline.execution.claims import end_dead_claims, execution_name
-from pipeline.execution.nodes import SAMPLED, alive, check_nodes, lost_since, needs_of, started_here
-from pipeline.execution.resources import Shares, nodes_of, shares_of, why_waiting
-from pipeline.execution.stages import Stage, Watch, Wiring
-from pipeline.execution.watchdog import Board, Watched, patience
-from pipeline.execution.worker_errors import brief, expected, fault_of_ray
-from pipeline.job.dataset_job import Job
-from pipeline.protocol.plan import bytes_per_s, objects_between
-from pipeline.store.corpus import spread
+from wavmill.pipeline.errors import AGAIN, JobError, Stopped
+from wavmill.pipeline.execution.claims import end_dead_claims, execution_name
+from wavmill.pipeline.execution.nodes import SAMPLED, alive, check_nodes, lost_since, needs_of, started_here
+from wavmill.pipeline.execution.resources import Shares, nodes_of, shares_of, why_waiting
+from wavmill.pipeline.execution.stages import Stage, Watch, Wiring
+from wavmill.pipeline.execution.watchdog import Board, Watched, patience
+from wavmill.pipeline.execution.worker_errors import brief, expected, fault_of_ray
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.protocol.plan import bytes_per_s, objects_between
+from wavmill.pipeline.store.corpus import spread
 
 MOST_AT_WORK = 3  # workers that a message about a fault lists
 WAVE_SHARDS = 20_000  # Ray's driver keeps 16 KB per shard
@@ -69,7 +69,7 @@ def take_along(choices: Sequence[Any]) -> None:
     """Classes from outside travel to where they are not installed."""
     for choice in choices:
         module = sys.modules[type(choice).__module__]
-        if module.__name__.partition(".")[0] != "pipeline":
+        if module.__name__.partition(".")[0] != "wavmill":
             ray.cloudpickle.register_pickle_by_value(module)
 
 

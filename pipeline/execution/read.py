@@ -7,14 +7,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import ObjectFault
-from pipeline.execution.nodes import seen_by_driver
-from pipeline.execution.processors import noted
-from pipeline.job.dataset_job import Job
-from pipeline.protocol.plan import objects_between
-from pipeline.protocol.retry_rules import UNREAD
-from pipeline.protocol.timing import started
-from pipeline.rows import decoded, fault, nothing
+from wavmill.pipeline.errors import ObjectFault
+from wavmill.pipeline.execution.nodes import seen_by_driver
+from wavmill.pipeline.execution.processors import noted
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.protocol.plan import objects_between
+from wavmill.pipeline.protocol.retry_rules import UNREAD
+from wavmill.pipeline.protocol.timing import started
+from wavmill.pipeline.rows import decoded, fault, nothing
 
 
 def read_clips(job: Job, objects: pa.Table) -> pa.Table:

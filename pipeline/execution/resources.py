@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from pipeline.job.dataset_job import Job
+from wavmill.pipeline.job.dataset_job import Job
 
 GIB = 1 << 30
 TASK_CPUS = 0.5  # two tasks a core: while one waits for the store or for Ray's driver, the other computes

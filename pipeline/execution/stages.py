@@ -10,11 +10,11 @@ from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
-from pipeline.execution.apply import Apply
-from pipeline.execution.read import Read
-from pipeline.job.dataset_job import Job
-from pipeline.protocol.commit import Commit
-from pipeline.rows import CONTEXT
+from wavmill.pipeline.execution.apply import Apply
+from wavmill.pipeline.execution.read import Read
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.protocol.commit import Commit
+from wavmill.pipeline.rows import CONTEXT
 
 Watch = Callable[[dict[str, Any]], None]  # is given {"waiting": text} while no shard finishes, and why
 Wiring = Callable[[Any], "list[Stage]"]  # is given who is asked about files that a worker does not see, or None

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from pipeline.contracts import Source
+from wavmill.pipeline.contracts import Source
 
 LOOK_S = 1.0
 SAY_S = 300.0  # without a finished shard, until the driver says who is at what, and again

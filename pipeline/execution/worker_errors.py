@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from pipeline.errors import (
+from wavmill.pipeline.errors import (
     Changed,
     JobError,
     NotAllowed,

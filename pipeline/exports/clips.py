@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.dataset_json import Part, PublishedDataset
-from pipeline.errors import JobError, Stopped
-from pipeline.protocol.published import find_dataset
-from pipeline.rows import arrays_of
-from pipeline.store.base import open_store, sha256
-from pipeline.store.cache import cache_folder, make_once
-from pipeline.store.parquet import parquet_in
+from wavmill.pipeline.dataset_json import Part, PublishedDataset
+from wavmill.pipeline.errors import JobError, Stopped
+from wavmill.pipeline.protocol.published import find_dataset
+from wavmill.pipeline.rows import arrays_of
+from wavmill.pipeline.store.base import open_store, sha256
+from wavmill.pipeline.store.cache import cache_folder, make_once
+from wavmill.pipeline.store.parquet import parquet_in
 
 
 class Clip(NamedTuple):

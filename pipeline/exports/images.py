@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.formats.clip_ids import without_suffixes
+from wavmill.pipeline.formats.clip_ids import without_suffixes
 
 NUMBERED = re.compile(r"([^/]*?)(\d+)\.(?:png|jpe?g|webp)", re.IGNORECASE)
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from pipeline.contracts import Export
+from wavmill.pipeline.contracts import Export
 
 PAIR = 2  # steps to a frame at 25 fps
 

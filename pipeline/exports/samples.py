@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import JobError
-from pipeline.exports.clips import Clips
-from pipeline.exports.draws import Contiguous, Drawn, Strategy
-from pipeline.windows.gather import gather
-from pipeline.windows.per_frame import late_of
-from pipeline.windows.wav2lip import Wav2Lip, mels_of
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.exports.clips import Clips
+from wavmill.pipeline.exports.draws import Contiguous, Drawn, Strategy
+from wavmill.pipeline.windows.gather import gather
+from wavmill.pipeline.windows.per_frame import late_of
+from wavmill.pipeline.windows.wav2lip import Wav2Lip, mels_of
 
 Images = Callable[[str, int], np.ndarray]
 Item = dict[str, Any]

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from pipeline.contracts import Export
+from wavmill.pipeline.contracts import Export
 
 
 class Wav2LipMels(Export):

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.contracts import Export
-from pipeline.dataset_json import PublishedDataset
-from pipeline.errors import JobError, Stopped
-from pipeline.formats.clip_ids import without_suffixes
-from pipeline.rows import arrays_of
-from pipeline.store.base import faults_of, open_store, sha256
-from pipeline.store.parquet import parquet_in
+from wavmill.pipeline.contracts import Export
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.errors import JobError, Stopped
+from wavmill.pipeline.formats.clip_ids import without_suffixes
+from wavmill.pipeline.rows import arrays_of
+from wavmill.pipeline.store.base import faults_of, open_store, sha256
+from wavmill.pipeline.store.parquet import parquet_in
 
 SAID, PARTIAL = "export.json", ".partial-"
 LONGEST = 240  # bytes of a name that every file system takes, with PARTIAL before it

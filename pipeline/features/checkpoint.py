@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from pipeline.contracts import Extractor
-from pipeline.errors import JobError
-from pipeline.features.weights import Weights, describe, fetched, is_folder
-from pipeline.job.choice import NotDecisive
+from wavmill.pipeline.contracts import Extractor
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.features.weights import Weights, describe, fetched, is_folder
+from wavmill.pipeline.job.choice import NotDecisive
 
 
 class Checkpoint(Extractor):
@@ -57,7 +57,7 @@ class Checkpoint(Extractor):
         """``load(folder, dtype, device)`` with the checkpoint fetched. Its ValueError becomes a JobError."""
         import torch
 
-        from model.net import one_thread
+        from wavmill.model.net import one_thread
 
         folder = fetched(self.model, self.sha256, self.revision)
         try:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipeline.decoding.decode import resampled
-from pipeline.errors import Reject
+from wavmill.pipeline.decoding.decode import resampled
+from wavmill.pipeline.errors import Reject
 
 RATE_HZ = 32_000
 MOST_PEAK = 2.2  # above it a sound is left out

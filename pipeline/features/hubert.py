@@ -7,14 +7,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from model.clock import Clock
-from model.wav2vec_frontend import HOP, WINDOW, check, frames_of
-from pipeline.errors import JobError, Reject
-from pipeline.features.checkpoint import Checkpoint
-from pipeline.features.gpt_sovits import for_hubert
-from pipeline.features.input_preparation import normalizes
-from pipeline.features.weights import check_shapes, describe
-from pipeline.rows import ragged
+from wavmill.model.clock import Clock
+from wavmill.model.wav2vec_frontend import HOP, WINDOW, check, frames_of
+from wavmill.pipeline.errors import JobError, Reject
+from wavmill.pipeline.features.checkpoint import Checkpoint
+from wavmill.pipeline.features.gpt_sovits import for_hubert
+from wavmill.pipeline.features.input_preparation import normalizes
+from wavmill.pipeline.features.weights import check_shapes, describe
+from wavmill.pipeline.rows import ragged
 
 RATE_HZ = 16_000
 CHUNK_FRAMES = 5000  # 100 s: a longer clip is extracted in pieces
@@ -90,8 +90,8 @@ class HuBERT(Checkpoint):
             return self.resolved().open()
         import torch
 
-        from model.hubert import load
-        from model.net import one_thread
+        from wavmill.model.hubert import load
+        from wavmill.model.net import one_thread
 
         net = self.loaded(lambda folder, dtype, device: load(folder, self.layers, dtype, device))
 

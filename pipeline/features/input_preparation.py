@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import JobError
+from wavmill.pipeline.errors import JobError
 
 FILES = ("processor_config.json", "preprocessor_config.json")  # transformers 5 saves the first alone, 4 the second
 WAV2VEC2 = {"sampling_rate": 16_000, "feature_size": 1, "do_normalize": True}  # Wav2Vec2FeatureExtractor's defaults

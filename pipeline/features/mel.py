@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from model.blockwise import blockwise
-from model.clock import Clock
-from model.griffin_lim import griffin_lim
-from model.mel_filters import hann, mel_filters
-from model.products import product_with
-from pipeline.contracts import Extractor
-from pipeline.errors import Reject
-from pipeline.job.choice import LeftOutAtDefault
-from pipeline.rows import ragged
+from wavmill.model.blockwise import blockwise
+from wavmill.model.clock import Clock
+from wavmill.model.griffin_lim import griffin_lim
+from wavmill.model.mel_filters import hann, mel_filters
+from wavmill.model.products import product_with
+from wavmill.pipeline.contracts import Extractor
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.job.choice import LeftOutAtDefault
+from wavmill.pipeline.rows import ragged
 
 WINDOW_SAMPLES = 800  # 50 ms
 FLOOR = 1e-5  # of the magnitude: -100 dB, where HiFi-GAN (Kong et al. 2020) puts it

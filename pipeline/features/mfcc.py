@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from model.clock import Clock
-from pipeline.contracts import Extractor
-from pipeline.errors import Reject
-from pipeline.rows import ragged
+from wavmill.model.clock import Clock
+from wavmill.pipeline.contracts import Extractor
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.rows import ragged
 
 CEPSTRA = 13
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from model.encoder_weights import Shapes
+from wavmill.model.encoder_weights import Shapes
 
 MOST_HEADER_BYTES = 100_000_000  # safetensors' own limit
 SINGLE = ("model.safetensors", "pytorch_model.bin")  # the names that transformers loads, in its order

@@ -14,12 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from model.encoder_weights import Shapes, differences
-from pipeline.errors import JobError, Stopped, WavmillError
-from pipeline.features.input_preparation import FILES, prepared_of
-from pipeline.features.weight_headers import INDEX, MOST_HEADER_BYTES, SINGLE, indices, loaded_files, shapes_in
-from pipeline.store.base import open_store
-from pipeline.store.cache import cache_folder, make_once
+from wavmill.model.encoder_weights import Shapes, differences
+from wavmill.pipeline.errors import JobError, Stopped, WavmillError
+from wavmill.pipeline.features.input_preparation import FILES, prepared_of
+from wavmill.pipeline.features.weight_headers import INDEX, MOST_HEADER_BYTES, SINGLE, indices, loaded_files, shapes_in
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store.cache import cache_folder, make_once
 
 CONFIG = "config.json"
 HEAD_BYTES = 1 << 20  # of a weight file on the hub, where its header stands

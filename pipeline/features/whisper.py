@@ -6,14 +6,14 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from model import segments
-from model.clock import Clock
-from model.configs import sizes_of
-from pipeline.errors import JobError, Reject
-from pipeline.features.checkpoint import Checkpoint
-from pipeline.features.input_preparation import check_whisper
-from pipeline.features.weights import check_shapes, describe
-from pipeline.rows import ragged
+from wavmill.model import segments
+from wavmill.model.clock import Clock
+from wavmill.model.configs import sizes_of
+from wavmill.pipeline.errors import JobError, Reject
+from wavmill.pipeline.features.checkpoint import Checkpoint
+from wavmill.pipeline.features.input_preparation import check_whisper
+from wavmill.pipeline.features.weights import check_shapes, describe
+from wavmill.pipeline.rows import ragged
 
 RECIPES = {"musetalk-v1": segments.v1, "musetalk-v1.5": segments.v1_5}
 
@@ -64,8 +64,8 @@ class Whisper(Checkpoint):
             return self.resolved().open()
         import torch
 
-        from model.net import one_thread
-        from model.whisper import load
+        from wavmill.model.net import one_thread
+        from wavmill.model.whisper import load
 
         normed = self.states == "musetalk-v1.5"
         net = self.loaded(lambda folder, dtype, device: load(folder, normed, dtype, device))

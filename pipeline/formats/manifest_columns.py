@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from pipeline.errors import JobError
+from wavmill.pipeline.errors import JobError
 
 # What else a column may be called, where there is none of wavmill's own name. Two of them in one manifest are refused.
 ALSO = {

@@ -4,8 +4,8 @@ import csv
 from collections import deque
 from collections.abc import Iterator
 
-from pipeline.formats.manifest_text import MOST_CHARS
-from pipeline.store.objects import SOUNDS, suffix_of
+from wavmill.pipeline.formats.manifest_text import MOST_CHARS
+from wavmill.pipeline.store.objects import SOUNDS, suffix_of
 
 SEVERAL_LINES_CHARS = 1 << 22  # of a record that has several lines; one line may have more
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from pipeline.decoding.decode import Clip
-from pipeline.formats.clip_ids import part_of
-from pipeline.formats.manifest_meaning import Rows
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.formats.clip_ids import part_of
+from wavmill.pipeline.formats.manifest_meaning import Rows
 
 MOST_NAMES = 10_000  # that are compared; one would be enough for the error
 BELOW_MS = 1  # a part begins at a sample, and its id is rounded to whole ms

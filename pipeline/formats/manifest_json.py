@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.errors import JobError
-from pipeline.formats.manifest_text import MOST_CHARS
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.formats.manifest_text import MOST_CHARS
 
 Row = dict[str, Any]
 BLANK = re.compile(r"[ \t\n\r]*")

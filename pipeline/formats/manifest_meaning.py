@@ -10,9 +10,9 @@ from typing import IO, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.formats.clip_ids import place_id, stretch_id
-from pipeline.formats.manifest_columns import Columns
-from pipeline.store.objects import parent_of
+from wavmill.pipeline.formats.clip_ids import place_id, stretch_id
+from wavmill.pipeline.formats.manifest_columns import Columns
+from wavmill.pipeline.store.objects import parent_of
 
 HELD_BYTES = 64 << 20  # of rows in memory until their columns are known; more of them wait in a file
 NONE = Columns("path", None, None, None, None, None, None, {})

@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import JobError
-from pipeline.formats.manifest_columns import TIMES, candidates, choose
-from pipeline.formats.manifest_csv import Quoted, plain_records
-from pipeline.formats.manifest_json import Row, Twice, array_rows, line_rows, text_of_value
-from pipeline.formats.manifest_text import NotDecodable, NotUnpackable, lines_of, texts_of
-from pipeline.store.objects import suffix_of
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.formats.manifest_columns import TIMES, candidates, choose
+from wavmill.pipeline.formats.manifest_csv import Quoted, plain_records
+from wavmill.pipeline.formats.manifest_json import Row, Twice, array_rows, line_rows, text_of_value
+from wavmill.pipeline.formats.manifest_text import NotDecodable, NotUnpackable, lines_of, texts_of
+from wavmill.pipeline.store.objects import suffix_of
 
 BATCH_ROWS = 1 << 16
 MOST_NAMES = 10_000  # of columns that nobody asked for

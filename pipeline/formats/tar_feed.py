@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-from pipeline.decoding.integrity import handle_of
-from pipeline.errors import Reject
-from pipeline.store.corpus import object_faults
+from wavmill.pipeline.decoding.integrity import handle_of
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.store.corpus import object_faults
 
 
 class TarSound(NamedTuple):

@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-from pipeline.errors import Reject
-from pipeline.store.names import text_of
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.store.names import text_of
 
 BLOCK_BYTES = 512  # what tar counts in
 EXTENSION_BYTES = 1 << 20  # of one pax header; 64 KiB is a large one

@@ -18,8 +18,8 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
-from pipeline.formats.tar_members import Member
-from pipeline.store.objects import SOUNDS, suffix_of
+from wavmill.pipeline.formats.tar_members import Member
+from wavmill.pipeline.store.objects import SOUNDS, suffix_of
 
 TEXTS = ("json", "txt", "cls")
 Stem = tuple[str, str]  # folder, name without the last suffix

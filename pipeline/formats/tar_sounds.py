@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO
 
-from pipeline.decoding.decode import length_s
-from pipeline.decoding.seekable import Seekable
-from pipeline.errors import Reject
-from pipeline.formats.tar_members import DAMAGES, Member, Unpacked, Walk, told, unpacked
-from pipeline.formats.tar_pairs import Pairs, parts_of_name
-from pipeline.formats.tar_texts import TarTexts
-from pipeline.store.objects import parent_of
+from wavmill.pipeline.decoding.decode import length_s
+from wavmill.pipeline.decoding.seekable import Seekable
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.formats.tar_members import DAMAGES, Member, Unpacked, Walk, told, unpacked
+from wavmill.pipeline.formats.tar_pairs import Pairs, parts_of_name
+from wavmill.pipeline.formats.tar_texts import TarTexts
+from wavmill.pipeline.store.objects import parent_of
 
 MEMBER_BYTES = 1 << 30  # of one sound in a tar, which is held in memory
 SPARSE_BYTES = 1 << 30  # of all sparse members of a stretch together, holes and all

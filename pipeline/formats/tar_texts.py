@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.errors import Reject
-from pipeline.formats.tar_members import DAMAGES, Member, Unpacked, told
-from pipeline.formats.tar_pairs import Pairs
-from pipeline.formats.text_encoding import NotText, WrongEncoding, decoded_text, field_text, json_fields
-from pipeline.store.objects import suffix_of
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.formats.tar_members import DAMAGES, Member, Unpacked, told
+from wavmill.pipeline.formats.tar_pairs import Pairs
+from wavmill.pipeline.formats.text_encoding import NotText, WrongEncoding, decoded_text, field_text, json_fields
+from wavmill.pipeline.store.objects import suffix_of
 
 SAMPLE_TEXTS = 64  # that belong to one sound
 SAMPLE_BYTES = 64 << 20  # of them together

@@ -4,10 +4,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.job.dataset_job import Job
-from pipeline.protocol.published import find_dataset
-from pipeline.rows import FACTS, IDS, VIDEO
-from pipeline.sources.dataset import Dataset
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.protocol.published import find_dataset
+from wavmill.pipeline.rows import FACTS, IDS, VIDEO
+from wavmill.pipeline.sources.dataset import Dataset
 
 
 def columns_of(job: Job) -> pa.Schema:

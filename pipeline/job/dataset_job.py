@@ -9,22 +9,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.clock import Clock
-from pipeline.contracts import Extractor, Quantizer, Source, Step, Window
-from pipeline.dataset_json import PublishedDataset
-from pipeline.decoding.check import Check
-from pipeline.decoding.decode import Clip
-from pipeline.errors import JobError
-from pipeline.features import EXTRACTORS
-from pipeline.job.choice import Address, Choice, NotDecisive, deciding_fields
-from pipeline.job.one_of import OneOf
-from pipeline.protocol.published import VERSION, find_dataset
-from pipeline.quantizers import QUANTIZERS
-from pipeline.rows import PRODUCTS
-from pipeline.sources import SOURCES
-from pipeline.sources.dataset import Dataset
-from pipeline.store.base import join
-from pipeline.windows import WINDOWS
+from wavmill.model.clock import Clock
+from wavmill.pipeline.contracts import Extractor, Quantizer, Source, Step, Window
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.decoding.check import Check
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.features import EXTRACTORS
+from wavmill.pipeline.job.choice import Address, Choice, NotDecisive, deciding_fields
+from wavmill.pipeline.job.one_of import OneOf
+from wavmill.pipeline.protocol.published import VERSION, find_dataset
+from wavmill.pipeline.quantizers import QUANTIZERS
+from wavmill.pipeline.rows import PRODUCTS
+from wavmill.pipeline.sources import SOURCES
+from wavmill.pipeline.sources.dataset import Dataset
+from wavmill.pipeline.store.base import join
+from wavmill.pipeline.windows import WINDOWS
 
 ROWS_VERSION = 1  # of the columns at rest; raised when they change
 
@@ -207,7 +207,7 @@ def recipe_of(job: Job) -> dict[str, Any]:
 def described(choice: Choice) -> dict[str, Any]:
     """A choice's recipe; a class from outside is named in full."""
     recipe, kind = choice.recipe(), type(choice)
-    ours = kind.__module__.partition(".")[0] == "pipeline"
+    ours = kind.__module__.partition(".")[0] == "wavmill"
     return recipe if ours else {**recipe, "class": f"{kind.__module__}:{kind.__qualname__}"}
 
 

@@ -10,13 +10,13 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.errors import JobError
-from pipeline.job.choice import Choice
-from pipeline.job.dataset_job import Job
-from pipeline.job.one_of import NO_CLASS, OneOf
-from pipeline.job.submitted import is_submitted, refuse_relative
-from pipeline.job.training_job import TrainJob
-from pipeline.job.yaml_text import read_yaml
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.job.choice import Choice
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.job.one_of import NO_CLASS, OneOf
+from wavmill.pipeline.job.submitted import is_submitted, refuse_relative
+from wavmill.pipeline.job.training_job import TrainJob
+from wavmill.pipeline.job.yaml_text import read_yaml
 
 BRANCH = re.compile(r"(constrained-)?(int|float|str|bool)|literal\[.*\]", re.DOTALL)  # of a union, in pydantic's paths
 Problem = tuple[tuple[Any, ...], str]  # the path of an option, and what is wrong with it

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, ValidationInfo
 from pydantic_core import PydanticCustomError, core_schema
 
-from pipeline.contracts import Part
-from pipeline.job.plugins import class_of
+from wavmill.pipeline.contracts import Part
+from wavmill.pipeline.job.plugins import class_of
 
 OUTSIDE = "outside"  # the tag of package.module:Class
 NO_CLASS = "no_class"  # the type of the error for a class that cannot be used

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.contracts import Part
+from wavmill.pipeline.contracts import Part
 
 NO_PLUGINS = "WAVMILL_NO_PLUGINS"
 AnyPart = TypeVar("AnyPart", bound=Part)
@@ -34,6 +34,6 @@ def class_of(kind: str, beside: Path | None, family: type[AnyPart]) -> type[AnyP
         raise ValueError(f"cannot be imported: {error}{where}") from error
     if not (isinstance(outside, type) and issubclass(outside, family)):
         name = family.__name__
-        raise ValueError(f"is no {name.lower()}: it must be a class derived from pipeline.contracts.{name}")
+        raise ValueError(f"is no {name.lower()}: it must be a class derived from wavmill.pipeline.contracts.{name}")
     outside.check_class()
     return outside

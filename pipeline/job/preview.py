@@ -8,17 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.job.dataset_job import Job, fingerprint
-from pipeline.job.too_short import no_windows
-from pipeline.protocol.listing import Listing, unplanned
-from pipeline.protocol.plan import cut, plans_of, todo_of
-from pipeline.protocol.published import numbers
-from pipeline.protocol.records import attempts_done
-from pipeline.rows import frame_bytes
-from pipeline.sources.manifest import BAD_ROW
-from pipeline.store.base import open_store
-from pipeline.store.objects import LONG_BYTES
-from pipeline.store.s3 import IS_MD5
+from wavmill.pipeline.job.dataset_job import Job, fingerprint
+from wavmill.pipeline.job.too_short import no_windows
+from wavmill.pipeline.protocol.listing import Listing, unplanned
+from wavmill.pipeline.protocol.plan import cut, plans_of, todo_of
+from wavmill.pipeline.protocol.published import numbers
+from wavmill.pipeline.protocol.records import attempts_done
+from wavmill.pipeline.rows import frame_bytes
+from wavmill.pipeline.sources.manifest import BAD_ROW
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store.objects import LONG_BYTES
+from wavmill.pipeline.store.s3 import IS_MD5
 
 EXAMPLES = 3  # of rows without a sound
 GUESS_HZ = 50.0  # of a dataset's column, which is counted in rows and not in frames

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pipeline.job.dataset_job import Job
-from pipeline.job.training_job import TrainJob
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.job.training_job import TrainJob
 
 
 def schema() -> dict[str, Any]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.errors import JobError
+from wavmill.pipeline.errors import JobError
 
 PACKAGES = ("runtime_resources", "working_dir_files")  # Ray unpacks what was sent below <session>/ of these
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # the variable by this name is set for whatever 'ray job submit' runs

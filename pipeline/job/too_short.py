@@ -6,14 +6,14 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from model.clock import Clock
-from pipeline.contracts import Window
-from pipeline.errors import ObjectFault
-from pipeline.job.dataset_job import Job
-from pipeline.sources.files import Files
-from pipeline.store.base import Entry, open_store
-from pipeline.store.corpus import spread_rows
-from pipeline.store.objects import header_s
+from wavmill.model.clock import Clock
+from wavmill.pipeline.contracts import Window
+from wavmill.pipeline.errors import ObjectFault
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.sources.files import Files
+from wavmill.pipeline.store.base import Entry, open_store
+from wavmill.pipeline.store.corpus import spread_rows
+from wavmill.pipeline.store.objects import header_s
 
 LOOKED_AT = 16  # clips, spread over the corpus
 MOST_S = 3600  # the longest that a clip may be

@@ -6,15 +6,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.at_rest import AtRest
-from pipeline.contracts import Model
-from pipeline.dataset_json import PublishedDataset
-from pipeline.job.choice import Address, Choice, NotDecisive
-from pipeline.job.one_of import OneOf
-from pipeline.protocol.published import VERSION, find_dataset, find_model
-from pipeline.store.base import join, split
-from pipeline.training.models import MODELS
-from pipeline.training.pack_build import Data, Packing
+from wavmill.pipeline.at_rest import AtRest
+from wavmill.pipeline.contracts import Model
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.job.choice import Address, Choice, NotDecisive
+from wavmill.pipeline.job.one_of import OneOf
+from wavmill.pipeline.protocol.published import VERSION, find_dataset, find_model
+from wavmill.pipeline.store.base import join, split
+from wavmill.pipeline.training.models import MODELS
+from wavmill.pipeline.training.pack_build import Data, Packing
 
 ORIGINS = ("auto", "scratch")  # of weights, where train.from names no model
 TRAINING_VERSION = 1  # raised when a fix changes what a training gives

@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 
-from model.token_lm.vocabulary import Vocabulary
-from pipeline.dataset_json import PublishedDataset
-from pipeline.job.training_job import TrainJob
-from pipeline.model_json import MODEL
-from pipeline.protocol.published import numbers
-from pipeline.store.base import open_store
-from pipeline.training.beginning import begin
-from pipeline.training.checkpoints import recorded, step_of
-from pipeline.training.loop import length_of
-from pipeline.training.pack_build import checked_data
-from pipeline.training.split_sizes import Sides, sides
-from pipeline.training.starting import check_start
+from wavmill.model.token_lm.vocabulary import Vocabulary
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.job.training_job import TrainJob
+from wavmill.pipeline.model_json import MODEL
+from wavmill.pipeline.protocol.published import numbers
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.training.beginning import begin
+from wavmill.pipeline.training.checkpoints import recorded, step_of
+from wavmill.pipeline.training.loop import length_of
+from wavmill.pipeline.training.pack_build import checked_data
+from wavmill.pipeline.training.split_sizes import Sides, sides
+from wavmill.pipeline.training.starting import check_start
 
 
 @dataclass(frozen=True)

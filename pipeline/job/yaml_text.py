@@ -8,7 +8,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from ruamel.yaml.reader import ReaderError
 
-from pipeline.errors import JobError
+from wavmill.pipeline.errors import JobError
 
 MOST_VALUES = 10_000  # that aliases may stand for beyond what is written out; some 600 bytes can stand for 2^30
 TAG = "tag:yaml.org,2002:"

@@ -19,16 +19,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import VERSION, notices
-from pipeline.errors import Bug
-from pipeline.execution.processors import processors
-from pipeline.job.columns import columns_of
-from pipeline.job.dataset_job import Job, fingerprint
-from pipeline.protocol.records import Record, StoredRows, record_key
-from pipeline.protocol.timing import spent_s
-from pipeline.rows import FAULT, NOTHING, rejects
-from pipeline.store.base import open_store, sha256
-from pipeline.store.parquet import parquet_writer
+from wavmill.pipeline import VERSION, notices
+from wavmill.pipeline.errors import Bug
+from wavmill.pipeline.execution.processors import processors
+from wavmill.pipeline.job.columns import columns_of
+from wavmill.pipeline.job.dataset_job import Job, fingerprint
+from wavmill.pipeline.protocol.records import Record, StoredRows, record_key
+from wavmill.pipeline.protocol.timing import spent_s
+from wavmill.pipeline.rows import FAULT, NOTHING, rejects
+from wavmill.pipeline.store.base import open_store, sha256
+from wavmill.pipeline.store.parquet import parquet_writer
 
 GROUP_ROWS = 1000  # of the clips at rest
 RECORDED_VERSIONS = ("ray", "numpy", "pyarrow", "soundfile", "av", "soxr")

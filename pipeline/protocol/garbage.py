@@ -26,9 +26,9 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
 
-from pipeline.errors import Bug, Stopped
-from pipeline.store.base import Entry, Folder, Store
-from pipeline.store.versions import Claim, read_claim
+from wavmill.pipeline.errors import Bug, Stopped
+from wavmill.pipeline.store.base import Entry, Folder, Store
+from wavmill.pipeline.store.versions import Claim, read_claim
 
 ABANDONED_S = 2 * 86_400.0  # of an upload
 PLAN = re.compile(r"_mill/plan/([^/]+)/([0-9a-f]{64})/([0-9]+)\.json")
@@ -107,8 +107,8 @@ def _attempts(store: Store, choices: list[Claim], waiting: set[str]) -> Iterator
 
 
 def _uploads(store: Any, names: set[str]) -> Iterator[Leftover]:
-    from pipeline.store.s3 import client
-    from pipeline.store.s3_answers import faults_of
+    from wavmill.pipeline.store.s3 import client
+    from wavmill.pipeline.store.s3_answers import faults_of
 
     ours = re.compile("|".join(["_mill/.*", *(rf"{re.escape(name)}/v[0-9]+/.*" for name in names)]), re.DOTALL)
     with faults_of(store.url):
@@ -124,7 +124,7 @@ def _uploads(store: Any, names: set[str]) -> Iterator[Leftover]:
 
 def _uploaded(store: Any, key: str, upload: str) -> int:
     """The bytes of an upload's parts; 0 when it ended after it was listed."""
-    from pipeline.store.s3 import client
+    from wavmill.pipeline.store.s3 import client
 
     with _unless_ended():
         pages = client().get_paginator("list_parts").paginate(**_at(store, key), UploadId=upload)
@@ -133,8 +133,8 @@ def _uploaded(store: Any, key: str, upload: str) -> int:
 
 
 def _abort(store: Any, key: str, upload: str) -> None:
-    from pipeline.store.s3 import client
-    from pipeline.store.s3_answers import faults_of
+    from wavmill.pipeline.store.s3 import client
+    from wavmill.pipeline.store.s3_answers import faults_of
 
     with faults_of(f"{store.url}/{key}"), _unless_ended():
         client().abort_multipart_upload(**_at(store, key), UploadId=upload)
@@ -149,7 +149,7 @@ def _unless_ended() -> Iterator[None]:
     """Let it pass that an upload was completed or aborted meanwhile."""
     from botocore.exceptions import ClientError
 
-    from pipeline.store.s3_answers import code_of
+    from wavmill.pipeline.store.s3_answers import code_of
 
     try:
         yield

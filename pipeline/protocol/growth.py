@@ -17,16 +17,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import Stopped
-from pipeline.formats.clip_ids import sound_of
-from pipeline.job.dataset_job import Job
-from pipeline.protocol.plan import Plan
-from pipeline.protocol.planned import ROW, PlannedObjects, Replaced, replaced_by
-from pipeline.protocol.records import Record
-from pipeline.protocol.retry_rules import Outcome, after_retry
-from pipeline.store.base import Store
-from pipeline.store.objects import ahead
-from pipeline.store.parquet import parquet_in
+from wavmill.pipeline.errors import Stopped
+from wavmill.pipeline.formats.clip_ids import sound_of
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.protocol.plan import Plan
+from wavmill.pipeline.protocol.planned import ROW, PlannedObjects, Replaced, replaced_by
+from wavmill.pipeline.protocol.records import Record
+from wavmill.pipeline.protocol.retry_rules import Outcome, after_retry
+from wavmill.pipeline.store.base import Store
+from wavmill.pipeline.store.objects import ahead
+from wavmill.pipeline.store.parquet import parquet_in
 
 CACHED_SHARDS = 64
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipeline.errors import AGAIN, Stopped
+from wavmill.pipeline.errors import AGAIN, Stopped
 
 MOST_FAULTS = 20  # of a listing; more are not those of single files
 NAMED = 5  # of many messages

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.contracts import Source
-from pipeline.decoding.decode import Clip
-from pipeline.errors import ObjectFault
-from pipeline.protocol.left_out import LeftOut
-from pipeline.protocol.planned import ROW, PlannedObjects
-from pipeline.store.base import Entry, Store
+from wavmill.pipeline.contracts import Source
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.errors import ObjectFault
+from wavmill.pipeline.protocol.left_out import LeftOut
+from wavmill.pipeline.protocol.planned import ROW, PlannedObjects
+from wavmill.pipeline.store.base import Entry, Store
 
 PIECE_ROWS = 1 << 16  # what is made of a listing and dropped again is made of so many rows at once
 ORDER = [("path", "ascending"), ("lo", "ascending")]

@@ -19,14 +19,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from pipeline.at_rest import AtRest
-from pipeline.errors import Stopped
-from pipeline.job.dataset_job import Job, decisive, fingerprint
-from pipeline.protocol.left_out import LeftOut
-from pipeline.protocol.listing import PIECE_ROWS, Listing, identities, unplanned
-from pipeline.rows import frame_bytes
-from pipeline.store.base import Store, open_store, sha256
-from pipeline.store.parquet import damage_of, parquet_in, parquet_of
+from wavmill.pipeline.at_rest import AtRest
+from wavmill.pipeline.errors import Stopped
+from wavmill.pipeline.job.dataset_job import Job, decisive, fingerprint
+from wavmill.pipeline.protocol.left_out import LeftOut
+from wavmill.pipeline.protocol.listing import PIECE_ROWS, Listing, identities, unplanned
+from wavmill.pipeline.rows import frame_bytes
+from wavmill.pipeline.store.base import Store, open_store, sha256
+from wavmill.pipeline.store.parquet import damage_of, parquet_in, parquet_of
 
 SHARD_S = 3600.0
 SHARD_BYTES = 256 << 20  # of the widest column in flight

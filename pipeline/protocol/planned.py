@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.store.base import Store
-from pipeline.store.parquet import damage_of, parquet_of
+from wavmill.pipeline.store.base import Store
+from wavmill.pipeline.store.parquet import damage_of, parquet_of
 
 CACHED_GROUPS = 4  # of each plan: shards are looked at in the order of their paths, several at once
 ROW = "row"  # the place of an object in its plan, beside the columns of the plan

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import notices
-from pipeline.dataset_json import (
+from wavmill.pipeline import notices
+from wavmill.pipeline.dataset_json import (
     DATASET,
     CodebookFolder,
     Column,
@@ -26,26 +26,26 @@ from pipeline.dataset_json import (
     PublishedDataset,
     RejectsFile,
 )
-from pipeline.errors import Stopped
-from pipeline.execution import processors
-from pipeline.job.columns import columns_of
-from pipeline.job.dataset_job import Job, decisive, fingerprint, recipe_of
-from pipeline.protocol.commit import GROUP_ROWS
-from pipeline.protocol.growth import Growth
-from pipeline.protocol.plan import Plan
-from pipeline.protocol.published import find_dataset, read_published
-from pipeline.protocol.records import Record, StoredRows, attempts_done, read_records
-from pipeline.protocol.standing import Standing
-from pipeline.protocol.timing import time_of
-from pipeline.quantizers.codebooks import codebook_files
-from pipeline.report.dataset_page import dataset_page
-from pipeline.report.dataset_readme import card
-from pipeline.rows import rejects
-from pipeline.sources.dataset import Dataset
-from pipeline.store.base import Store, faults_of, join, open_store, sha256
-from pipeline.store.objects import ahead
-from pipeline.store.parquet import parquet_writer
-from pipeline.store.versions import Chosen, Claim, claim, claimed
+from wavmill.pipeline.errors import Stopped
+from wavmill.pipeline.execution import processors
+from wavmill.pipeline.job.columns import columns_of
+from wavmill.pipeline.job.dataset_job import Job, decisive, fingerprint, recipe_of
+from wavmill.pipeline.protocol.commit import GROUP_ROWS
+from wavmill.pipeline.protocol.growth import Growth
+from wavmill.pipeline.protocol.plan import Plan
+from wavmill.pipeline.protocol.published import find_dataset, read_published
+from wavmill.pipeline.protocol.records import Record, StoredRows, attempts_done, read_records
+from wavmill.pipeline.protocol.standing import Standing
+from wavmill.pipeline.protocol.timing import time_of
+from wavmill.pipeline.quantizers.codebooks import codebook_files
+from wavmill.pipeline.report.dataset_page import dataset_page
+from wavmill.pipeline.report.dataset_readme import card
+from wavmill.pipeline.rows import rejects
+from wavmill.pipeline.sources.dataset import Dataset
+from wavmill.pipeline.store.base import Store, faults_of, join, open_store, sha256
+from wavmill.pipeline.store.objects import ahead
+from wavmill.pipeline.store.parquet import parquet_writer
+from wavmill.pipeline.store.versions import Chosen, Claim, claim, claimed
 
 PART_BYTES = 256 << 20
 

@@ -4,10 +4,10 @@ import re
 from functools import lru_cache
 from typing import TypeVar
 
-from pipeline.dataset_json import DATASET, PublishedDataset
-from pipeline.errors import JobError
-from pipeline.model_json import MODEL, PublishedModel
-from pipeline.store.base import Store, join, open_store, split
+from wavmill.pipeline.dataset_json import DATASET, PublishedDataset
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.model_json import MODEL, PublishedModel
+from wavmill.pipeline.store.base import Store, join, open_store, split
 
 VERSION = re.compile(r"v([1-9][0-9]*)$")
 P = TypeVar("P", PublishedDataset, PublishedModel)

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import Field
 
-from pipeline.at_rest import AtRest, Sealed
-from pipeline.errors import Stopped
-from pipeline.store.base import Store
+from wavmill.pipeline.at_rest import AtRest, Sealed
+from wavmill.pipeline.errors import Stopped
+from wavmill.pipeline.store.base import Store
 
 PREFIXES = "0123456789abcdef"
 

@@ -4,16 +4,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import JobError, Stopped
-from pipeline.job.dataset_job import Job, fingerprint
-from pipeline.protocol.growth import Growth
-from pipeline.protocol.listing import by_path
-from pipeline.protocol.plan import Plan, next_plan, todo_of
-from pipeline.protocol.planned import ROW
-from pipeline.protocol.publish import published
-from pipeline.protocol.records import attempts_done, read_records
-from pipeline.store.base import open_store
-from pipeline.store.versions import claimed
+from wavmill.pipeline.errors import JobError, Stopped
+from wavmill.pipeline.job.dataset_job import Job, fingerprint
+from wavmill.pipeline.protocol.growth import Growth
+from wavmill.pipeline.protocol.listing import by_path
+from wavmill.pipeline.protocol.plan import Plan, next_plan, todo_of
+from wavmill.pipeline.protocol.planned import ROW
+from wavmill.pipeline.protocol.publish import published
+from wavmill.pipeline.protocol.records import attempts_done, read_records
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store.versions import claimed
 
 
 def retried(job: Job, plans: list[Plan], reason: str) -> list[Plan]:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from pipeline.formats.clip_ids import escaped, object_of, sound_of
+from wavmill.pipeline.formats.clip_ids import escaped, object_of, sound_of
 
 UNREAD = {"missing", "changed", "not_readable"}  # reasons that say nothing about the sound
 

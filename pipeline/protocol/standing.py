@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import Stopped, WavmillError
-from pipeline.protocol.growth import Growth, kept
-from pipeline.protocol.records import Record, StoredRows
-from pipeline.rows import rejects
-from pipeline.sources.duplicates import ClipIds, Renamed, renamed, with_renamed, without_renamed
-from pipeline.store.base import Store, sha256
-from pipeline.store.parquet import parquet_in
+from wavmill.pipeline.errors import Stopped, WavmillError
+from wavmill.pipeline.protocol.growth import Growth, kept
+from wavmill.pipeline.protocol.records import Record, StoredRows
+from wavmill.pipeline.rows import rejects
+from wavmill.pipeline.sources.duplicates import ClipIds, Renamed, renamed, with_renamed, without_renamed
+from wavmill.pipeline.store.base import Store, sha256
+from wavmill.pipeline.store.parquet import parquet_in
 
 
 class Standing:

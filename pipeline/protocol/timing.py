@@ -8,9 +8,9 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
-from pipeline.dataset_json import Time
-from pipeline.protocol.records import Record
-from pipeline.rows import PRODUCTS, replace
+from wavmill.pipeline.dataset_json import Time
+from wavmill.pipeline.protocol.records import Record
+from wavmill.pipeline.rows import PRODUCTS, replace
 
 STAGES = ("read", *PRODUCTS, "commit")
 COLUMN = "spent_s"  # in flight, in every row, as the shard's key is: JSON, stage -> seconds on the wall

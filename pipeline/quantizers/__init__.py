@@ -1,6 +1,6 @@
 """Quantizers: frames -> tokens. One file each; a new one is one class and one line here."""
 
-from pipeline.contracts import Quantizer
-from pipeline.quantizers.kmeans import KMeans
+from wavmill.pipeline.contracts import Quantizer
+from wavmill.pipeline.quantizers.kmeans import KMeans
 
 QUANTIZERS: dict[str, type[Quantizer]] = {"kmeans": KMeans}

@@ -4,10 +4,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from model.quantization.codebook import Codebook
-from pipeline.at_rest import AtRest
-from pipeline.errors import JobError
-from pipeline.store.base import open_store, sha256
+from wavmill.model.quantization.codebook import Codebook
+from wavmill.pipeline.at_rest import AtRest
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.store.base import open_store, sha256
 
 TENSOR, DESCRIBED = "codebook.safetensors", "codebook.json"
 

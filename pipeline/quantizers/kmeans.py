@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from model.quantization.kmeans import assign
-from pipeline.contracts import Quantizer, Work
-from pipeline.errors import JobError
-from pipeline.job.choice import Address
-from pipeline.quantizers.codebooks import codebook_files, describe_codebook, load_codebook
-from pipeline.rows import ragged
+from wavmill.model.quantization.kmeans import assign
+from wavmill.pipeline.contracts import Quantizer, Work
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.job.choice import Address
+from wavmill.pipeline.quantizers.codebooks import codebook_files, describe_codebook, load_codebook
+from wavmill.pipeline.rows import ragged
 
 
 class KMeans(Quantizer):

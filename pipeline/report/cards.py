@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from pipeline.features.mel import Mel
-from pipeline.report.charts import spectrogram
-from pipeline.vocoder import wav_bytes
+from wavmill.pipeline.features.mel import Mel
+from wavmill.pipeline.report.charts import spectrogram
+from wavmill.pipeline.vocoder import wav_bytes
 
 PLAYED_S = 5.0  # of a sound, at most
 PLAYED_HZ = 24_000  # at most
@@ -51,8 +51,8 @@ def clip_card(
 
 def mel_of(wave: np.ndarray, rate_hz: int) -> np.ndarray:
     """Sound (N,) -> log-mel (T, 80), 50 Hz."""
-    from pipeline.decoding.decode import resampled
-    from pipeline.execution.apply import opened
+    from wavmill.pipeline.decoding.decode import resampled
+    from wavmill.pipeline.execution.apply import opened
 
     made: Any = opened(Mel())([resampled(np.asarray(wave, np.float32), rate_hz, Mel().clock.rate_hz)])[0]
     return made[:, 0] if isinstance(made, np.ndarray) else np.zeros((0, Mel().bands), np.float32)
@@ -60,7 +60,7 @@ def mel_of(wave: np.ndarray, rate_hz: int) -> np.ndarray:
 
 def _wav(wave: np.ndarray, rate_hz: int) -> str:
     """The first seconds of a sound (N,), as a WAV in base64."""
-    from pipeline.decoding.decode import resampled
+    from wavmill.pipeline.decoding.decode import resampled
 
     some = np.clip(np.asarray(wave, np.float32)[: round(PLAYED_S * rate_hz)], -1, 1)
     some = resampled(some, rate_hz, min(rate_hz, PLAYED_HZ))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from pipeline.errors import Bug
-from pipeline.store.names import printable_lines
+from wavmill.pipeline.errors import Bug
+from wavmill.pipeline.store.names import printable_lines
 
 INK, SOFT, LINE, ACCENT, SECOND, FILL = (f"#0102{i:02x}" for i in range(3, 9))  # stand for the variables of the page
 VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", ACCENT: "accent", SECOND: "second", FILL: "fill"}

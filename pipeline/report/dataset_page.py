@@ -8,20 +8,20 @@ import numpy as np
 import pyarrow as pa
 from markupsafe import Markup
 
-from model.quantization.kmeans import usage
-from pipeline.dataset_json import PublishedDataset
-from pipeline.job.dataset_job import Job
-from pipeline.notices import MEANS as MEANS_OF_NOTICES
-from pipeline.protocol.plan import Plan
-from pipeline.quantizers.codebooks import load_codebook
-from pipeline.report.cards import clip_card
-from pipeline.report.charts import histogram, ranks, rates
-from pipeline.report.dataset_readme import hours, how_to_read
-from pipeline.report.excerpts import RATE_HZ, originals, picked, some_rejects, some_rows
-from pipeline.report.page import page
-from pipeline.rows import PRODUCTS, arrays_of
-from pipeline.store.base import join, open_store
-from pipeline.vocoder import NoVoice, Voice, voice
+from wavmill.model.quantization.kmeans import usage
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.notices import MEANS as MEANS_OF_NOTICES
+from wavmill.pipeline.protocol.plan import Plan
+from wavmill.pipeline.quantizers.codebooks import load_codebook
+from wavmill.pipeline.report.cards import clip_card
+from wavmill.pipeline.report.charts import histogram, ranks, rates
+from wavmill.pipeline.report.dataset_readme import hours, how_to_read
+from wavmill.pipeline.report.excerpts import RATE_HZ, originals, picked, some_rejects, some_rows
+from wavmill.pipeline.report.page import page
+from wavmill.pipeline.rows import PRODUCTS, arrays_of
+from wavmill.pipeline.store.base import join, open_store
+from wavmill.pipeline.vocoder import NoVoice, Voice, voice
 
 MEANS = {
     "clip": "stable id: the path below the corpus, #member in a tar, #start_ms for a part of a longer sound",

@@ -1,6 +1,6 @@
 """The README.md of a published dataset: what is in it, in which units, and how to read it."""
 
-from pipeline.dataset_json import Counts, PublishedDataset
+from wavmill.pipeline.dataset_json import Counts, PublishedDataset
 
 # what tells `datasets` that the parts are the data: by itself it takes "part" for a split, and rejects.parquet for data
 FRONT_MATTER = """---

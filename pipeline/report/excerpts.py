@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.dataset_json import PublishedDataset
-from pipeline.errors import WavmillError
-from pipeline.formats.clip_ids import part_of
-from pipeline.job.dataset_job import Job
-from pipeline.protocol.plan import Plan
-from pipeline.rows import arrays_of
-from pipeline.store.base import Store, open_store
-from pipeline.store.objects import LONG_BYTES
-from pipeline.store.parquet import damage_of, parquet_in
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.errors import WavmillError
+from wavmill.pipeline.formats.clip_ids import part_of
+from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.protocol.plan import Plan
+from wavmill.pipeline.rows import arrays_of
+from wavmill.pipeline.store.base import Store, open_store
+from wavmill.pipeline.store.objects import LONG_BYTES
+from wavmill.pipeline.store.parquet import damage_of, parquet_in
 
 GROUPS = 20  # row groups read, of about 1,000 clips each
 CLIPS = 4  # to hear

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.model_json import BestValidation, PublishedModel
-from pipeline.report.cards import Card, clip_card
-from pipeline.report.charts import curves
-from pipeline.report.dataset_page import Chart
-from pipeline.report.excerpts import spread
-from pipeline.report.model_readme import how_to_use, split_line
-from pipeline.report.page import page
+from wavmill.pipeline.model_json import BestValidation, PublishedModel
+from wavmill.pipeline.report.cards import Card, clip_card
+from wavmill.pipeline.report.charts import curves
+from wavmill.pipeline.report.dataset_page import Chart
+from wavmill.pipeline.report.excerpts import spread
+from wavmill.pipeline.report.model_readme import how_to_use, split_line
+from wavmill.pipeline.report.page import page
 
 SHARE = "the largest label's share"  # what always naming the commonest label would get right
 POINTS = 600  # of a curve

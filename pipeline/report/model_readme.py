@@ -1,6 +1,6 @@
 """The README.md of a trained model: what it is, how good, and how to use it."""
 
-from pipeline.model_json import BestValidation, PublishedModel, SplitFacts
+from wavmill.pipeline.model_json import BestValidation, PublishedModel, SplitFacts
 
 
 def model_card(said: PublishedModel, address: str) -> str:

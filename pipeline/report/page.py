@@ -4,8 +4,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.dataset_readme import hours
-from pipeline.store.names import printable_lines
+from wavmill.pipeline.report.dataset_readme import hours
+from wavmill.pipeline.store.names import printable_lines
 
 UNITS = {"unit": "{}", "rate_hz": "{} Hz", "codes": "{} codes"}  # of a column, as a person writes them
 

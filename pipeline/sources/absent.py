@@ -5,9 +5,9 @@ import unicodedata
 from contextlib import suppress
 from itertools import islice
 
-from pipeline.errors import WavmillError
-from pipeline.store.base import Folder, Store
-from pipeline.store.names import text_of
+from wavmill.pipeline.errors import WavmillError
+from wavmill.pipeline.store.base import Folder, Store
+from wavmill.pipeline.store.names import text_of
 
 MOST_NAMES = 100_000  # of a folder that are looked through
 FOLDERS = 32  # whose names are held

@@ -7,16 +7,16 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ConfigDict, Field
 
-from pipeline.contracts import Source
-from pipeline.decoding.decode import Clip
-from pipeline.errors import JobError
-from pipeline.job.choice import Address, InRecipeAs
-from pipeline.protocol.left_out import LeftOut
-from pipeline.protocol.published import find_dataset
-from pipeline.rows import ERROR, VIDEO
-from pipeline.store.base import Entry, Store, join, open_store
-from pipeline.store.objects import SCHEMA
-from pipeline.store.parquet import parquet_in
+from wavmill.pipeline.contracts import Source
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.job.choice import Address, InRecipeAs
+from wavmill.pipeline.protocol.left_out import LeftOut
+from wavmill.pipeline.protocol.published import find_dataset
+from wavmill.pipeline.rows import ERROR, VIDEO
+from wavmill.pipeline.store.base import Entry, Store, join, open_store
+from wavmill.pipeline.store.objects import SCHEMA
+from wavmill.pipeline.store.parquet import parquet_in
 
 PARTS_LOOKED_AT = 8
 

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import WavmillError
-from pipeline.formats.clip_ids import second_id
-from pipeline.protocol.records import Record, StoredRows
-from pipeline.rows import replace
+from wavmill.pipeline.errors import WavmillError
+from wavmill.pipeline.formats.clip_ids import second_id
+from wavmill.pipeline.protocol.records import Record, StoredRows
+from wavmill.pipeline.rows import replace
 
 Renamed = dict[str, dict[str, str]]  # shard -> id that another shard has, too -> its new id
 

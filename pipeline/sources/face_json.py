@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pipeline.errors import Reject
+from wavmill.pipeline.errors import Reject
 
 # what a JSON of anything ends in
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)

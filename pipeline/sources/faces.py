@@ -8,19 +8,19 @@ from typing import Annotated, Any, BinaryIO, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from pipeline.contracts import Source
-from pipeline.decoding.decode import Clip
-from pipeline.decoding.sandbox_client import read_behind
-from pipeline.errors import JobError, NotAllowed, ObjectFault, Reject
-from pipeline.formats.clip_ids import escaped
-from pipeline.job.choice import Address
-from pipeline.protocol.left_out import LeftOut
-from pipeline.sources.places import located
-from pipeline.store.base import Entry, Folder, Store, join, open_store, split
-from pipeline.store.corpus import look, object_faults, opened, readable
-from pipeline.store.folder_walk import walk
-from pipeline.store.objects import Found, ahead, decoded_table, nothing_found, suffix_of, table_of
-from pipeline.store.s3_corpus import pause
+from wavmill.pipeline.contracts import Source
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.decoding.sandbox_client import read_behind
+from wavmill.pipeline.errors import JobError, NotAllowed, ObjectFault, Reject
+from wavmill.pipeline.formats.clip_ids import escaped
+from wavmill.pipeline.job.choice import Address
+from wavmill.pipeline.protocol.left_out import LeftOut
+from wavmill.pipeline.sources.places import located
+from wavmill.pipeline.store.base import Entry, Folder, Store, join, open_store, split
+from wavmill.pipeline.store.corpus import look, object_faults, opened, readable
+from wavmill.pipeline.store.folder_walk import walk
+from wavmill.pipeline.store.objects import Found, ahead, decoded_table, nothing_found, suffix_of, table_of
+from wavmill.pipeline.store.s3_corpus import pause
 
 FPS = 25  # to which the preprocessing converts every video
 SAMPLED = 8  # files looked into, to estimate hours

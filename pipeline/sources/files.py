@@ -8,17 +8,17 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from pipeline.contracts import Source
-from pipeline.decoding.decode import Clip
-from pipeline.errors import JobError, NotAllowed, ObjectFault, Reject, Stopped
-from pipeline.exports.images import frames_of
-from pipeline.formats.clip_ids import escaped
-from pipeline.job.choice import Address, NotDecisive
-from pipeline.protocol.left_out import LeftOut
-from pipeline.store.base import Entry, Folder, Store, open_store
-from pipeline.store.corpus import Verdict, both, look, opened, readable
-from pipeline.store.folder_walk import walk
-from pipeline.store.objects import (
+from wavmill.pipeline.contracts import Source
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.errors import JobError, NotAllowed, ObjectFault, Reject, Stopped
+from wavmill.pipeline.exports.images import frames_of
+from wavmill.pipeline.formats.clip_ids import escaped
+from wavmill.pipeline.job.choice import Address, NotDecisive
+from wavmill.pipeline.protocol.left_out import LeftOut
+from wavmill.pipeline.store.base import Entry, Folder, Store, open_store
+from wavmill.pipeline.store.corpus import Verdict, both, look, opened, readable
+from wavmill.pipeline.store.folder_walk import walk
+from wavmill.pipeline.store.objects import (
     LONG_BYTES,
     SOUNDS,
     Found,

@@ -10,21 +10,21 @@ import numpy as np
 import pyarrow as pa
 from pydantic import field_validator
 
-from pipeline.contracts import Source
-from pipeline.decoding.decode import Clip
-from pipeline.decoding.sandbox_client import read_behind
-from pipeline.errors import JobError, ObjectFault, Reject
-from pipeline.formats.manifest_columns import Columns, choose, remarks_on
-from pipeline.formats.manifest_ids import Ids
-from pipeline.formats.manifest_meaning import Rows, meant, settled
-from pipeline.formats.manifest_rows import kind_of
-from pipeline.job.choice import Address, LeftOutAtDefault
-from pipeline.protocol.left_out import LeftOut
-from pipeline.sources.files import with_frames
-from pipeline.sources.places import Places, located
-from pipeline.store.base import Entry, Store, open_store, split
-from pipeline.store.corpus import check_readable, opened
-from pipeline.store.objects import (
+from wavmill.pipeline.contracts import Source
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.decoding.sandbox_client import read_behind
+from wavmill.pipeline.errors import JobError, ObjectFault, Reject
+from wavmill.pipeline.formats.manifest_columns import Columns, choose, remarks_on
+from wavmill.pipeline.formats.manifest_ids import Ids
+from wavmill.pipeline.formats.manifest_meaning import Rows, meant, settled
+from wavmill.pipeline.formats.manifest_rows import kind_of
+from wavmill.pipeline.job.choice import Address, LeftOutAtDefault
+from wavmill.pipeline.protocol.left_out import LeftOut
+from wavmill.pipeline.sources.files import with_frames
+from wavmill.pipeline.sources.places import Places, located
+from wavmill.pipeline.store.base import Entry, Store, open_store, split
+from wavmill.pipeline.store.corpus import check_readable, opened
+from wavmill.pipeline.store.objects import (
     LONG_BYTES,
     SCHEMA,
     Carry,

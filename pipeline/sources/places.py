@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
-from pipeline.errors import JobError, ObjectFault
-from pipeline.protocol.left_out import LeftOut
-from pipeline.sources.absent import Spellings
-from pipeline.store.base import Entry, Folder, Store, open_store
-from pipeline.store.corpus import TRIED, look, spread
-from pipeline.store.s3_corpus import pause
+from wavmill.pipeline.errors import JobError, ObjectFault
+from wavmill.pipeline.protocol.left_out import LeftOut
+from wavmill.pipeline.sources.absent import Spellings
+from wavmill.pipeline.store.base import Entry, Folder, Store, open_store
+from wavmill.pipeline.store.corpus import TRIED, look, spread
+from wavmill.pipeline.store.s3_corpus import pause
 
 MANY = 200  # above this many objects one listing is cheaper than a question each
 KNOWN = 1 << 17  # paths whose sizes are held, for rows that follow each other

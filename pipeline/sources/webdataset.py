@@ -10,19 +10,19 @@ import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator
 
-from pipeline.contracts import Source
-from pipeline.decoding.decode import Clip
-from pipeline.decoding.sandbox_client import read_behind
-from pipeline.errors import JobError, ObjectFault, Reject
-from pipeline.formats.clip_ids import escaped, member_id, place_id, second_id
-from pipeline.formats.tar_feed import TarEnd, sounds_fed
-from pipeline.formats.text_encoding import UTF_8, encoding_named
-from pipeline.job.choice import Address, LeftOutAtDefault
-from pipeline.protocol.left_out import LeftOut
-from pipeline.store.base import Entry, Folder, Store, join, open_store, split
-from pipeline.store.corpus import look, opened, readable
-from pipeline.store.folder_walk import walk
-from pipeline.store.objects import (
+from wavmill.pipeline.contracts import Source
+from wavmill.pipeline.decoding.decode import Clip
+from wavmill.pipeline.decoding.sandbox_client import read_behind
+from wavmill.pipeline.errors import JobError, ObjectFault, Reject
+from wavmill.pipeline.formats.clip_ids import escaped, member_id, place_id, second_id
+from wavmill.pipeline.formats.tar_feed import TarEnd, sounds_fed
+from wavmill.pipeline.formats.text_encoding import UTF_8, encoding_named
+from wavmill.pipeline.job.choice import Address, LeftOutAtDefault
+from wavmill.pipeline.protocol.left_out import LeftOut
+from wavmill.pipeline.store.base import Entry, Folder, Store, join, open_store, split
+from wavmill.pipeline.store.corpus import look, opened, readable
+from wavmill.pipeline.store.folder_walk import walk
+from wavmill.pipeline.store.objects import (
     GUESS_BYTES_PER_S,
     LONG_BYTES,
     OF_ALL,

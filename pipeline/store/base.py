@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from pipeline.errors import AGAIN, Changed, JobError, NotAllowed, NotThere, Stopped
-from pipeline.store.names import bytes_of, text_of
+from wavmill.pipeline.errors import AGAIN, Changed, JobError, NotAllowed, NotThere, Stopped
+from wavmill.pipeline.store.names import bytes_of, text_of
 
 TMP = b".tmp-"  # how the names of files begin that are being written
 # What link(2) says on exFAT, on some network file systems and below Android.
@@ -57,7 +57,7 @@ class Store(Protocol):
 def open_store(url: str) -> Store:
     """The store at a folder's path or an s3://bucket/prefix address."""
     if url.startswith("s3://"):
-        from pipeline.store.s3 import Bucket
+        from wavmill.pipeline.store.s3 import Bucket
 
         return Bucket(url)
     if "://" in url:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import NotAllowed
-from pipeline.store.base import faults_of
+from wavmill.pipeline.errors import NotAllowed
+from wavmill.pipeline.store.base import faults_of
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what flock(2) answers on file systems without locks
 

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import pyarrow as pa
 
-from pipeline.errors import Changed, NotAllowed, ObjectFault, Reject, Stopped
-from pipeline.store.base import Entry, Folder, NotAFile, Store, join
-from pipeline.store.names import text_of
+from wavmill.pipeline.errors import Changed, NotAllowed, ObjectFault, Reject, Stopped
+from wavmill.pipeline.store.base import Entry, Folder, NotAFile, Store, join
+from wavmill.pipeline.store.names import text_of
 
 WHOLE_BYTES = 64 << 20  # an object on S3 up to this size is fetched at once
 NOT_READABLE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}  # facts about one name
@@ -92,7 +92,7 @@ def opened(store: Store, key: str, size: int, stamp: str, whole_bytes: int = WHO
             return Opened(None, Reject("not_readable", os.strerror(getattr(errno, stamp))))
         return Opened(None, Reject("missing", "there is no such file"))
     if not isinstance(store, Folder):
-        from pipeline.store.s3_corpus import opened_object
+        from wavmill.pipeline.store.s3_corpus import opened_object
 
         return opened_object(store, key, size, stamp, whole_bytes)
     try:

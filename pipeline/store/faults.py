@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pipeline.errors import AGAIN, Stopped
-from pipeline.protocol.left_out import some_of
+from wavmill.pipeline.errors import AGAIN, Stopped
+from wavmill.pipeline.protocol.left_out import some_of
 
 MOST_IN_A_ROW = 20  # faults without a finished shard between them: then it is not one object, but the disk
 

@@ -12,13 +12,13 @@ import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from pipeline.errors import JobError, NotAllowed
-from pipeline.protocol.left_out import LeftOut
-from pipeline.quantizers.codebooks import DESCRIBED, TENSOR
-from pipeline.store.base import Entry, Folder, Store, faults_of, join, open_store, split
-from pipeline.store.corpus import NOT_READABLE
-from pipeline.store.names import text_of
-from pipeline.store.objects import SOUNDS, is_hidden, suffix_of
+from wavmill.pipeline.errors import JobError, NotAllowed
+from wavmill.pipeline.protocol.left_out import LeftOut
+from wavmill.pipeline.quantizers.codebooks import DESCRIBED, TENSOR
+from wavmill.pipeline.store.base import Entry, Folder, Store, faults_of, join, open_store, split
+from wavmill.pipeline.store.corpus import NOT_READABLE
+from wavmill.pipeline.store.names import text_of
+from wavmill.pipeline.store.objects import SOUNDS, is_hidden, suffix_of
 
 LOOPS_NAMED = 10
 FOLDERS_KNOWN = 4096  # whose choices are kept in memory

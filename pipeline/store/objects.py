@@ -13,17 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import AfterValidator
 
-from pipeline import notices
-from pipeline.containers.video import Video, exact, frames_between
-from pipeline.decoding.decode import Clip, Part
-from pipeline.decoding.sandbox_client import Stretch, length_s, parts_of_each
-from pipeline.errors import JobError, ObjectFault, Reject
-from pipeline.execution import processors
-from pipeline.execution.watchdog import beat
-from pipeline.formats.clip_ids import part_id, second_id
-from pipeline.rows import AUDIO, PRODUCTS, column_of, decoded
-from pipeline.store.base import Entry, Store
-from pipeline.store.corpus import Verdict, opened
+from wavmill.pipeline import notices
+from wavmill.pipeline.containers.video import Video, exact, frames_between
+from wavmill.pipeline.decoding.decode import Clip, Part
+from wavmill.pipeline.decoding.sandbox_client import Stretch, length_s, parts_of_each
+from wavmill.pipeline.errors import JobError, ObjectFault, Reject
+from wavmill.pipeline.execution import processors
+from wavmill.pipeline.execution.watchdog import beat
+from wavmill.pipeline.formats.clip_ids import part_id, second_id
+from wavmill.pipeline.rows import AUDIO, PRODUCTS, column_of, decoded
+from wavmill.pipeline.store.base import Entry, Store
+from wavmill.pipeline.store.corpus import Verdict, opened
 
 SOUNDS = frozenset(
     "wav wave flac mp3 ogg oga opus aif aiff aifc au snd caf w64 rf64 wma amr ac3"

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import Stopped
-from pipeline.store.base import Store
+from wavmill.pipeline.errors import Stopped
+from wavmill.pipeline.store.base import Store
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from hashlib import md5
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.decoding.seekable import Seekable
-from pipeline.errors import AGAIN, Bug, Changed, JobError, NotThere, ObjectFault, Stopped
-from pipeline.store.base import Entry
-from pipeline.store.s3_answers import check_answer, check_redirect, code_of, faults_of
+from wavmill.pipeline.decoding.seekable import Seekable
+from wavmill.pipeline.errors import AGAIN, Bug, Changed, JobError, NotThere, ObjectFault, Stopped
+from wavmill.pipeline.store.base import Entry
+from wavmill.pipeline.store.s3_answers import check_answer, check_redirect, code_of, faults_of
 
 MULTIPART_BYTES = 64 << 20  # one PUT below, parts of this size above
 WINDOW_BYTES = 4 << 20  # what one ranged GET fetches of an object that is read in pieces

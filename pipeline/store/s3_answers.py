@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.errors import AGAIN, Changed, JobError, NotAllowed, NotThere, ObjectFault, Stopped
+from wavmill.pipeline.errors import AGAIN, Changed, JobError, NotAllowed, NotThere, ObjectFault, Stopped
 
 MISSING = {"NoSuchKey", "404", "NotFound"}
 OF_ONE_OBJECT = {"InvalidObjectState", "InvalidRange", "416"}  # it is archived, or not as long as it was listed

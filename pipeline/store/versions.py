@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from pipeline.at_rest import AtRest
-from pipeline.errors import Stopped
-from pipeline.store.base import Store
+from wavmill.pipeline.at_rest import AtRest
+from wavmill.pipeline.errors import Stopped
+from wavmill.pipeline.store.base import Store
 
 
 class Chosen(AtRest):

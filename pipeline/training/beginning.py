@@ -8,17 +8,17 @@ _mill/train/<T>/goes_on.json   that the job with fingerprint T goes on from anot
 import json
 from typing import Any, ClassVar, NamedTuple
 
-from pipeline.at_rest import AtRest, read_if_there
-from pipeline.dataset_json import PublishedDataset
-from pipeline.errors import JobError, Stopped
-from pipeline.job.training_job import Previous, TrainJob, decisive, fingerprint, parents_of
-from pipeline.model_json import MODEL
-from pipeline.protocol.published import find_model, numbers
-from pipeline.store.base import Store, join, open_store
-from pipeline.training.checkpoints import TrainingState, latest, lines_of, recorded, save, tensors_of
-from pipeline.training.finite import not_finite_field
-from pipeline.training.loop import length_of
-from pipeline.training.release import already
+from wavmill.pipeline.at_rest import AtRest, read_if_there
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.errors import JobError, Stopped
+from wavmill.pipeline.job.training_job import Previous, TrainJob, decisive, fingerprint, parents_of
+from wavmill.pipeline.model_json import MODEL
+from wavmill.pipeline.protocol.published import find_model, numbers
+from wavmill.pipeline.store.base import Store, join, open_store
+from wavmill.pipeline.training.checkpoints import TrainingState, latest, lines_of, recorded, save, tensors_of
+from wavmill.pipeline.training.finite import not_finite_field
+from wavmill.pipeline.training.loop import length_of
+from wavmill.pipeline.training.release import already
 
 OLD_SPLIT_BY = "clip"  # the default of pack.split.by, before it was the source
 

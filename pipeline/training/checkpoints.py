@@ -10,10 +10,10 @@ import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline import VERSION
-from pipeline.at_rest import AtRest, Sealed
-from pipeline.model_json import BestValidation, SplitFacts
-from pipeline.store.base import Store, sha256
+from wavmill.pipeline import VERSION
+from wavmill.pipeline.at_rest import AtRest, Sealed
+from wavmill.pipeline.model_json import BestValidation, SplitFacts
+from wavmill.pipeline.store.base import Store, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.errors import JobError
-from pipeline.model_json import BestValidation
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.model_json import BestValidation
 
 NEVER = 1 << 62  # in place of a step: none so far
 

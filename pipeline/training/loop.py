@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.job.training_job import Train, TrainJob
-from pipeline.model_json import BestValidation, SplitFacts
-from pipeline.store.base import Store, open_store
-from pipeline.training.checkpoints import TrainingState, latest, lines_of, recorded, save, step_of, tensors_of
-from pipeline.training.finite import (
+from wavmill.pipeline.job.training_job import Train, TrainJob
+from wavmill.pipeline.model_json import BestValidation, SplitFacts
+from wavmill.pipeline.store.base import Store, open_store
+from wavmill.pipeline.training.checkpoints import TrainingState, latest, lines_of, recorded, save, step_of, tensors_of
+from wavmill.pipeline.training.finite import (
     Diverged,
     Watch,
     check_best,
@@ -21,9 +21,9 @@ from pipeline.training.finite import (
     not_finite_field,
     not_finite_in,
 )
-from pipeline.training.pack_read import Pack, open_pack
-from pipeline.training.starting import put_start
-from pipeline.training.validation import Validation
+from wavmill.pipeline.training.pack_read import Pack, open_pack
+from wavmill.pipeline.training.starting import put_start
+from wavmill.pipeline.training.validation import Validation
 
 AUTO_VALIDATE_STEPS = 500
 WARM_UP = 0.05  # of all steps, unless the job says
@@ -54,8 +54,8 @@ class Learner:
     def __init__(self, job: TrainJob, pack: str, run: str, rank: int = 0, world: int = 1, tell: Tell = lambda _: None):
         import torch
 
-        from model.token_lm.batches import Sampler
-        from model.token_lm.loss import Loss
+        from wavmill.model.token_lm.batches import Sampler
+        from wavmill.model.token_lm.loss import Loss
 
         self.job, self.run, self.rank, self.world, self.tell = job, run, rank, world, tell
         self.store: Store = open_store(job.store)
@@ -122,8 +122,8 @@ class Learner:
     def _step(self, window: "_Window") -> None:
         import torch
 
-        from model.token_lm.batches import part
-        from model.token_lm.loss import collate
+        from wavmill.model.token_lm.batches import part
+        from wavmill.model.token_lm.loss import collate
 
         step, plan = self.progress.step, self.job.train
         rows = self.train_rows[self.sampler.rows(step)]

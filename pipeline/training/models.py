@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.contracts import Model
+from wavmill.pipeline.contracts import Model
 
 
 class SamOut(Model):
@@ -31,7 +31,7 @@ class SamOut(Model):
 
     def open(self, vocabulary: int) -> Any:
         """A net for ids below ``vocabulary``, with weights from torch's random state."""
-        from model.token_lm.samout import SamOut as Net
+        from wavmill.model.token_lm.samout import SamOut as Net
 
         return Net(vocabulary, self.d, self.heads, self.layers, self.mixer, self.head_linear)
 

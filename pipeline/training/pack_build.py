@@ -18,16 +18,16 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from model.token_lm.vocabulary import Vocabulary
-from pipeline.at_rest import AtRest, read_if_there
-from pipeline.dataset_json import Column, Part, PublishedDataset
-from pipeline.errors import Bug, JobError, Stopped
-from pipeline.job.choice import Address, Choice
-from pipeline.protocol.published import find_dataset
-from pipeline.rows import PRODUCTS
-from pipeline.store.base import Store, open_store
-from pipeline.store.parquet import parquet_in
-from pipeline.training.flat_tokens import UNPACKED, flat
+from wavmill.model.token_lm.vocabulary import Vocabulary
+from wavmill.pipeline.at_rest import AtRest, read_if_there
+from wavmill.pipeline.dataset_json import Column, Part, PublishedDataset
+from wavmill.pipeline.errors import Bug, JobError, Stopped
+from wavmill.pipeline.job.choice import Address, Choice
+from wavmill.pipeline.protocol.published import find_dataset
+from wavmill.pipeline.rows import PRODUCTS
+from wavmill.pipeline.store.base import Store, open_store
+from wavmill.pipeline.store.parquet import parquet_in
+from wavmill.pipeline.training.flat_tokens import UNPACKED, flat
 
 PACK = "pack.json"
 BATCH_ROWS = 1 << 14  # decoded at once

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.errors import JobError, Reject, Stopped
-from pipeline.store.base import Folder, Store, faults_of, join, open_store
-from pipeline.store.cache import cache_folder, make_once
-from pipeline.store.objects import ahead
-from pipeline.training.flat_tokens import hashes_of
-from pipeline.training.pack_build import PACK, PackDescription, PackedPart, Split, folder_of
+from wavmill.pipeline.errors import JobError, Reject, Stopped
+from wavmill.pipeline.store.base import Folder, Store, faults_of, join, open_store
+from wavmill.pipeline.store.cache import cache_folder, make_once
+from wavmill.pipeline.store.objects import ahead
+from wavmill.pipeline.training.flat_tokens import hashes_of
+from wavmill.pipeline.training.pack_build import PACK, PackDescription, PackedPart, Split, folder_of
 
 DTYPES = {"U16": np.uint16, "U32": np.uint32, "I32": np.int32, "I64": np.int64, "U64": np.uint64}  # of safetensors
 

@@ -3,23 +3,31 @@
 import io
 from typing import Any
 
-from model.token_lm.generate import Sampling
-from pipeline.dataset_json import PublishedDataset
-from pipeline.errors import Stopped
-from pipeline.generate import Wish, say, voice_of
-from pipeline.job.training_job import Previous, TrainJob, decisive
-from pipeline.model_json import MODEL, ModelConfig, ModelFile, PackFacts, Parent, PublishedModel, VocabularyFacts
-from pipeline.protocol.published import find_model
-from pipeline.quantizers.codebooks import codebook_files, load_codebook
-from pipeline.report.model_page import Sound, model_page
-from pipeline.report.model_readme import model_card
-from pipeline.store.base import Store, join, open_store, sha256
-from pipeline.store.versions import claim, claimed
-from pipeline.trained_model import CONFIG, SCRIPT, WEIGHTS, Trained
-from pipeline.training.checkpoints import Checkpoint, latest, lines_in, read_file, tensors_of
-from pipeline.training.finite import check_best, check_weights
-from pipeline.training.pack_build import PackDescription
-from pipeline.vocoder import NoVoice
+from wavmill.model.token_lm.generate import Sampling
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.errors import Stopped
+from wavmill.pipeline.generate import Wish, generate, voice_of
+from wavmill.pipeline.job.training_job import Previous, TrainJob, decisive
+from wavmill.pipeline.model_json import (
+    MODEL,
+    ModelConfig,
+    ModelFile,
+    PackFacts,
+    Parent,
+    PublishedModel,
+    VocabularyFacts,
+)
+from wavmill.pipeline.protocol.published import find_model
+from wavmill.pipeline.quantizers.codebooks import codebook_files, load_codebook
+from wavmill.pipeline.report.model_page import Sound, model_page
+from wavmill.pipeline.report.model_readme import model_card
+from wavmill.pipeline.store.base import Store, join, open_store, sha256
+from wavmill.pipeline.store.versions import claim, claimed
+from wavmill.pipeline.trained_model import CONFIG, SCRIPT, WEIGHTS, Trained
+from wavmill.pipeline.training.checkpoints import Checkpoint, latest, lines_in, read_file, tensors_of
+from wavmill.pipeline.training.finite import check_best, check_weights
+from wavmill.pipeline.training.pack_build import PackDescription
+from wavmill.pipeline.vocoder import NoVoice
 
 HEARD_LABELS, HEARD_S = 12, 6.0  # in the report: so many labels, clips no longer than that
 
@@ -121,7 +129,7 @@ def heard(model: Trained) -> tuple[list[Sound], str]:
         return [], str(error)
     named = model.layout == "prompt" and model.vocabulary.labels
     wishes = [Wish(label) for label in model.vocabulary.labels[:HEARD_LABELS]] if named else [Wish()] * 4
-    clips = say(model, wishes, Sampling(top_p=0.9, max_tokens=int(HEARD_S * speak.frames_hz)))
+    clips = generate(model, wishes, Sampling(top_p=0.9, max_tokens=int(HEARD_S * speak.frames_hz)))
     return [
         Sound(
             wish.label or f"clip {i + 1}",

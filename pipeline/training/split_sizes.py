@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset_json import PublishedDataset
-from pipeline.errors import JobError, Stopped
-from pipeline.job.training_job import TrainJob
-from pipeline.store.base import open_store
-from pipeline.store.parquet import parquet_in
-from pipeline.training.flat_tokens import hashes_of
+from wavmill.pipeline.dataset_json import PublishedDataset
+from wavmill.pipeline.errors import JobError, Stopped
+from wavmill.pipeline.job.training_job import TrainJob
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store.parquet import parquet_in
+from wavmill.pipeline.training.flat_tokens import hashes_of
 
 MOST_ROWS = 1_000_000  # of data with more, the sides are worked out from the share alone
 

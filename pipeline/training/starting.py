@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from pipeline.errors import JobError
-from pipeline.job.training_job import TrainJob
-from pipeline.model_json import PublishedModel
-from pipeline.protocol.published import find_model
-from pipeline.store.base import open_store
-from pipeline.trained_model import WEIGHTS, checked_file, config_of
-from pipeline.training.finite import check_weights
+from wavmill.pipeline.errors import JobError
+from wavmill.pipeline.job.training_job import TrainJob
+from wavmill.pipeline.model_json import PublishedModel
+from wavmill.pipeline.protocol.published import find_model
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.trained_model import WEIGHTS, checked_file, config_of
+from wavmill.pipeline.training.finite import check_weights
 
 
 def check_start(job: TrainJob, codes: int, codebook: str, labels: tuple[str, ...] | None = None) -> None:

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.store.base import Folder, join, open_store
+from wavmill.pipeline.store.base import Folder, join, open_store
 
 TOLD = (
     "loss",

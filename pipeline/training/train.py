@@ -14,22 +14,22 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from pipeline.errors import Stopped
-from pipeline.execution.nodes import Needs, alive, check_nodes, lost_since
-from pipeline.execution.ray_executor import beside_driver
-from pipeline.execution.resources import Node, nodes_of
-from pipeline.execution.worker_errors import brief, expected, fault_of_ray, in_short
-from pipeline.job.training_job import TrainJob
-from pipeline.model_json import PublishedModel
-from pipeline.protocol.published import find_model
-from pipeline.store.base import open_store
-from pipeline.training.beginning import begin, carry_over
-from pipeline.training.checkpoints import latest
-from pipeline.training.finite import Diverged
-from pipeline.training.loop import Learner, Tell
-from pipeline.training.pack_build import make_pack
-from pipeline.training.release import already, release
-from pipeline.training.starting import check_start
+from wavmill.pipeline.errors import Stopped
+from wavmill.pipeline.execution.nodes import Needs, alive, check_nodes, lost_since
+from wavmill.pipeline.execution.ray_executor import beside_driver
+from wavmill.pipeline.execution.resources import Node, nodes_of
+from wavmill.pipeline.execution.worker_errors import brief, expected, fault_of_ray, in_short
+from wavmill.pipeline.job.training_job import TrainJob
+from wavmill.pipeline.model_json import PublishedModel
+from wavmill.pipeline.protocol.published import find_model
+from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.training.beginning import begin, carry_over
+from wavmill.pipeline.training.checkpoints import latest
+from wavmill.pipeline.training.finite import Diverged
+from wavmill.pipeline.training.loop import Learner, Tell
+from wavmill.pipeline.training.pack_build import make_pack
+from wavmill.pipeline.training.release import already, release
+from wavmill.pipeline.training.starting import check_start
 
 RETRIES = 3  # a worker that died is started again with all others, from the last checkpoint
 ASK_S = 0.5  # how often the workers' lines are fetched
@@ -64,7 +64,7 @@ def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: 
 
 def alone(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
     """In this process, on one thread, as a worker of its own would."""
-    from model.net import one_thread
+    from wavmill.model.net import one_thread
 
     with one_thread():
         Learner(job, pack, run, tell=watch).learn()

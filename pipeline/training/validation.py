@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from model.token_lm.vocabulary import Vocabulary
-from pipeline.training.pack_read import Pack
+from wavmill.model.token_lm.vocabulary import Vocabulary
+from wavmill.pipeline.training.pack_read import Pack
 
 SCORED_CLIPS, SCORED_PAIRS = 512, 16_384  # label accuracy is measured on so many clips, or clips times labels
 MOST_LABELS = 512  # of more, it is not measured
@@ -35,7 +35,7 @@ class Validation:
         """Over this worker's rows: nats, right tokens, tokens; over its scored clips: how many, right labels."""
         import torch
 
-        from model.token_lm.loss import Loss, collate, label_scores
+        from wavmill.model.token_lm.loss import Loss, collate, label_scores
 
         device = net.head.weight.device
         nats, right, tokens, clips, labels = 0.0, 0, 0, 0, 0

@@ -2,9 +2,9 @@
 and one line here.
 """
 
-from pipeline.contracts import Window
-from pipeline.windows.fixed import Fixed
-from pipeline.windows.musetalk import MuseTalk
-from pipeline.windows.wav2lip import Wav2Lip
+from wavmill.pipeline.contracts import Window
+from wavmill.pipeline.windows.fixed import Fixed
+from wavmill.pipeline.windows.musetalk import MuseTalk
+from wavmill.pipeline.windows.wav2lip import Wav2Lip
 
 WINDOWS: dict[str, type[Window]] = {"fixed": Fixed, "musetalk": MuseTalk, "wav2lip": Wav2Lip}

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.contracts import Window
-from pipeline.errors import Reject
-from pipeline.rows import ragged
+from wavmill.pipeline.contracts import Window
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.rows import ragged
 
 
 class Fixed(Window):

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from pipeline.containers.video import frames_in
-from pipeline.errors import Reject
-from pipeline.rows import ragged
-from pipeline.windows.per_frame import ON_TIME, PerFrame
+from wavmill.pipeline.containers.video import frames_in
+from wavmill.pipeline.errors import Reject
+from wavmill.pipeline.rows import ragged
+from wavmill.pipeline.windows.per_frame import ON_TIME, PerFrame
 
 STEPS_HZ = 50  # of Whisper's encoder; two to a frame at 25 fps
 

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.containers.video import Fps, exact, first_frame
-from pipeline.contracts import Window
-from pipeline.errors import Reject
+from wavmill.pipeline.containers.video import Fps, exact, first_frame
+from wavmill.pipeline.contracts import Window
+from wavmill.pipeline.errors import Reject
 
 ON_TIME = Fraction(0)
 USUAL_FPS = 25

@@ -8,8 +8,8 @@ import time
 
 from attempts import GROUPS
 
-from pipeline.decoding.sandbox_readers import READERS
-from pipeline.errors import JobError, Reject
+from wavmill.pipeline.decoding.sandbox_readers import READERS
+from wavmill.pipeline.errors import JobError, Reject
 
 
 def numbers(file, count, fault="", at=-1):
