@@ -63,8 +63,8 @@ def readable() -> Iterator[Path]:
         spec = find_spec(name)
         if spec is not None and spec.origin is not None:
             yield Path(spec.origin).parents[1]  # libraries of C lie beside the package, too
-    program = Path(__file__).parent
-    yield from (program, program.parent / "model")
+    program = Path(__file__).parents[2]
+    yield from (program, program / "pipeline", program / "model")  # in a clone these are links
     yield from map(Path, SYSTEM)
     yield from (Path(folder) for folder in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder)
 

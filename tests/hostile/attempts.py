@@ -93,7 +93,9 @@ OTHER = {
     "write": lambda where: Path(where).write_bytes(b"overwritten"),
     "append": lambda where: Path(where).open("ab").close(),
     "create": lambda where: Path(f"{where}.new").touch(),
-    "create beside the program": lambda where: Path(sys.modules["pipeline"].__file__).with_name("new.py").touch(),
+    "create beside the program": lambda where: (
+        Path(sys.modules["wavmill.pipeline"].__file__).with_name("new.py").touch()
+    ),
     "remove": lambda where: Path(where).unlink(),
     "rename": lambda where: Path(where).rename(f"{where}.new"),
     "truncate": lambda where: os.truncate(where, 0),
