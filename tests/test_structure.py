@@ -56,6 +56,7 @@ NEVER_IMPORTED = {
     "mypy",
     "pre-commit",
     "pytest-xdist",
+    "setuptools",
     "swift",
 }  # tools, and a server of its own
 
