@@ -20,7 +20,7 @@ SHARD_ROWS, FOLDER_FILES = 2000, 1000
 
 def put_plan(url: str, number: int, rows: range, stamp: str) -> dict[str, Any]:
     from wavmill.pipeline.protocol.plan import put_table
-    from wavmill.pipeline.store.base import open_store
+    from wavmill.pipeline.store import open_store
     from wavmill.pipeline.store.objects import SCHEMA
 
     paths = [f"speaker{row // FOLDER_FILES:06d}/utterance{row % FOLDER_FILES:04d}.wav" for row in rows]
@@ -43,7 +43,7 @@ def plans_of(put: list[dict[str, Any]]) -> list[Any]:
 
 def compare(url: str, put: list[dict[str, Any]]) -> dict[str, Any]:
     """Look at every shard of both plans."""
-    from wavmill.pipeline.store.base import open_store
+    from wavmill.pipeline.store import open_store
 
     plans, start = plans_of(put), time.perf_counter()
     shards = [(plan.number, shard) for plan in plans for shard in plan.shards["shard"].to_pylist()]

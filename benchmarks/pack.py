@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.training.pack_build import Data, Packing, Split, make_pack
 from wavmill.pipeline.training.pack_read import open_pack
 

@@ -55,7 +55,7 @@ def resumed(job: Any, address: str = "") -> None:
     from wavmill.pipeline.job.dataset_job import fingerprint
     from wavmill.pipeline.protocol.plan import plans_of, todo_of
     from wavmill.pipeline.protocol.records import attempts_done
-    from wavmill.pipeline.store.base import open_store
+    from wavmill.pipeline.store import open_store
 
     plans = plans_of(job)
     done = attempts_done(open_store(address or job.store), fingerprint(job))
@@ -86,7 +86,7 @@ def on_swift(job: Any, keys: list[str], rounds: int, root: Path) -> None:
 
     from s3_server import swift_server
 
-    from wavmill.pipeline.store.base import open_store
+    from wavmill.pipeline.store import open_store
 
     with swift_server(root / "swift") as server:
         os.environ.update(server.env())

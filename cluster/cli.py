@@ -121,7 +121,7 @@ def run(
     from wavmill.pipeline.protocol.plan import make_plans, todo_of
     from wavmill.pipeline.protocol.publish import published
     from wavmill.pipeline.protocol.records import attempts_done
-    from wavmill.pipeline.store.base import open_store
+    from wavmill.pipeline.store import open_store
 
     checked = resolve(load_making(job, set), words.command("fit", job, set))
     plans = make_plans(checked, refresh)

@@ -16,7 +16,8 @@ from wavmill.cluster.listening import listening_below
 from wavmill.cluster.printing import size
 from wavmill.cluster.private_ray import SEVERAL_NODES
 from wavmill.pipeline.errors import JobError, WavmillError
-from wavmill.pipeline.store.base import Store, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Store
 
 SHM_BYTES = 1 << 30
 LEFT = {

@@ -134,7 +134,7 @@ def print_columns(console: Console, dataset: PublishedDataset) -> None:
 
 
 def print_rejects(console: Console, dataset: PublishedDataset) -> None:
-    from wavmill.pipeline.store.base import open_store
+    from wavmill.pipeline.store import open_store
     from wavmill.pipeline.store.parquet import parquet_in
 
     with parquet_in(open_store(dataset.address), "rejects.parquet") as file:
@@ -204,7 +204,7 @@ def print_verified(console: Console, found: Any) -> None:
 def report_file(said: PublishedDataset | PublishedModel) -> str:
     """The path of a report: where it was published, or, from a bucket, a copy in the current folder."""
     from wavmill.pipeline.errors import JobError
-    from wavmill.pipeline.store.base import open_store
+    from wavmill.pipeline.store import open_store
 
     if not said.address.startswith("s3://"):
         path = Path(said.address) / "report.html"

@@ -129,7 +129,7 @@ class PublishedDataset(AtRest):
         """
         import pyarrow as pa
 
-        from wavmill.pipeline.store.base import open_store
+        from wavmill.pipeline.store import open_store
         from wavmill.pipeline.store.parquet import parquet_in
 
         names = list(self.columns) if columns is None else list(columns)

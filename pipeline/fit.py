@@ -21,7 +21,7 @@ from wavmill.pipeline.protocol.published import find_dataset
 from wavmill.pipeline.quantizers.codebooks import CodebookDescription, describe_codebook, save_codebook
 from wavmill.pipeline.rows import FAULT, arrays_of
 from wavmill.pipeline.sources.dataset import Dataset
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 
 CODES = 100  # unless the job says
 SPARE = 1.2  # sampled beyond the frames wanted: estimates are rough, and some clips are rejected

@@ -23,7 +23,8 @@ from wavmill.pipeline.job.dataset_job import Job, decisive
 from wavmill.pipeline.protocol.plan import Plan, list_objects, objects_between, plans_of, read_objects
 from wavmill.pipeline.rows import VIDEO
 from wavmill.pipeline.sources.manifest import Manifest
-from wavmill.pipeline.store.base import faults_of, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import faults_of
 from wavmill.pipeline.store.parquet import parquet_in
 
 Kind = Literal["rejected", "accepted", "otherwise", "length", "new", "gone", "twice"]

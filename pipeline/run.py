@@ -9,7 +9,7 @@ from wavmill.pipeline.job.dataset_job import Job, fingerprint
 from wavmill.pipeline.protocol.plan import Plan, todo_of
 from wavmill.pipeline.protocol.publish import publish, published
 from wavmill.pipeline.protocol.records import attempts_done
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.faults import Faults
 
 

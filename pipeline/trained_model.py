@@ -15,7 +15,8 @@ from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.model_json import MODEL, ModelConfig, PublishedModel
 from wavmill.pipeline.protocol.published import find_model
 from wavmill.pipeline.quantizers.codebooks import load_codebook
-from wavmill.pipeline.store.base import Store, join, open_store, sha256
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Store, join, sha256
 from wavmill.pipeline.training.finite import not_finite_in
 
 CONFIG, WEIGHTS, SCRIPT = "config.json", "model.safetensors", "model.pt"

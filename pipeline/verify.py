@@ -24,7 +24,8 @@ from wavmill.pipeline.model_json import ModelFile, PublishedModel
 from wavmill.pipeline.protocol.listing import Listing
 from wavmill.pipeline.protocol.plan import Plan, read_objects
 from wavmill.pipeline.rows import arrays_of
-from wavmill.pipeline.store.base import open_store, sha256
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import sha256
 from wavmill.pipeline.store.parquet import parquet_in
 
 CLIPS = 32

@@ -22,7 +22,7 @@ from wavmill.pipeline.decoding import decode
 from wavmill.pipeline.errors import Reject
 from wavmill.pipeline.job.dataset_job import Job, resolve
 from wavmill.pipeline.job.load import parse_job
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 
 JOB = """
 name: some

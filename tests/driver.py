@@ -10,7 +10,7 @@ from typing import Any
 
 from inline import run_inline, words
 
-from wavmill.pipeline.store.base import Folder
+from wavmill.pipeline.store.folder import Folder
 
 
 def freeze_before(part: str) -> None:

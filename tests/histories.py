@@ -13,7 +13,7 @@ from inline import mill, run_inline
 from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.protocol.publish import publish
-from wavmill.pipeline.store.base import Folder
+from wavmill.pipeline.store.folder import Folder
 
 
 class Killed(BaseException):

@@ -17,7 +17,7 @@ from wavmill.pipeline.protocol.plan import Plan, make_plans, todo_of
 from wavmill.pipeline.protocol.publish import publish
 from wavmill.pipeline.protocol.records import attempts_done
 from wavmill.pipeline.protocol.retry import retried
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.faults import Faults
 
 WORDS = """

@@ -35,7 +35,7 @@ import wavmill.pipeline.features.mel  # noqa: F401
 from wavmill.pipeline.decoding import decode
 from wavmill.pipeline.protocol import publish
 from wavmill.pipeline.protocol.plan import make_plans
-from wavmill.pipeline.store import base as store
+from wavmill.pipeline.store import folder as store
 from wavmill.pipeline.store import objects
 
 KINDS = ("before a call", "after a call", "at a moment")

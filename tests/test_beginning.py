@@ -11,7 +11,7 @@ from training import CODES, JOB, LABELS, put_dataset, training
 from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.job.load import parse_job
 from wavmill.pipeline.job.training_job import Previous, decisive, fingerprint, parents_of
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.training import beginning
 from wavmill.pipeline.training.beginning import begin
 from wavmill.pipeline.training.checkpoints import latest, lines_of, recorded, tensors_of

@@ -14,7 +14,7 @@ from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.features.hubert import HuBERT
 from wavmill.pipeline.features.weights import describe
 from wavmill.pipeline.features.whisper import Whisper
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 
 PROCESSOR, PREPROCESSOR = "processor_config.json", "preprocessor_config.json"
 SOUND = 0.3 * np.random.default_rng(0).normal(size=9000).astype(np.float32) + 0.1

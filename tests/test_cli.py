@@ -23,7 +23,7 @@ from wavmill.pipeline.job.dataset_job import resolve
 from wavmill.pipeline.job.load import load_job
 from wavmill.pipeline.job.templates import TEMPLATES
 from wavmill.pipeline.protocol.plan import make_plans
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 
 JOB = """\
 name: a

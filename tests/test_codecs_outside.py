@@ -14,7 +14,7 @@ import pytest
 from verbs import verb
 
 from wavmill.model.token_lm.vocabulary import Vocabulary
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.training.pack_build import Data, Packing, make_pack
 from wavmill.pipeline.training.pack_read import open_pack
 

@@ -19,8 +19,7 @@ from wavmill.pipeline.sources.faces import Faces
 from wavmill.pipeline.sources.files import Files
 from wavmill.pipeline.sources.manifest import Manifest
 from wavmill.pipeline.store import objects as objects_module
-from wavmill.pipeline.store import s3, s3_corpus
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store, s3, s3_corpus
 from wavmill.pipeline.store.corpus import opened
 from wavmill.pipeline.store.objects import Found, decoded_table
 

@@ -256,8 +256,7 @@ def test_a_wav_written_to_a_pipe_is_read_to_its_end(said, wav, tone):
 
 
 def test_a_long_sound_goes_to_one_worker_when_its_header_does_not_say_how_long_it_is(piped, tmp_path, monkeypatch):
-    from wavmill.pipeline.store import objects
-    from wavmill.pipeline.store.base import open_store
+    from wavmill.pipeline.store import objects, open_store
 
     (tmp_path / "a.flac").write_bytes(piped)
     store = open_store(str(tmp_path))

@@ -17,8 +17,7 @@ from wavmill.pipeline.protocol import publish
 from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.rows import replace
 from wavmill.pipeline.sources import duplicates, files, webdataset
-from wavmill.pipeline.store import objects
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import objects, open_store
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wavmill.pipeline.store.base import Folder
+from wavmill.pipeline.store.folder import Folder
 
 CHANGES = {
     "put": lambda store, path: store.put("a/b/key", b"data"),

@@ -16,8 +16,7 @@ from inline import digest, rows_of, run_inline, words
 
 from wavmill.pipeline.errors import NotAllowed, Stopped
 from wavmill.pipeline.protocol.commit import parquet_bytes
-from wavmill.pipeline.store import s3
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store, s3
 from wavmill.pipeline.store.parquet import parquet_in
 
 

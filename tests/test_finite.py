@@ -21,7 +21,8 @@ from wavmill.pipeline.at_rest import sealed, unsealed
 from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.job.training_job import fingerprint, parents_of
 from wavmill.pipeline.quantizers.codebooks import save_codebook
-from wavmill.pipeline.store.base import open_store, sha256
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import sha256
 from wavmill.pipeline.trained_model import open_model
 from wavmill.pipeline.training.checkpoints import (
     TrainingState,

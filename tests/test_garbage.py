@@ -26,8 +26,8 @@ from wavmill.pipeline.protocol.garbage import leftovers, remove
 from wavmill.pipeline.protocol.plan import folder_of, make_plans
 from wavmill.pipeline.protocol.publish import choose, publish
 from wavmill.pipeline.protocol.records import attempts_done, record_key
-from wavmill.pipeline.store import s3
-from wavmill.pipeline.store.base import Entry, open_store
+from wavmill.pipeline.store import open_store, s3
+from wavmill.pipeline.store.base import Entry
 
 FIRST, SECOND, THIRD = "0" * 16, "5" * 16, "f" * 16  # attempts, in the order in which they would be chosen
 SHARD = "a" * 32
@@ -469,7 +469,7 @@ def test_a_temporary_file_is_reported_and_stays(tmp_path, monkeypatch):
         go_on.wait()
         replace(tmp, final)
 
-    monkeypatch.setattr("wavmill.pipeline.store.base.os.replace", slowly)
+    monkeypatch.setattr("wavmill.pipeline.store.folder.os.replace", slowly)
     writer = threading.Thread(target=store.put, args=("a/b", b"12345"))
     writer.start()
     at_work.wait()

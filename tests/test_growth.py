@@ -13,8 +13,7 @@ from wavmill.pipeline.job.load import parse_job
 from wavmill.pipeline.protocol import publish
 from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.protocol.retry_rules import Outcome, after_retry
-from wavmill.pipeline.store import objects
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import objects, open_store
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from wavmill.pipeline.features.hubert import HuBERT
 from wavmill.pipeline.features.weights import describe, fetched
 from wavmill.pipeline.job.dataset_job import fingerprint, resolve
 from wavmill.pipeline.job.load import parse_job
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 
 DTYPES = ["float32", "bfloat16", "float16"]
 every_net = pytest.mark.parametrize("name", NETS)

@@ -20,7 +20,7 @@ from inline import WORDS, run_inline, without_fence, words
 from wavmill.pipeline.decoding import decode
 from wavmill.pipeline.errors import NotAllowed, Stopped
 from wavmill.pipeline.protocol import publish
-from wavmill.pipeline.store import base as store
+from wavmill.pipeline.store import folder as store
 from wavmill.pipeline.store import objects
 
 CHANGES = ("makedirs", "create", "write", "fsync", "link", "replace")  # what needs room, or a disk that works

@@ -14,7 +14,7 @@ from wavmill.cluster.cli import main
 from wavmill.pipeline.job.templates import TEMPLATES
 from wavmill.pipeline.job.training_job import fingerprint, parents_of
 from wavmill.pipeline.protocol.published import find_model
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.trained_model import open_model
 from wavmill.pipeline.training.checkpoints import recorded, step_of
 from wavmill.pipeline.training.pack_build import make_pack

@@ -8,7 +8,8 @@ from inline import run_inline, words
 
 from wavmill.cluster.doctor import examine
 from wavmill.pipeline.errors import NotAllowed, Stopped
-from wavmill.pipeline.store.base import WITHOUT_LINKS, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.folder import WITHOUT_LINKS
 
 
 @pytest.fixture(params=sorted(WITHOUT_LINKS), ids=lambda number: errno.errorcode[number])

@@ -18,7 +18,7 @@ from wavmill.pipeline.protocol.plan import list_objects
 from wavmill.pipeline.quantizers.codebooks import save_codebook
 from wavmill.pipeline.quantizers.kmeans import KMeans
 from wavmill.pipeline.sources.dataset import Dataset
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 
 PROBE, TEXT = "_mill/ask/0f", b"what the driver wrote"
 

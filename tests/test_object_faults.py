@@ -28,11 +28,10 @@ from wavmill.pipeline.sources.faces import Faces
 from wavmill.pipeline.sources.files import Files
 from wavmill.pipeline.sources.manifest import Manifest
 from wavmill.pipeline.sources.webdataset import WebDataset
-from wavmill.pipeline.store import base as store
-from wavmill.pipeline.store import corpus
+from wavmill.pipeline.store import corpus, open_store
+from wavmill.pipeline.store import folder as store
 from wavmill.pipeline.store import folder_walk as walk
 from wavmill.pipeline.store import objects as objects_module
-from wavmill.pipeline.store.base import open_store
 from wavmill.pipeline.store.corpus import name_of
 from wavmill.pipeline.store.faults import MOST_IN_A_ROW
 

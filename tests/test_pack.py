@@ -21,7 +21,8 @@ from wavmill.pipeline.errors import JobError, Stopped
 from wavmill.pipeline.job.dataset_job import recipe_of, resolve
 from wavmill.pipeline.job.load import parse_job
 from wavmill.pipeline.quantizers.codebooks import save_codebook
-from wavmill.pipeline.store.base import join, open_store, sha256
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import join, sha256
 from wavmill.pipeline.training.flat_tokens import flat, without_runs
 from wavmill.pipeline.training.pack_build import Data, Packing, Split, make_pack
 from wavmill.pipeline.training.pack_read import open_pack

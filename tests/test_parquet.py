@@ -9,7 +9,7 @@ from chaos import CHAOS
 
 from wavmill.pipeline.errors import Stopped
 from wavmill.pipeline.protocol.commit import parquet_bytes
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.parquet import parquet_in
 
 LOTS = np.random.default_rng(3)

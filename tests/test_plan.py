@@ -30,7 +30,8 @@ from wavmill.pipeline.protocol.plan import (
     read_objects,
     todo_of,
 )
-from wavmill.pipeline.store.base import Folder, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.objects import SCHEMA
 
 JOB = """\

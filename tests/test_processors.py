@@ -15,7 +15,7 @@ from wavmill.pipeline.job.dataset_job import fingerprint
 from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.protocol.publish import publish
 from wavmill.pipeline.protocol.records import attempts_done, read_records
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ from wavmill.pipeline.protocol.plan import make_plans, todo_of
 from wavmill.pipeline.protocol.publish import publish, published
 from wavmill.pipeline.protocol.records import attempts_done, record_key
 from wavmill.pipeline.quantizers.codebooks import load_codebook, save_codebook
-from wavmill.pipeline.store.base import open_store, sha256
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import sha256
 
 CLIPS = {"done": 26, "rejected": 3}  # 24 clips, one of 5 s in three parts, and three broken files
 

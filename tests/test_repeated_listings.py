@@ -18,7 +18,9 @@ from wavmill.pipeline.protocol.plan import list_objects, make_plans, plans_of, r
 from wavmill.pipeline.protocol.records import attempts_done
 from wavmill.pipeline.sources import files as files_module
 from wavmill.pipeline.store import objects as objects_module
-from wavmill.pipeline.store.base import Entry, Folder, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Entry
+from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.s3 import Bucket
 
 PAGE = 40

@@ -24,7 +24,7 @@ from wavmill.pipeline.protocol.records import attempts_done
 from wavmill.pipeline.quantizers.codebooks import save_codebook
 from wavmill.pipeline.run import run
 from wavmill.pipeline.sources.files import Files
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 
 
 def here(*_: Any) -> LocalExecutor:

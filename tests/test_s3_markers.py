@@ -7,7 +7,7 @@ from conftest import bucket_on
 from wavmill.pipeline.decoding.decode import Clip
 from wavmill.pipeline.protocol.listing import Listing
 from wavmill.pipeline.sources import SOURCES
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 
 
 def test_markers_of_folders_are_no_objects(moto, monkeypatch):

@@ -17,7 +17,7 @@ from wavmill.pipeline.protocol.plan import make_plans, put_table
 from wavmill.pipeline.protocol.publish import publish
 from wavmill.pipeline.protocol.records import attempts_done, record_key
 from wavmill.pipeline.store import objects as objects_module
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.objects import SCHEMA, seconds_by_suffix
 
 # ---- requests ------------------------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ from wavmill.pipeline.job.load import parse_job
 from wavmill.pipeline.job.yaml_text import read_yaml
 from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.quantizers.codebooks import load_codebook, save_codebook
-from wavmill.pipeline.store.base import open_store, sha256
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import sha256
 from wavmill.pipeline.store.s3 import faults_of
 from wavmill.pipeline.trained_model import open_model
 

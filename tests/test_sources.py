@@ -38,7 +38,7 @@ from wavmill.pipeline.sources.files import Files
 from wavmill.pipeline.sources.manifest import Manifest
 from wavmill.pipeline.sources.webdataset import WebDataset
 from wavmill.pipeline.store import objects as objects_module
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.names import text_of
 
 RATE_HZ = 16_000

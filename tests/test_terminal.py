@@ -11,7 +11,7 @@ from inline import run_inline, words
 
 from wavmill.cluster import cli
 from wavmill.cluster.terminal import console, escape, escape_lines
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.names import printable
 
 HARMFUL = (

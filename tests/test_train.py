@@ -19,7 +19,7 @@ from wavmill.cluster.load import load_training
 from wavmill.model.token_lm.batches import part
 from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.job.training_job import fingerprint, parents_of
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.training import checkpoints
 from wavmill.pipeline.training.checkpoints import latest, lines_of, recorded, step_of, tensors_of
 from wavmill.pipeline.training.loop import Learner

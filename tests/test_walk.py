@@ -20,7 +20,8 @@ from wavmill.pipeline.sources.faces import Faces
 from wavmill.pipeline.sources.files import Files
 from wavmill.pipeline.sources.webdataset import WebDataset
 from wavmill.pipeline.store import objects as objects_module
-from wavmill.pipeline.store.base import Folder, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.folder_walk import LeftOut, walk
 
 

@@ -8,7 +8,7 @@ from test_beginning import stopping_at
 from training import put_dataset, training
 
 from wavmill.pipeline.job.training_job import fingerprint, parents_of
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.training.loop import WARM_UP, Learner
 from wavmill.pipeline.training.pack_build import make_pack
 from wavmill.pipeline.training.train import train

@@ -17,7 +17,7 @@ def train(job: JobFile, set: Set = [], on: On = None, verbose: Verbose = False) 
     """Train the model that a job names, on its workers. The same command again resumes, in the middle of an epoch."""
     from wavmill.cluster.load import load_training
     from wavmill.cluster.trainwatch import TrainWatch
-    from wavmill.pipeline.store.base import open_store
+    from wavmill.pipeline.store import open_store
     from wavmill.pipeline.training.beginning import begin
     from wavmill.pipeline.training.release import already
     from wavmill.pipeline.training.tensorboard import TensorBoard

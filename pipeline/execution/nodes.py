@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 from wavmill.pipeline.errors import JobError, NotAllowed, ObjectFault, Stopped, WavmillError
 from wavmill.pipeline.job.dataset_job import Job
-from wavmill.pipeline.store.base import Folder, join, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import join
 from wavmill.pipeline.store.corpus import look
+from wavmill.pipeline.store.folder import Folder
 
 ANSWER_S = 120.0  # for a node to start a process and to look at a few files
 SAMPLED = 8  # objects of the corpus that each node looks at

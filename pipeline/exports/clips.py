@@ -15,7 +15,8 @@ from wavmill.pipeline.dataset_json import Part, PublishedDataset
 from wavmill.pipeline.errors import JobError, Stopped
 from wavmill.pipeline.protocol.published import find_dataset
 from wavmill.pipeline.rows import arrays_of
-from wavmill.pipeline.store.base import open_store, sha256
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import sha256
 from wavmill.pipeline.store.cache import cache_folder, make_once
 from wavmill.pipeline.store.parquet import parquet_in
 

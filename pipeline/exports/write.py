@@ -19,7 +19,8 @@ from wavmill.pipeline.dataset_json import PublishedDataset
 from wavmill.pipeline.errors import JobError, Stopped
 from wavmill.pipeline.formats.clip_ids import without_suffixes
 from wavmill.pipeline.rows import arrays_of
-from wavmill.pipeline.store.base import faults_of, open_store, sha256
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import faults_of, sha256
 from wavmill.pipeline.store.parquet import parquet_in
 
 SAID, PARTIAL = "export.json", ".partial-"

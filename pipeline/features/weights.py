@@ -18,7 +18,7 @@ from wavmill.model.encoder_weights import Shapes, differences
 from wavmill.pipeline.errors import JobError, Stopped, WavmillError
 from wavmill.pipeline.features.input_preparation import FILES, prepared_of
 from wavmill.pipeline.features.weight_headers import INDEX, MOST_HEADER_BYTES, SINGLE, indices, loaded_files, shapes_in
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.cache import cache_folder, make_once
 
 CONFIG = "config.json"

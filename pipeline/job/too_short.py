@@ -11,7 +11,8 @@ from wavmill.pipeline.contracts import Window
 from wavmill.pipeline.errors import ObjectFault
 from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.sources.files import Files
-from wavmill.pipeline.store.base import Entry, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Entry
 from wavmill.pipeline.store.corpus import spread_rows
 from wavmill.pipeline.store.objects import header_s
 

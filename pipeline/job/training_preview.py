@@ -7,7 +7,7 @@ from wavmill.pipeline.dataset_json import PublishedDataset
 from wavmill.pipeline.job.training_job import TrainJob
 from wavmill.pipeline.model_json import MODEL
 from wavmill.pipeline.protocol.published import numbers
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.training.beginning import begin
 from wavmill.pipeline.training.checkpoints import recorded, step_of
 from wavmill.pipeline.training.loop import length_of

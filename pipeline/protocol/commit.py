@@ -27,7 +27,8 @@ from wavmill.pipeline.job.dataset_job import Job, fingerprint
 from wavmill.pipeline.protocol.records import Record, StoredRows, record_key
 from wavmill.pipeline.protocol.timing import spent_s
 from wavmill.pipeline.rows import FAULT, NOTHING, rejects
-from wavmill.pipeline.store.base import open_store, sha256
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import sha256
 from wavmill.pipeline.store.parquet import parquet_writer
 
 GROUP_ROWS = 1000  # of the clips at rest

@@ -27,7 +27,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
 
 from wavmill.pipeline.errors import Bug, Stopped
-from wavmill.pipeline.store.base import Entry, Folder, Store
+from wavmill.pipeline.store.base import Entry, Store
+from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.versions import Claim, read_claim
 
 ABANDONED_S = 2 * 86_400.0  # of an upload

@@ -25,7 +25,8 @@ from wavmill.pipeline.job.dataset_job import Job, decisive, fingerprint
 from wavmill.pipeline.protocol.left_out import LeftOut
 from wavmill.pipeline.protocol.listing import PIECE_ROWS, Listing, identities, unplanned
 from wavmill.pipeline.rows import frame_bytes
-from wavmill.pipeline.store.base import Store, open_store, sha256
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Store, sha256
 from wavmill.pipeline.store.parquet import damage_of, parquet_in, parquet_of
 
 SHARD_S = 3600.0

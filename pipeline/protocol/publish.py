@@ -42,7 +42,8 @@ from wavmill.pipeline.report.dataset_page import dataset_page
 from wavmill.pipeline.report.dataset_readme import card
 from wavmill.pipeline.rows import rejects
 from wavmill.pipeline.sources.dataset import Dataset
-from wavmill.pipeline.store.base import Store, faults_of, join, open_store, sha256
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Store, faults_of, join, sha256
 from wavmill.pipeline.store.objects import ahead
 from wavmill.pipeline.store.parquet import parquet_writer
 from wavmill.pipeline.store.versions import Chosen, Claim, claim, claimed

@@ -7,7 +7,8 @@ from typing import TypeVar
 from wavmill.pipeline.dataset_json import DATASET, PublishedDataset
 from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.model_json import MODEL, PublishedModel
-from wavmill.pipeline.store.base import Store, join, open_store, split
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Store, join, split
 
 VERSION = re.compile(r"v([1-9][0-9]*)$")
 P = TypeVar("P", PublishedDataset, PublishedModel)

@@ -12,7 +12,7 @@ from wavmill.pipeline.protocol.plan import Plan, next_plan, todo_of
 from wavmill.pipeline.protocol.planned import ROW
 from wavmill.pipeline.protocol.publish import published
 from wavmill.pipeline.protocol.records import attempts_done, read_records
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.versions import claimed
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from wavmill.model.quantization.codebook import Codebook
 from wavmill.pipeline.at_rest import AtRest
 from wavmill.pipeline.errors import JobError
-from wavmill.pipeline.store.base import open_store, sha256
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import sha256
 
 TENSOR, DESCRIBED = "codebook.safetensors", "codebook.json"
 

@@ -20,7 +20,8 @@ from wavmill.pipeline.report.dataset_readme import hours, how_to_read
 from wavmill.pipeline.report.excerpts import RATE_HZ, originals, picked, some_rejects, some_rows
 from wavmill.pipeline.report.page import page
 from wavmill.pipeline.rows import PRODUCTS, arrays_of
-from wavmill.pipeline.store.base import join, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import join
 from wavmill.pipeline.vocoder import NoVoice, Voice, voice
 
 MEANS = {

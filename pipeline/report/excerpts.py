@@ -16,7 +16,8 @@ from wavmill.pipeline.formats.clip_ids import part_of
 from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.protocol.plan import Plan
 from wavmill.pipeline.rows import arrays_of
-from wavmill.pipeline.store.base import Store, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Store
 from wavmill.pipeline.store.objects import LONG_BYTES
 from wavmill.pipeline.store.parquet import damage_of, parquet_in
 

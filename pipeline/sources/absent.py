@@ -6,7 +6,8 @@ from contextlib import suppress
 from itertools import islice
 
 from wavmill.pipeline.errors import WavmillError
-from wavmill.pipeline.store.base import Folder, Store
+from wavmill.pipeline.store.base import Store
+from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.names import text_of
 
 MOST_NAMES = 100_000  # of a folder that are looked through

@@ -14,7 +14,8 @@ from wavmill.pipeline.job.choice import Address, InRecipeAs
 from wavmill.pipeline.protocol.left_out import LeftOut
 from wavmill.pipeline.protocol.published import find_dataset
 from wavmill.pipeline.rows import ERROR, VIDEO
-from wavmill.pipeline.store.base import Entry, Store, join, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Entry, Store, join
 from wavmill.pipeline.store.objects import SCHEMA
 from wavmill.pipeline.store.parquet import parquet_in
 

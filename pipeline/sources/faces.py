@@ -16,8 +16,10 @@ from wavmill.pipeline.formats.clip_ids import escaped
 from wavmill.pipeline.job.choice import Address
 from wavmill.pipeline.protocol.left_out import LeftOut
 from wavmill.pipeline.sources.places import located
-from wavmill.pipeline.store.base import Entry, Folder, Store, join, open_store, split
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Entry, Store, join, split
 from wavmill.pipeline.store.corpus import look, object_faults, opened, readable
+from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.folder_walk import walk
 from wavmill.pipeline.store.objects import Found, ahead, decoded_table, nothing_found, suffix_of, table_of
 from wavmill.pipeline.store.s3_corpus import pause

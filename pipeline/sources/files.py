@@ -15,8 +15,10 @@ from wavmill.pipeline.exports.images import frames_of
 from wavmill.pipeline.formats.clip_ids import escaped
 from wavmill.pipeline.job.choice import Address, NotDecisive
 from wavmill.pipeline.protocol.left_out import LeftOut
-from wavmill.pipeline.store.base import Entry, Folder, Store, open_store
-from wavmill.pipeline.store.corpus import Verdict, both, look, opened, readable
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Entry, Store, Verdict
+from wavmill.pipeline.store.corpus import both, look, opened, readable
+from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.folder_walk import walk
 from wavmill.pipeline.store.objects import (
     LONG_BYTES,

@@ -22,7 +22,8 @@ from wavmill.pipeline.job.choice import Address, LeftOutAtDefault
 from wavmill.pipeline.protocol.left_out import LeftOut
 from wavmill.pipeline.sources.files import with_frames
 from wavmill.pipeline.sources.places import Places, located
-from wavmill.pipeline.store.base import Entry, Store, open_store, split
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Entry, Store, split
 from wavmill.pipeline.store.corpus import check_readable, opened
 from wavmill.pipeline.store.objects import (
     LONG_BYTES,

@@ -7,8 +7,10 @@ from functools import lru_cache
 from wavmill.pipeline.errors import JobError, ObjectFault
 from wavmill.pipeline.protocol.left_out import LeftOut
 from wavmill.pipeline.sources.absent import Spellings
-from wavmill.pipeline.store.base import Entry, Folder, Store, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Entry, Store
 from wavmill.pipeline.store.corpus import TRIED, look, spread
+from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.s3_corpus import pause
 
 MANY = 200  # above this many objects one listing is cheaper than a question each

@@ -19,8 +19,10 @@ from wavmill.pipeline.formats.tar_feed import TarEnd, sounds_fed
 from wavmill.pipeline.formats.text_encoding import UTF_8, encoding_named
 from wavmill.pipeline.job.choice import Address, LeftOutAtDefault
 from wavmill.pipeline.protocol.left_out import LeftOut
-from wavmill.pipeline.store.base import Entry, Folder, Store, join, open_store, split
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Entry, Store, join, split
 from wavmill.pipeline.store.corpus import look, opened, readable
+from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.folder_walk import walk
 from wavmill.pipeline.store.objects import (
     GUESS_BYTES_PER_S,

@@ -4,14 +4,15 @@ from the first byte read to the last.
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 
 from wavmill.pipeline.errors import Changed, NotAllowed, ObjectFault, Reject, Stopped
-from wavmill.pipeline.store.base import Entry, Folder, NotAFile, Store, join
+from wavmill.pipeline.store.base import Entry, NotAFile, Opened, Store, Verdict, join
+from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.names import text_of
 
 WHOLE_BYTES = 64 << 20  # an object on S3 up to this size is fetched at once
@@ -20,18 +21,7 @@ NO_FILE = {errno.ENXIO, errno.ENODEV}  # what sockets and devices say when they 
 MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # not about the object at all
 TRIED = 64  # objects of a listing that are opened to see whether anything can be read
 
-# Asked once after the last byte was read, with what went wrong or None. A Reject replaces everything that the object
-# gave; None lets it stand. Raises ObjectFault when nothing may be concluded.
-Verdict = Callable[[Exception | None], Reject | None]
 T = TypeVar("T")
-
-
-class Opened(NamedTuple):
-    """An object as a file, or why it cannot be read; and what is to be asked at the end."""
-
-    file: BinaryIO | None
-    reject: Reject | None = None
-    verdict: Verdict | None = None
 
 
 @contextmanager

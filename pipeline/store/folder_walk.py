@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 from wavmill.pipeline.errors import JobError, NotAllowed
 from wavmill.pipeline.protocol.left_out import LeftOut
 from wavmill.pipeline.quantizers.codebooks import DESCRIBED, TENSOR
-from wavmill.pipeline.store.base import Entry, Folder, Store, faults_of, join, open_store, split
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Entry, Store, faults_of, join, split
 from wavmill.pipeline.store.corpus import NOT_READABLE
+from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.names import text_of
 from wavmill.pipeline.store.objects import SOUNDS, is_hidden, suffix_of
 

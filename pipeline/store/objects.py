@@ -22,8 +22,8 @@ from wavmill.pipeline.execution import processors
 from wavmill.pipeline.execution.watchdog import beat
 from wavmill.pipeline.formats.clip_ids import part_id, second_id
 from wavmill.pipeline.rows import AUDIO, PRODUCTS, column_of, decoded
-from wavmill.pipeline.store.base import Entry, Store
-from wavmill.pipeline.store.corpus import Verdict, opened
+from wavmill.pipeline.store.base import Entry, Store, Verdict
+from wavmill.pipeline.store.corpus import opened
 
 SOUNDS = frozenset(
     "wav wave flac mp3 ogg oga opus aif aiff aifc au snd caf w64 rf64 wma amr ac3"

@@ -19,8 +19,7 @@ from time import sleep
 from typing import Any
 
 from wavmill.pipeline.errors import Changed, ObjectFault, Reject
-from wavmill.pipeline.store.base import join
-from wavmill.pipeline.store.corpus import Opened
+from wavmill.pipeline.store.base import Opened, join
 from wavmill.pipeline.store.s3 import IS_MD5, WINDOW_BYTES, Bucket, Ranged
 
 PAUSE_S = 3.0  # until a store is asked again

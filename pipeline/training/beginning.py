@@ -14,7 +14,8 @@ from wavmill.pipeline.errors import JobError, Stopped
 from wavmill.pipeline.job.training_job import Previous, TrainJob, decisive, fingerprint, parents_of
 from wavmill.pipeline.model_json import MODEL
 from wavmill.pipeline.protocol.published import find_model, numbers
-from wavmill.pipeline.store.base import Store, join, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Store, join
 from wavmill.pipeline.training.checkpoints import TrainingState, latest, lines_of, recorded, save, tensors_of
 from wavmill.pipeline.training.finite import not_finite_field
 from wavmill.pipeline.training.loop import length_of

@@ -10,7 +10,8 @@ import numpy as np
 
 from wavmill.pipeline.job.training_job import Train, TrainJob
 from wavmill.pipeline.model_json import BestValidation, SplitFacts
-from wavmill.pipeline.store.base import Store, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Store
 from wavmill.pipeline.training.checkpoints import TrainingState, latest, lines_of, recorded, save, step_of, tensors_of
 from wavmill.pipeline.training.finite import (
     Diverged,

@@ -25,7 +25,8 @@ from wavmill.pipeline.errors import Bug, JobError, Stopped
 from wavmill.pipeline.job.choice import Address, Choice
 from wavmill.pipeline.protocol.published import find_dataset
 from wavmill.pipeline.rows import PRODUCTS
-from wavmill.pipeline.store.base import Store, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Store
 from wavmill.pipeline.store.parquet import parquet_in
 from wavmill.pipeline.training.flat_tokens import UNPACKED, flat
 

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from wavmill.pipeline.errors import JobError, Reject, Stopped
-from wavmill.pipeline.store.base import Folder, Store, faults_of, join, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Store, faults_of, join
 from wavmill.pipeline.store.cache import cache_folder, make_once
+from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.objects import ahead
 from wavmill.pipeline.training.flat_tokens import hashes_of
 from wavmill.pipeline.training.pack_build import PACK, PackDescription, PackedPart, Split, folder_of

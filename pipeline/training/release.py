@@ -21,7 +21,8 @@ from wavmill.pipeline.protocol.published import find_model
 from wavmill.pipeline.quantizers.codebooks import codebook_files, load_codebook
 from wavmill.pipeline.report.model_page import Sound, model_page
 from wavmill.pipeline.report.model_readme import model_card
-from wavmill.pipeline.store.base import Store, join, open_store, sha256
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import Store, join, sha256
 from wavmill.pipeline.store.versions import claim, claimed
 from wavmill.pipeline.trained_model import CONFIG, SCRIPT, WEIGHTS, Trained
 from wavmill.pipeline.training.checkpoints import Checkpoint, latest, lines_in, read_file, tensors_of

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from wavmill.pipeline.dataset_json import PublishedDataset
 from wavmill.pipeline.errors import JobError, Stopped
 from wavmill.pipeline.job.training_job import TrainJob
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.parquet import parquet_in
 from wavmill.pipeline.training.flat_tokens import hashes_of
 

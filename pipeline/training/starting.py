@@ -6,7 +6,7 @@ from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.job.training_job import TrainJob
 from wavmill.pipeline.model_json import PublishedModel
 from wavmill.pipeline.protocol.published import find_model
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.trained_model import WEIGHTS, checked_file, config_of
 from wavmill.pipeline.training.finite import check_weights
 

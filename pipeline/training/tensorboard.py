@@ -5,7 +5,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from wavmill.pipeline.store.base import Folder, join, open_store
+from wavmill.pipeline.store import open_store
+from wavmill.pipeline.store.base import join
+from wavmill.pipeline.store.folder import Folder
 
 TOLD = (
     "loss",

@@ -22,7 +22,7 @@ from wavmill.pipeline.execution.worker_errors import brief, expected, fault_of_r
 from wavmill.pipeline.job.training_job import TrainJob
 from wavmill.pipeline.model_json import PublishedModel
 from wavmill.pipeline.protocol.published import find_model
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.training.beginning import begin, carry_over
 from wavmill.pipeline.training.checkpoints import latest
 from wavmill.pipeline.training.finite import Diverged
