@@ -25,6 +25,7 @@ check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # What takes too long for every change: every fault at every request and every call to the disk, 900 kills without Ray
