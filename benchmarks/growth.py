@@ -48,9 +48,9 @@ def compare(url: str, put: list[dict[str, Any]]) -> dict[str, Any]:
     plans, start = plans_of(put), time.perf_counter()
     shards = [(plan.number, shard) for plan in plans for shard in plan.shards["shard"].to_pylist()]
     try:
-        from wavmill.pipeline.protocol.growth import Growth
+        from wavmill.pipeline.protocol.superseded import Growth
     except ImportError:  # as it was before
-        from wavmill.pipeline.protocol.growth import superseded
+        from wavmill.pipeline.protocol.superseded import superseded
 
         choice = {"shards": [[plan, shard, ""] for plan, shard in shards]}
         gone = superseded(open_store(url), plans, choice, [])

@@ -54,7 +54,7 @@ def one_by_one(folder: str) -> Any:
     import torch
     import transformers
 
-    from wavmill.model.segments import v1
+    from wavmill.model.whisper_mel import v1
 
     encoder = transformers.WhisperModel.from_pretrained(folder).eval().encoder
     last: list[Any] = []

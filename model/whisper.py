@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from wavmill.model.net import Net, loaded
-from wavmill.model.segments import SEGMENT_MELS, SEGMENT_STEPS
+from wavmill.model.whisper_mel import SEGMENT_MELS, SEGMENT_STEPS
 
 
 class WhisperEncoder(Net):

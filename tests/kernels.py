@@ -8,8 +8,7 @@ import sys
 
 import numpy as np
 
-from wavmill.model import segments
-from wavmill.model.blockwise import blockwise
+from wavmill.model.batch_invariant import blockwise
 from wavmill.model.products import blas_kernels, product_with, used
 from wavmill.model.quantization.kmeans import assign
 from wavmill.pipeline.features.mel import Mel
@@ -37,7 +36,7 @@ def failures() -> list[str]:
         [whole], [later] = (Mel(flavour=flavour).open()([some]) for some in (wave, wave[7 * hop :]))
         if (whole[7 + 5 : -5] != later[5:-5]).any():
             found.append(f"mel {flavour}: a frame depends on its place")
-    whole, later = segments.log_mel(wave, 80), segments.log_mel(wave[160:], 80)
+    whole, later = whisper_mel.log_mel(wave, 80), whisper_mel.log_mel(wave[160:], 80)
     if (whole[:, 1 + 3 : -3] != later[:, 3:-3]).any():
         found.append("Whisper's mel: a frame depends on its place")
     return found

@@ -12,12 +12,11 @@ from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.job.load import parse_job
 from wavmill.pipeline.job.training_job import Previous, decisive, fingerprint, parents_of
 from wavmill.pipeline.store import open_store
-from wavmill.pipeline.training import beginning
-from wavmill.pipeline.training.beginning import begin
 from wavmill.pipeline.training.checkpoints import latest, lines_of, recorded, tensors_of
 from wavmill.pipeline.training.loop import Learner
 from wavmill.pipeline.training.pack_build import make_pack
 from wavmill.pipeline.training.pack_read import open_pack
+from wavmill.pipeline.training.resume_point import begin
 from wavmill.pipeline.training.split_sizes import sides
 from wavmill.pipeline.training.train import train
 
@@ -105,7 +104,7 @@ def test_killed_at_many_steps_it_ends_with_the_weights_of_one_that_is_not(data, 
 
 def test_killed_while_it_takes_over_the_checkpoints_it_ends_with_the_same_weights(data, tmp_path, monkeypatch):
     """The best is taken over first; going on from that one instead would be another training."""
-    made, save = [], beginning.save
+    made, save = [], resume_point.save
     for killed in (False, True):
         store = tmp_path / str(killed)
         first = trained(training(data, store, "train.epochs=9", "train.lr=0.5", "train.patience=2"))
@@ -120,10 +119,10 @@ def test_killed_while_it_takes_over_the_checkpoints_it_ends_with_the_same_weight
                     raise KeyboardInterrupt
                 save(*given)
 
-            monkeypatch.setattr(beginning, "save", once)
+            monkeypatch.setattr(resume_point, "save", once)
             with pytest.raises(KeyboardInterrupt):
                 trained(job)
-            monkeypatch.setattr(beginning, "save", save)
+            monkeypatch.setattr(resume_point, "save", save)
         model = trained(job)
         record = latest(open_store(job.store), model.fingerprint)
         made.append(

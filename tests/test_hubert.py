@@ -18,7 +18,6 @@ from inline import digest, rows_of, run_inline, words
 from wavmill.model import hubert
 from wavmill.model.wav2vec_frontend import frames_of
 from wavmill.pipeline.errors import JobError, Reject, Stopped
-from wavmill.pipeline.features import gpt_sovits
 from wavmill.pipeline.features import hubert as feature
 from wavmill.pipeline.features.hubert import HuBERT
 from wavmill.pipeline.features.weights import describe, fetched
@@ -352,7 +351,7 @@ def test_weights_on_s3_are_fetched_once_to_a_machine(bucket, proxied, tmp_path, 
     (32_000, 16_000, 49), (32_001, 16_001, 49), (31_999, 16_000, 49), (96_000, 48_000, 149), (320_000, 160_000, 499),
 ])  # fmt: skip
 def test_two_samples_of_gpt_sovits_make_one_and_the_clock_knows(samples, halved, frames):
-    assert len(gpt_sovits.for_hubert(wave(samples).numpy())) == halved
+    assert len(gpt_sovits_level.for_hubert(wave(samples).numpy())) == halved
     assert choice(input="gpt_sovits").clock.frames(samples) == frames == frames_of(halved)
 
 
@@ -362,8 +361,8 @@ def test_two_samples_of_gpt_sovits_make_one_and_the_clock_knows(samples, halved,
 def test_the_level_of_gpt_sovits_is_the_published_one_and_saturates(peak, heard, kept):
     sound = np.array([0.1 * peak, peak, 0], np.float32)
     if heard is not None:
-        assert gpt_sovits.levelled(sound, gpt_sovits.HUBERT_SCALE).max() == pytest.approx(heard, rel=1e-6)
-    assert gpt_sovits.wav32k(sound).max() == kept
+        assert gpt_sovits_level.levelled(sound, gpt_sovits_level.HUBERT_SCALE).max() == pytest.approx(heard, rel=1e-6)
+    assert gpt_sovits_level.wav32k(sound).max() == kept
 
 
 @pytest.mark.parametrize("sound, reason", [(np.full(8000, 2.3), "too_loud"), (np.zeros(8000), "silent")])

@@ -48,7 +48,7 @@ def test_a_code_depends_on_its_frame_alone(seed, picked, codes):
 @quick
 @given(seeds, st.integers(1, 600))
 def test_a_product_depends_on_its_frame_alone_to_the_last_bit(seed, frames):
-    from wavmill.model.blockwise import blockwise
+    from wavmill.model.batch_invariant import blockwise
     from wavmill.model.products import product_with
 
     x, product = normal(seed, 600, 39), product_with(normal(seed + 1, 100, 39))
@@ -57,7 +57,7 @@ def test_a_product_depends_on_its_frame_alone_to_the_last_bit(seed, frames):
 
 
 def test_what_a_block_became_is_not_overwritten_by_the_next():
-    from wavmill.model.blockwise import blockwise
+    from wavmill.model.batch_invariant import blockwise
 
     x = normal(0, 600, 3)
     assert (blockwise(x, lambda block: block) == x).all()

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wavmill.model import products
-from wavmill.model.blockwise import BLOCK_FRAMES, blockwise
+from wavmill.model.batch_invariant import BLOCK_FRAMES, blockwise
 from wavmill.model.quantization.kmeans import assign
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inline import rows_of, run_inline
 
-from wavmill.model.segments import v1, v1_5
+from wavmill.model.whisper_mel import v1, v1_5
 from wavmill.pipeline.errors import JobError, Reject
 from wavmill.pipeline.features.whisper import Whisper
 from wavmill.pipeline.job.dataset_job import resolve
@@ -98,7 +98,7 @@ def test_a_sound_has_as_many_steps_as_the_published_vectors_say(recipe, samples,
 
 @pytest.mark.parametrize(("samples", "mels"), [(201, 1), (320, 2), (16_000, 100)])
 def test_a_mel_of_v1_has_as_many_frames_as_the_vectors_say(samples, mels):
-    from wavmill.model.segments import log_mel
+    from wavmill.model.whisper_mel import log_mel
 
     assert log_mel(sound(samples), 80).shape == (80, mels)
 

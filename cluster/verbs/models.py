@@ -16,10 +16,10 @@ from wavmill.pipeline.errors import JobError
 def train(job: JobFile, set: Set = [], on: On = None, verbose: Verbose = False) -> None:
     """Train the model that a job names, on its workers. The same command again resumes, in the middle of an epoch."""
     from wavmill.cluster.load import load_training
-    from wavmill.cluster.trainwatch import TrainWatch
+    from wavmill.cluster.training_progress import TrainWatch
     from wavmill.pipeline.store import open_store
-    from wavmill.pipeline.training.beginning import begin
     from wavmill.pipeline.training.release import already
+    from wavmill.pipeline.training.resume_point import begin
     from wavmill.pipeline.training.tensorboard import TensorBoard
 
     checked, _, run, _, notes = begin(load_training(job, set), write=True)

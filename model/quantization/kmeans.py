@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from wavmill.model.blockwise import blockwise
+from wavmill.model.batch_invariant import blockwise
 from wavmill.model.products import product_with
 
 

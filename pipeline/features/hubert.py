@@ -10,9 +10,9 @@ from pydantic import Field, field_validator
 from wavmill.model.clock import Clock
 from wavmill.model.wav2vec_frontend import HOP, WINDOW, check, frames_of
 from wavmill.pipeline.errors import JobError, Reject
-from wavmill.pipeline.features.checkpoint import Checkpoint
-from wavmill.pipeline.features.gpt_sovits import for_hubert
+from wavmill.pipeline.features.gpt_sovits_level import for_hubert
 from wavmill.pipeline.features.input_preparation import normalizes
+from wavmill.pipeline.features.pretrained_extractor import Checkpoint
 from wavmill.pipeline.features.weights import check_shapes, describe
 from wavmill.pipeline.rows import ragged
 

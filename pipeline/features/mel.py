@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from wavmill.model.blockwise import blockwise
+from wavmill.model.batch_invariant import blockwise
 from wavmill.model.clock import Clock
 from wavmill.model.griffin_lim import griffin_lim
 from wavmill.model.mel_filters import hann, mel_filters

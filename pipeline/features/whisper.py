@@ -6,16 +6,15 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from wavmill.model import segments
 from wavmill.model.clock import Clock
 from wavmill.model.configs import sizes_of
 from wavmill.pipeline.errors import JobError, Reject
-from wavmill.pipeline.features.checkpoint import Checkpoint
 from wavmill.pipeline.features.input_preparation import check_whisper
+from wavmill.pipeline.features.pretrained_extractor import Checkpoint
 from wavmill.pipeline.features.weights import check_shapes, describe
 from wavmill.pipeline.rows import ragged
 
-RECIPES = {"musetalk-v1": segments.v1, "musetalk-v1.5": segments.v1_5}
+RECIPES = {"musetalk-v1": whisper_mel.v1, "musetalk-v1.5": whisper_mel.v1_5}
 
 
 class Whisper(Checkpoint):
@@ -35,7 +34,9 @@ class Whisper(Checkpoint):
     layers: Literal["auto"] | int = "auto"  # states of a step
     bands: Literal["auto"] | int = "auto"  # of the mel
     context: ClassVar[bool] = False
-    clock: ClassVar[Clock] = Clock(segments.RATE_HZ, segments.STEP_SAMPLES, segments.STEP_SAMPLES, centred=False)
+    clock: ClassVar[Clock] = Clock(
+        whisper_mel.RATE_HZ, whisper_mel.STEP_SAMPLES, whisper_mel.STEP_SAMPLES, centred=False
+    )
 
     @property
     def layer_count(self) -> int:

@@ -8,12 +8,12 @@ from wavmill.pipeline.job.training_job import TrainJob
 from wavmill.pipeline.model_json import MODEL
 from wavmill.pipeline.protocol.published import numbers
 from wavmill.pipeline.store import open_store
-from wavmill.pipeline.training.beginning import begin
 from wavmill.pipeline.training.checkpoints import recorded, step_of
+from wavmill.pipeline.training.initial_weights import check_start
 from wavmill.pipeline.training.loop import length_of
 from wavmill.pipeline.training.pack_build import checked_data
+from wavmill.pipeline.training.resume_point import begin
 from wavmill.pipeline.training.split_sizes import Sides, sides
-from wavmill.pipeline.training.starting import check_start
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from wavmill.pipeline.contracts import Source
 from wavmill.pipeline.decoding.decode import Clip
 from wavmill.pipeline.errors import ObjectFault
 from wavmill.pipeline.protocol.left_out import LeftOut
-from wavmill.pipeline.protocol.planned import ROW, PlannedObjects
+from wavmill.pipeline.protocol.planned_objects import ROW, PlannedObjects
 from wavmill.pipeline.store.base import Entry, Store
 
 PIECE_ROWS = 1 << 16  # what is made of a listing and dropped again is made of so many rows at once

@@ -31,11 +31,11 @@ from wavmill.pipeline.execution import processors
 from wavmill.pipeline.job.columns import columns_of
 from wavmill.pipeline.job.dataset_job import Job, decisive, fingerprint, recipe_of
 from wavmill.pipeline.protocol.commit import GROUP_ROWS
-from wavmill.pipeline.protocol.growth import Growth
+from wavmill.pipeline.protocol.current_rows import Standing
 from wavmill.pipeline.protocol.plan import Plan
 from wavmill.pipeline.protocol.published import find_dataset, read_published
 from wavmill.pipeline.protocol.records import Record, StoredRows, attempts_done, read_records
-from wavmill.pipeline.protocol.standing import Standing
+from wavmill.pipeline.protocol.superseded import Growth
 from wavmill.pipeline.protocol.timing import time_of
 from wavmill.pipeline.quantizers.codebooks import codebook_files
 from wavmill.pipeline.report.dataset_page import dataset_page

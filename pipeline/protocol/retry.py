@@ -6,12 +6,12 @@ import pyarrow.parquet as pq
 
 from wavmill.pipeline.errors import JobError, Stopped
 from wavmill.pipeline.job.dataset_job import Job, fingerprint
-from wavmill.pipeline.protocol.growth import Growth
 from wavmill.pipeline.protocol.listing import by_path
 from wavmill.pipeline.protocol.plan import Plan, next_plan, todo_of
-from wavmill.pipeline.protocol.planned import ROW
+from wavmill.pipeline.protocol.planned_objects import ROW
 from wavmill.pipeline.protocol.publish import published
 from wavmill.pipeline.protocol.records import attempts_done, read_records
+from wavmill.pipeline.protocol.superseded import Growth
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.versions import claimed
 

@@ -22,8 +22,8 @@ from wavmill.pipeline.training.finite import (
     not_finite_field,
     not_finite_in,
 )
+from wavmill.pipeline.training.initial_weights import put_start
 from wavmill.pipeline.training.pack_read import Pack, open_pack
-from wavmill.pipeline.training.starting import put_start
 from wavmill.pipeline.training.validation import Validation
 
 AUTO_VALIDATE_STEPS = 500

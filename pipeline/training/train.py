@@ -23,13 +23,13 @@ from wavmill.pipeline.job.training_job import TrainJob
 from wavmill.pipeline.model_json import PublishedModel
 from wavmill.pipeline.protocol.published import find_model
 from wavmill.pipeline.store import open_store
-from wavmill.pipeline.training.beginning import begin, carry_over
 from wavmill.pipeline.training.checkpoints import latest
 from wavmill.pipeline.training.finite import Diverged
+from wavmill.pipeline.training.initial_weights import check_start
 from wavmill.pipeline.training.loop import Learner, Tell
 from wavmill.pipeline.training.pack_build import make_pack
 from wavmill.pipeline.training.release import already, release
-from wavmill.pipeline.training.starting import check_start
+from wavmill.pipeline.training.resume_point import begin, carry_over
 
 RETRIES = 3  # a worker that died is started again with all others, from the last checkpoint
 ASK_S = 0.5  # how often the workers' lines are fetched

@@ -5,7 +5,7 @@ because it changed, replaces all that was made of it, good or bad; what is no lo
 the rejects that it is for (retry_rules.py). docs/versions.md says the same for people, case by case.
 
 Everything is decided shard by shard, beside the objects of the other plans, so that memory does not grow with the
-corpus (planned.py).
+corpus (planned_objects.py).
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ from wavmill.pipeline.errors import Stopped
 from wavmill.pipeline.formats.clip_ids import sound_of
 from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.protocol.plan import Plan
-from wavmill.pipeline.protocol.planned import ROW, PlannedObjects, Replaced, replaced_by
+from wavmill.pipeline.protocol.planned_objects import ROW, PlannedObjects, Replaced, replaced_by
 from wavmill.pipeline.protocol.records import Record
 from wavmill.pipeline.protocol.retry_rules import Outcome, after_retry
 from wavmill.pipeline.store.base import Store

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wavmill.pipeline.errors import Stopped, WavmillError
-from wavmill.pipeline.protocol.growth import Growth, kept
 from wavmill.pipeline.protocol.records import Record, StoredRows
+from wavmill.pipeline.protocol.superseded import Growth, kept
 from wavmill.pipeline.rows import rejects
 from wavmill.pipeline.sources.duplicates import ClipIds, Renamed, renamed, with_renamed, without_renamed
 from wavmill.pipeline.store.base import Store, sha256

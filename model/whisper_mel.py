@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from wavmill.model.blockwise import blockwise
+from wavmill.model.batch_invariant import blockwise
 from wavmill.model.mel_filters import hann, mel_filters
 from wavmill.model.products import product_with
 
