@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 
+from wavmill.model import whisper_mel
 from wavmill.model.batch_invariant import blockwise
 from wavmill.model.products import blas_kernels, product_with, used
 from wavmill.model.quantization.kmeans import assign

@@ -12,6 +12,7 @@ from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.job.load import parse_job
 from wavmill.pipeline.job.training_job import Previous, decisive, fingerprint, parents_of
 from wavmill.pipeline.store import open_store
+from wavmill.pipeline.training import resume_point
 from wavmill.pipeline.training.checkpoints import latest, lines_of, recorded, tensors_of
 from wavmill.pipeline.training.loop import Learner
 from wavmill.pipeline.training.pack_build import make_pack

@@ -18,6 +18,7 @@ from inline import digest, rows_of, run_inline, words
 from wavmill.model import hubert
 from wavmill.model.wav2vec_frontend import frames_of
 from wavmill.pipeline.errors import JobError, Reject, Stopped
+from wavmill.pipeline.features import gpt_sovits_level
 from wavmill.pipeline.features import hubert as feature
 from wavmill.pipeline.features.hubert import HuBERT
 from wavmill.pipeline.features.weights import describe, fetched

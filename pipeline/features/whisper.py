@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
+from wavmill.model import whisper_mel
 from wavmill.model.clock import Clock
 from wavmill.model.configs import sizes_of
 from wavmill.pipeline.errors import JobError, Reject
