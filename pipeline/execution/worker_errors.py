@@ -18,7 +18,7 @@ KINDS = {
     kind.__name__: kind for kind in (JobError, TooManyRejects, Stopped, ObjectFault, NotThere, Changed, NotAllowed)
 }
 WRAPPED_IN = ("cause", "health_check_failure", "controller_failure")  # where Ray's exceptions keep the one they wrap
-IN_TRACEBACK = re.compile(r"^pipeline\.errors\.(\w+): (.*)", re.MULTILINE | re.DOTALL)
+IN_TRACEBACK = re.compile(rf"^{re.escape(JobError.__module__)}\.(\w+): (.*)", re.MULTILINE | re.DOTALL)
 DETAIL = re.compile(r"^\t\w+: .*$", re.MULTILINE)  # names and IDs of an actor
 TRACEBACK = re.compile(r"(traceback: )?Traceback \(most recent call last\).*", re.DOTALL)
 NODE = re.compile(r"\b(?:ip|node ip|ip address|owner address): ?([0-9a-f.:]*[0-9a-f])", re.IGNORECASE)
