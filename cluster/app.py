@@ -20,14 +20,16 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Grinds an audio corpus into features, tokens and windows that speech models train on, and trains on it.",
+    help="Turn a folder or bucket of audio into training data (features, tokens, windows), and train on it.",
 )
 out, err = console(), console(stderr=True)
 
 
 @app.callback()
 def options(
-    no_plugins: Annotated[bool, Option("--no-plugins", help="import no class that a job file names")] = False,
+    no_plugins: Annotated[
+        bool, Option("--no-plugins", help="import no classes from outside wavmill that a job file names")
+    ] = False,
 ) -> None:
     """What holds for every verb."""
     if no_plugins:
@@ -41,10 +43,13 @@ def watched(on: str | None) -> str | None:
 
 
 JobFile = Annotated[str, Argument(metavar="JOB", help="a job file")]
-Set = Annotated[list[str], Option("--set", metavar="NAME=VALUE", help="feature.bands=40; repeatable")]
+Set = Annotated[
+    list[str],
+    Option("--set", metavar="NAME=VALUE", help="change an option of the job, as in feature.bands=40; repeatable"),
+]
 On = Annotated[
     str | None,
-    Option(callback=watched, help="a running Ray cluster, as host:6379; default: RAY_ADDRESS, else a local one"),
+    Option(callback=watched, help="a running Ray cluster, as host:6379; default: RAY_ADDRESS, else this machine alone"),
 ]
 Verbose = Annotated[bool, Option("--verbose", help="show Ray's own log")]
 

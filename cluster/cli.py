@@ -29,7 +29,7 @@ INTERRUPTED, TERMINATED = 130, 143  # the first is what typer makes of Ctrl-C
 def demo(
     to: Annotated[str, Option(help="where the results go")] = "demo-out", on: On = None, verbose: Verbose = False
 ) -> None:
-    """The whole mill on the shipped corpus: a codebook, tokens, windows, a token LM, and words that it speaks."""
+    """Run everything on the corpus in the package: a codebook, tokens, windows, a token LM, generated words."""
     examples = Path(__file__).parents[1] / "examples"
     if not (examples / "demo.yaml").exists():
         raise JobError("the demo needs the examples of a clone; there are none beside this installation")
@@ -50,7 +50,11 @@ def demo(
 
 
 @app.command()
-def new(kind: Annotated[str | None, Argument(metavar="KIND", help="without it, the kinds are listed")] = None) -> None:
+def new(
+    kind: Annotated[
+        str | None, Argument(metavar="KIND", help="which kind of job; without it, the kinds are listed")
+    ] = None,
+) -> None:
     """Write a commented job file to start from."""
     from wavmill.pipeline.job.templates import TEMPLATES
 
@@ -65,7 +69,7 @@ def new(kind: Annotated[str | None, Argument(metavar="KIND", help="without it, t
 
 @app.command()
 def plan(job: JobFile, set: Set = []) -> None:
-    """Check a job file and print what would run, and how much of what. Starts and writes nothing."""
+    """Check a job file and print what would run, and on how much. Starts nothing and writes nothing."""
     from wavmill.pipeline.job.training_job import TrainJob
 
     checked = load(job, set)
@@ -88,11 +92,11 @@ def plan(job: JobFile, set: Set = []) -> None:
 def fit(
     job: JobFile,
     set: Set = [],
-    replace: Annotated[bool, Option("--replace", help="learn it anew over another one")] = False,
+    replace: Annotated[bool, Option("--replace", help="overwrite the existing codebook")] = False,
     on: On = None,
     verbose: Verbose = False,
 ) -> None:
-    """Learn the codebook that the job names, on a seeded sample of its corpus."""
+    """Learn the k-means codebook that the job names, from a random sample of its corpus (fit.seed)."""
     from wavmill.cluster.load import load_making
     from wavmill.pipeline.fit import address_of
     from wavmill.pipeline.fit import fit as fit_codebook
@@ -108,13 +112,15 @@ def fit(
 def run(
     job: JobFile,
     set: Set = [],
-    refresh: Annotated[bool, Option("--refresh", help="list a bucket again; a folder always is")] = False,
-    retry: Annotated[str, Option("--retry", metavar="REASON", help="mill again what was rejected for this")] = "",
+    refresh: Annotated[bool, Option("--refresh", help="list a bucket again (a folder is always listed again)")] = False,
+    retry: Annotated[
+        str, Option("--retry", metavar="REASON", help="process again the clips that were rejected for this reason")
+    ] = "",
     max_rejects: Annotated[float, Option(min=0, max=1, help="stop above this share of rejected clips")] = MAX_REJECTS,
     on: On = None,
     verbose: Verbose = False,
 ) -> None:
-    """Make the dataset. The same command again resumes; when nothing is left to do it says so."""
+    """Make the dataset. Run the same command again to resume; it says so when everything is done."""
     from wavmill.cluster.load import load_making
     from wavmill.cluster.progress import Watch, too_many
     from wavmill.pipeline.job.dataset_job import fingerprint, resolve
@@ -162,7 +168,7 @@ def show(
     html: Annotated[bool, Option("--html", help="the report, as a file to open in a browser")] = False,
     as_json: Annotated[bool, Option("--json", help="dataset.json or model.json as it is")] = False,
 ) -> None:
-    """Show what there is: counts, columns with their units, rejects, what a model is worth; ends with how to use it."""
+    """Show a dataset or a model: counts, columns and their units, rejects, validation figures, and how to use it."""
     from wavmill.pipeline.model_json import PublishedModel
     from wavmill.pipeline.protocol.published import find
 
@@ -183,11 +189,13 @@ def show(
 @app.command()
 def doctor(
     what: Annotated[str | None, Argument(metavar="[JOB or STORE]", help="also check this job, or this store")] = None,
-    clean: Annotated[bool, Option("--clean", help="remove what killed runs left in the store, if it may go")] = False,
+    clean: Annotated[
+        bool, Option("--clean", help="remove what killed runs left in the store, where no run can need it")
+    ] = False,
     on: On = None,
     verbose: Verbose = False,
 ) -> None:
-    """Check what a run needs: decoders, the store's promises, Ray, GPUs, permissions; and what killed runs left."""
+    """Check what a run needs: decoders, the store, Ray, GPUs, permissions; and list what killed runs left behind."""
     from wavmill.cluster.doctor import examine
 
     healthy = True

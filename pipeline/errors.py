@@ -29,7 +29,7 @@ def redacted(text: str) -> str:
 
 
 class Reject(Exception):
-    """Why one clip cannot be milled. Raised by decoding, returned by an extractor in place of an array."""
+    """Why one clip cannot be processed. Raised by decoding, returned by an extractor in place of an array."""
 
     def __init__(self, reason: str, message: str) -> None:
         self.reason, self.message = reason, redacted(message)

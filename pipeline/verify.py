@@ -185,7 +185,7 @@ def _made(job: Job, sound: pa.Table) -> dict[str, list[np.ndarray]]:
     """Features and tokens of clips, together."""
     table = products_of(job, sound)
     if bad := [error for error in table["error"].to_pylist() if error]:
-        raise JobError(f"verify: a clip that was milled is now rejected: {bad[0]}")
+        raise JobError(f"verify: a clip that is in the dataset is rejected now: {bad[0]}")
     return {name: arrays_of(table[name]) for name in ("feature", "token") if name in table.column_names}
 
 

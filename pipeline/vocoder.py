@@ -45,14 +45,14 @@ class Voice:
 
 
 def extractor_of(recipe: dict[str, Any]) -> Any:
-    """The extractor that made the frames of a codebook's recipe. NoVoice when it is not at hand."""
+    """The extractor that made the frames of a codebook's recipe. NoVoice when it cannot be imported."""
     options = dict(recipe["feature"])
     kind, version, outside = options.get("kind"), options.pop("version"), options.pop("class", None)
     try:
         found: Any = _class(outside) if outside else EXTRACTORS[str(kind)]
         made = found.model_validate(options)
     except (ImportError, AttributeError, KeyError, ValueError, ValidationError) as error:
-        raise NoVoice(f"its features are {outside or kind}, which is not at hand here") from error
+        raise NoVoice(f"its features were made by {outside or kind}, which cannot be imported here") from error
     if made.version != version:
         raise NoVoice(f"its features are {kind}, version {version}, and this wavmill makes version {made.version}")
     return made
@@ -62,7 +62,7 @@ def voice(codebook: Codebook) -> Voice:
     """The voice of a codebook. NoVoice, with the reason, when it has none."""
     made = extractor_of(codebook.recipe)
     if not made.decodable:
-        raise NoVoice(f"its features are {made.kind}, which do not turn back into sound")
+        raise NoVoice(f"{made.kind} features need a vocoder to become sound, and wavmill has none")
     return Voice(made, codebook.centroids)
 
 

@@ -255,7 +255,7 @@ def test_features_and_windows_alone_have_a_page(corpus, tmp_path):
 def test_tokens_without_a_voice_say_why(corpus, tmp_path):
     job = tokens(corpus, tmp_path, "window=null", extractor=Mfcc())
     page = page_of(job, run_inline(job))
-    assert "cannot be heard: its features are mfcc, which do not turn back into sound" in said(page)
+    assert "cannot be heard: mfcc features need a vocoder to become sound, and wavmill has none" in said(page)
     assert len(Parsed(page).named("audio")) == look.CLIPS
 
 

@@ -82,7 +82,7 @@ def test_nothing_is_spoken_louder_than_full_scale():
 
 
 def test_features_without_a_way_back_say_so():
-    with pytest.raises(NoVoice, match=r"^its features are mfcc, which do not turn back into sound$"):
+    with pytest.raises(NoVoice, match=r"^mfcc features need a vocoder to become sound, and wavmill has none$"):
         voice(codebook_of(Mfcc(), np.zeros((2, 39), np.float32)))
 
 
@@ -96,7 +96,9 @@ def test_another_version_of_the_features_is_not_spoken():
 def test_an_extractor_that_is_not_there_is_named():
     codebook = codebook_of(Mel(), np.zeros((2, 80), np.float32))
     codebook.recipe["feature"] = {"kind": "x", "version": 1, "class": "no_such_module:Thing"}
-    with pytest.raises(NoVoice, match=r"^its features are no_such_module:Thing, which is not at hand here$"):
+    with pytest.raises(
+        NoVoice, match=r"^its features were made by no_such_module:Thing, which cannot be imported here$"
+    ):
         voice(codebook)
 
 

@@ -18,7 +18,7 @@ def export(
     rows10: Annotated[bool, Option("--rows10", help="musetalk-v1: files of (10, 384) instead of (2, 5, 384)")] = False,
     column: Annotated[str, Option(help="npy: token, feature or window")] = "",
 ) -> None:
-    """Write a dataset as the files that another project's loader reads. The same command again goes on."""
+    """Write a dataset as files that another project's loader reads. Run the same command again to resume."""
     from rich.progress import Progress
 
     from wavmill.pipeline.exports import EXPORTS

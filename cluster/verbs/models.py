@@ -14,7 +14,7 @@ from wavmill.pipeline.errors import JobError
 
 
 def train(job: JobFile, set: Set = [], on: On = None, verbose: Verbose = False) -> None:
-    """Train the model that a job names, on its workers. The same command again resumes, in the middle of an epoch."""
+    """Train the model that a job describes. Run the same command again to resume, also in the middle of an epoch."""
     from wavmill.cluster.load import load_training
     from wavmill.cluster.training_progress import TrainWatch
     from wavmill.pipeline.store import open_store
@@ -43,20 +43,23 @@ def generate(
     ],
     label: Annotated[list[str], Option("--label", help="clips of this label; repeatable")] = [],
     after: Annotated[
-        list[Path], Option("--continue", metavar="SOUND", help="go on from a sound file; repeatable")
+        list[Path], Option("--continue", metavar="SOUND", help="continue this sound file; repeatable")
     ] = [],
-    count: Annotated[int, Option(min=1, help="clips of each")] = 1,
+    count: Annotated[int, Option(min=1, help="how many clips of each")] = 1,
     to: Annotated[Path, Option("-o", "--to", help="the folder for the clips")] = Path("generated"),
-    temperature: Annotated[float, Option(help="0: always the likeliest token")] = 1.0,
-    top_k: Annotated[int, Option(help="only among the k likeliest; 0: all")] = 0,
-    top_p: Annotated[float, Option(help="only among the likeliest that have this share together")] = 0.9,
-    repetition_penalty: Annotated[float, Option(help="above 1: tokens of late come less often")] = 1.0,
-    max_s: Annotated[float, Option(min=0.1, help="no clip is longer")] = 10.0,
-    seed: Annotated[int, Option(min=0, help="another seed, other clips")] = 0,
-    script: Annotated[bool, Option("--script", help="run model.pt, the TorchScript, and not the weights")] = False,
+    temperature: Annotated[float, Option(help="sampling temperature; 0 always takes the likeliest token")] = 1.0,
+    top_k: Annotated[int, Option(help="sample only among the k likeliest tokens; 0: all")] = 0,
+    top_p: Annotated[
+        float, Option(help="sample only among the likeliest tokens that together have this probability")
+    ] = 0.9,
+    repetition_penalty: Annotated[float, Option(help="values above 1 penalise recently used tokens")] = 1.0,
+    max_s: Annotated[float, Option(min=0.1, help="the longest clip, in seconds")] = 10.0,
+    seed: Annotated[int, Option(min=0, help="of the random numbers")] = 0,
+    script: Annotated[bool, Option("--script", help="use model.pt, the TorchScript, instead of the weights")] = False,
     replace: Annotated[bool, Option("--replace", help="write over clips that are in the folder already")] = False,
 ) -> None:
-    """Make clips: of labels, going on from sounds, or of nothing; WAVs where the codebook can speak, else tokens."""
+    """Generate clips from a label, from a sound to continue, or unconditionally. Writes WAVs for mel codebooks, tokens
+    otherwise."""
     import json
 
     from wavmill.model.token_lm.generate import Sampling

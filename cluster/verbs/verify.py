@@ -15,20 +15,22 @@ from wavmill.pipeline.errors import JobError
 def verify(
     what: Annotated[str, Argument(metavar="WHAT", help="a job file; with --bytes also the address of what it made")],
     set: Set = [],
-    clips: Annotated[int, Option(min=1, help="how many clips are made again")] = 32,
+    clips: Annotated[int, Option(min=1, help="how many clips are recomputed")] = 32,
     seed: Annotated[int, Option(min=0, help="another seed, another sample")] = 0,
     golden: Annotated[
         Path | None, Option(metavar="FOLDER", help="sounds with NAME.npy, features, or NAME.km, codes, beside them")
     ] = None,
     bytes_: Annotated[bool, Option("--bytes", help="read every part, and compare its hash")] = False,
     rules: Annotated[
-        bool, Option("--rules", help="read the corpus again, and list clips that this version would have otherwise")
+        bool,
+        Option("--rules", help="read the corpus again, and list the clips that this version would treat differently"),
     ] = False,
     every: Annotated[
         Path | None, Option("--list", metavar="FILE", help="with --rules: a line of JSON for each of those clips")
     ] = None,
 ) -> None:
-    """Make a sample again, alone and in float32: how far features are apart, which tokens differ. Exit 1: too far."""
+    """Recompute a sample of clips one at a time in float32 and compare with the dataset. Exits 1 if they differ more
+    than the limit."""
     from wavmill.pipeline.protocol.published import find
 
     good = True

@@ -18,7 +18,23 @@ from wavmill.pipeline.job.submitted import is_submitted, refuse_relative
 from wavmill.pipeline.job.training_job import TrainJob
 from wavmill.pipeline.job.yaml_text import read_yaml
 
-BRANCH = re.compile(r"(constrained-)?(int|float|str|bool)|literal\[.*\]", re.DOTALL)  # of a union, in pydantic's paths
+# A branch of a union, in pydantic's paths.
+BRANCH = re.compile(r"(constrained-)?(int|float|str|bool)|(literal|tuple|list)\[.*\]", re.DOTALL)
+RIGHT = {  # by the beginning of pydantic's name of an error: what would be right
+    "int_": "an integer",
+    "float_": "a number",
+    "bool_": "true or false",
+    "string_type": "a text",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "model_type": "a group of options, {{name: value}}",
+    "dict_type": "a group of options, {{name: value}}",
+    "greater_than_equal": "at least {ge:g}",
+    "greater_than": "above {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "less_than": "below {lt:g}",
+    "finite_number": "a finite number",
+}
 Problem = tuple[tuple[Any, ...], str]  # the path of an option, and what is wrong with it
 
 
@@ -108,7 +124,11 @@ def _marks(annotation: Any) -> list[Any]:
 def _sentences(job: type[BaseModel], error: ValidationError, given: dict[str, Any]) -> list[Problem]:
     """pydantic's errors as sentences, each with the path of its option."""
     said: dict[tuple[Any, ...], str] = {}
-    for one in error.errors():
+    errors = error.errors()
+    paths = [_without_branches(one) for one in errors]
+    for one, path in zip(errors, paths, strict=True):
+        if any(len(other) > len(path) and other[: len(path)] == path for other in paths):
+            continue  # it is a list, and an item of it is wrong: that it is no number says nothing
         loc, kinds = one["loc"], _kinds(job, one["loc"][0])
         model, whose = job, "a job"
         if kinds and len(loc) > 1:  # the second is the tag of the union
@@ -116,15 +136,22 @@ def _sentences(job: type[BaseModel], error: ValidationError, given: dict[str, An
             loc = (loc[0], *loc[2:])
         elif len(loc) > 1:
             whose = ".".join(map(str, loc[:2] if isinstance(loc[1], int) else loc[:1]))
-        if one["type"] not in ("extra_forbidden", "missing"):  # there it ends with the option, whatever its name
-            loc = tuple(part for part in loc if not BRANCH.fullmatch(str(part)))
+        loc = _without_branches({**one, "loc": loc})
         if kinds and (one["type"] == NO_CLASS or len(one["loc"]) == 1):
             loc, sentence = _of_kind(str(loc[0]), one, kinds, given)
         else:
             own = loc[1:] if kinds else loc
-            sentence = _sentence(".".join(map(str, loc)), whose, one, error, _owner(model, own) if own else model)
+            alike = [other for other, at in zip(errors, paths, strict=True) if at == path]
+            sentence = _sentence(".".join(map(str, loc)), whose, one, alike, _owner(model, own) if own else model)
         said.setdefault(loc, sentence)  # another branch of a union says the same again
     return [*said.items()]
+
+
+def _without_branches(one: ErrorDetails) -> tuple[Any, ...]:
+    """The path of an error's option, whichever branch of a union the error is of."""
+    if one["type"] in ("extra_forbidden", "missing"):  # there it ends with the option, whatever its name
+        return one["loc"]
+    return tuple(part for part in one["loc"] if not BRANCH.fullmatch(str(part)))
 
 
 def _of_kind(
@@ -144,8 +171,8 @@ def _of_kind(
     return (family, "kind"), f"{family}.kind {kind!r} is not known; {hint}"
 
 
-def _sentence(option: str, whose: str, one: ErrorDetails, error: ValidationError, owner: type[BaseModel]) -> str:
-    """One of pydantic's errors; ``owner`` is the model that lacks or refuses the option."""
+def _sentence(option: str, whose: str, one: ErrorDetails, alike: list[ErrorDetails], owner: type[BaseModel]) -> str:
+    """One of pydantic's errors, and all of the same option; ``owner`` is the model that lacks or refuses the option."""
     if one["type"] == "missing":
         return f"{option} is missing from {whose}"
     if one["type"] == "extra_forbidden":
@@ -153,12 +180,17 @@ def _sentence(option: str, whose: str, one: ErrorDetails, error: ValidationError
         close = get_close_matches(str(one["loc"][-1]), names, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(names)}"
         return f"{option} is not an option of {whose}; {hint}"
-    branches = [e["msg"] for e in error.errors() if e["loc"][: len(one["loc"])] == one["loc"]]
-    right = " or ".join(dict.fromkeys(message.removeprefix("Input should be ") for message in branches))
-    plain = one["msg"].startswith("Input should be ")
-    right = f"it should be {right}" if plain else right.removeprefix("Value error, ")
     shown = repr(one["input"]) if len(repr(one["input"])) < 60 else "the value"
-    return f"{option} is {shown}; {right}"
+    if not one["msg"].startswith("Input should be "):
+        return f"{option} is {shown}; {one['msg'].removeprefix('Value error, ')}"
+    right = [*dict.fromkeys(map(_right, alike))]
+    return f"{option} is {shown}; it should be {' or '.join(filter(None, [', '.join(right[:-1]), right[-1]]))}"
+
+
+def _right(one: ErrorDetails) -> str:
+    """What would be right where this error is, in words for people."""
+    known = next((words for begin, words in RIGHT.items() if one["type"].startswith(begin)), None)
+    return known.format(**one.get("ctx", {})) if known else one["msg"].removeprefix("Input should be ")
 
 
 def _owner(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel]:
