@@ -275,6 +275,13 @@ def test_a_codebook_that_is_not_there_names_the_fit_with_every_option(wavmill, j
     assert shlex.split(answer.err.partition("learn it with: ")[2]) == ["wavmill", "fit", job, *sets]
 
 
+@pytest.mark.parametrize("verb", ["plan", "run", "fit"])
+def test_a_codebook_that_is_a_file_says_what_it_should_be(wavmill, job, tmp_path, verb):
+    (tmp_path / "km.bin").write_bytes(b"joblib")
+    answer = wavmill(verb, job, "--set", f"token={{kind: kmeans, codebook: {tmp_path}/km.bin}}")
+    assert is_short(answer, 2, f"token.codebook: {tmp_path}/km.bin is a file", "a folder made by 'wavmill fit'")
+
+
 def test_a_fit_without_a_token_is_a_wrong_job(wavmill, job):
     assert is_short(wavmill("fit", job), 2, "there is no codebook to fit")
 

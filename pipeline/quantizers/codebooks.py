@@ -1,5 +1,6 @@
 """A codebook in a store: a folder with codebook.safetensors, and codebook.json written last."""
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +27,9 @@ class CodebookDescription(AtRest):
 
 def describe_codebook(address: str) -> CodebookDescription | None:
     """What codebook.json says, or None where there is no codebook. JobError when it is not one of ours."""
+    if not address.startswith("s3://") and Path(address).is_file():
+        wanted = "it should be a folder made by 'wavmill fit'; other k-means files (.npy, joblib) cannot be imported"
+        raise JobError(f"token.codebook: {address} is a file; {wanted}")
     try:
         return CodebookDescription.read(open_store(address).read(DESCRIBED))
     except FileNotFoundError:
