@@ -28,7 +28,8 @@ def griffin_lim(magnitudes: np.ndarray, hop_samples: int, rounds: int, seed: int
     weights = added(np.tile(window**2, (frames, 1)))
 
     def sound(stft: np.ndarray) -> np.ndarray:
-        return added(irfft(stft, size) * window) / weights
+        result: np.ndarray = added(irfft(stft, size) * window) / weights
+        return result
 
     noise = np.random.RandomState(seed).random((magnitudes.shape[1], frames)).T
     stft = magnitudes * np.exp(2j * np.pi * noise).astype(np.complex64)

@@ -19,7 +19,8 @@ def mel_filters(rate_hz: int, window_samples: int, bands: int, low_hz: float = 0
     widths = np.diff(corners_hz)[:, None]
     triangles = np.maximum(0, np.minimum(-apart[:-2] / widths[:-1], apart[2:] / widths[1:])).astype(np.float32)
     areas = 2.0 / (corners_hz[2:] - corners_hz[:-2])
-    return (triangles * areas[:, None]).astype(np.float32)
+    result: np.ndarray = (triangles * areas[:, None]).astype(np.float32)
+    return result
 
 
 def hann(samples: int) -> np.ndarray:

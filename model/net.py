@@ -42,7 +42,7 @@ def loaded(kind: Any, folder: Path) -> tuple[Any, list[str]]:
     """
     import transformers
     from safetensors import SafetensorError
-    from torch._weights_only_unpickler import UnpicklingError
+    from torch._weights_only_unpickler import UnpicklingError  # type: ignore[attr-defined]
 
     transformers.utils.logging.disable_progress_bar()  # a worker's progress is not that of a run
     how = {"local_files_only": True, "weights_only": True, "dtype": torch.float32, "output_loading_info": True}

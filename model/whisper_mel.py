@@ -28,12 +28,14 @@ def log_mel(wave: np.ndarray, bands: int) -> np.ndarray:
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::HOP_SAMPLES]
     power = np.abs(rfft(frames[: len(wave) // HOP_SAMPLES] * hann(WINDOW_SAMPLES))) ** 2  # (M, 201)
     mel = blockwise(power, product_with(mel_filters(RATE_HZ, WINDOW_SAMPLES, bands)))  # (M, bands)
-    return np.log10(np.maximum(mel.T, LEAST_POWER))
+    result: np.ndarray = np.log10(np.maximum(mel.T, LEAST_POWER))
+    return result
 
 
 def levelled(mel: np.ndarray) -> np.ndarray:
     """What is far below the loudest is lifted to RANGE below it; then about -1 to 1."""
-    return (np.maximum(mel, mel.max() - RANGE) + 4) / 4
+    result: np.ndarray = (np.maximum(mel, mel.max() - RANGE) + 4) / 4
+    return result
 
 
 def v1(wave: np.ndarray, bands: int) -> Iterator[tuple[np.ndarray, int]]:

@@ -88,7 +88,8 @@ def unsealed(data: bytes) -> dict[str, Any]:
     said = json.loads(data)
     if _with_hash({name: value for name, value in said.items() if name != "sha256"}, allow_nan=True) != data:
         raise ValueError("it does not have the hash it names")
-    return said
+    result: dict[str, Any] = said
+    return result
 
 
 def _with_hash(said: dict[str, Any], allow_nan: bool) -> bytes:

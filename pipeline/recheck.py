@@ -205,7 +205,8 @@ def _spread(tables: Iterator[pa.Table], folder: Path, side: str, buckets: int, s
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     with pa.ipc.open_stream(str(path)) as file:
-        return file.read_all().to_pylist()
+        result: list[dict[str, Any]] = file.read_all().to_pylist()
+        return result
 
 
 def _compared(published: list[dict[str, Any]], now: list[dict[str, Any]], told: list[str]) -> Iterator[Finding]:

@@ -76,7 +76,7 @@ def fault(schema: pa.Schema, message: str) -> pa.Table:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def ragged(dtype: Any, *inner: int) -> pa.DataType:
@@ -90,7 +90,7 @@ def frame_bytes(kind: pa.DataType) -> int:
     """Bytes of one frame (or token, or window) of a ragged column."""
     inner = kind.value_type
     fixed = pa.types.is_fixed_size_list(inner)
-    return inner.list_size * inner.value_type.bit_width // 8 if fixed else inner.bit_width // 8
+    return int(inner.list_size * inner.value_type.bit_width // 8 if fixed else inner.bit_width // 8)
 
 
 def column_of(arrays: Sequence[np.ndarray], kind: pa.DataType) -> pa.Array:

@@ -41,7 +41,8 @@ class Voice:
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
         wave = np.asarray(self.extractor.sound(self.frames(codes)), np.float32)
-        return wave / max(1.0, np.abs(wave).max(initial=0.0))
+        result: np.ndarray = wave / max(1.0, np.abs(wave).max(initial=0.0))
+        return result
 
 
 def extractor_of(recipe: dict[str, Any]) -> Any:

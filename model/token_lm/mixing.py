@@ -21,7 +21,7 @@ def mix(branches: Tensor, start: Tensor, alpha1: Tensor, alpha2: Tensor, alpha3:
     up to rounding, whichever way it is computed; without a gradient, always by the plain formula.
     """
     here = branches.device.type == "cpu" and branches.dtype == start.dtype
-    if not torch.jit.is_scripting() and here and branches.requires_grad:
+    if not torch.jit.is_scripting() and here and branches.requires_grad:  # type: ignore[attr-defined]
         return _Mix.apply(branches, start, alpha1, alpha2, alpha3)
     a, b, c, e = branches.chunk(4, dim=-1)
     c = c.to(start.dtype)

@@ -83,4 +83,4 @@ def _end_by_sidx(box: bytes, end: int) -> int:
     count = struct.unpack_from(">H", box, at + 2)[0]
     if len(box) < at + 4 + 12 * count:
         return 0
-    return end + first + sum(struct.unpack_from(">I", box, at + 4 + 12 * i)[0] & 0x7FFF_FFFF for i in range(count))
+    return int(end + first + sum(struct.unpack_from(">I", box, at + 4 + 12 * i)[0] & 0x7FFF_FFFF for i in range(count)))

@@ -238,14 +238,14 @@ class Sound:
             if self.channel >= block.shape[1]:
                 raise Reject("no_channel", f"channel {self.channel} of a sound that goes on with {block.shape[1]}")
             return block[:, self.channel]
-        if block.shape[1] == 2:
-            return (block[:, 0] + block[:, 1]) * np.float32(0.5)  # mean's bits in a sixth of its time
-        return block.mean(axis=1)
+        two = block.shape[1] == 2  # mean's bits in a sixth of its time
+        mono: np.ndarray = (block[:, 0] + block[:, 1]) * np.float32(0.5) if two else block.mean(axis=1)
+        return mono
 
 
 def length_s(file: BinaryIO) -> float:
     """How long the header says a sound is; 0 when it does not say. Raises Reject as decoding would."""
     with Sound(file, "mean", check=False) as sound:
         if isinstance(sound.source, Libsndfile):
-            return sound.source.sound.frames / sound.rate_hz
+            return float(sound.source.sound.frames / sound.rate_hz)
         return (sound.source.container.duration or 0) / 1e6  # FFmpeg counts microseconds

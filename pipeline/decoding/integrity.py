@@ -77,7 +77,7 @@ def promised_s(container: Any, stream: Any, reader: Reader) -> float:
     if kind == "mp3":
         rate_hz = stream.codec_context.sample_rate
         samples = _frames_of_mp3(reader) * (1152 if rate_hz >= 32_000 else 576)
-        return max(0, samples - MP3_SILENCE_SAMPLES) / max(1, rate_hz)
+        return float(max(0, samples - MP3_SILENCE_SAMPLES) / max(1, rate_hz))
     return 0.0
 
 

@@ -123,7 +123,7 @@ class _Program(ctypes.Structure):
 
 def refuse_new_privileges() -> bool:
     """No program that this process starts has more rights than it; filters need that. False where it cannot be."""
-    return sys.platform == "linux" and ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+    return bool(sys.platform == "linux" and ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
 
 
 def refuse_system_calls() -> bool:
@@ -135,4 +135,4 @@ def refuse_system_calls() -> bool:
     program = _Program(len(code) // 8, code)
     flags = ctypes.c_ulong(ALL_THREADS | NO_SLOWDOWN)
     mode = ctypes.c_ulong(SECCOMP_SET_MODE_FILTER)
-    return ctypes.CDLL(None).syscall(ctypes.c_long(SECCOMP[machine]), mode, flags, ctypes.byref(program)) == 0
+    return bool(ctypes.CDLL(None).syscall(ctypes.c_long(SECCOMP[machine]), mode, flags, ctypes.byref(program)) == 0)

@@ -131,4 +131,5 @@ def opened(choice: Step) -> Work:
     key = (type(choice), choice.model_dump_json())
     if key not in _open:
         _open[key] = choice.open()
-    return _open[key]
+    result: Work = _open[key]
+    return result

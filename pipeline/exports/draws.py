@@ -77,7 +77,8 @@ class Strategy:
         present = self.present(clip)
         ends = present[length - 1 :]
         starts = present[: len(ends)]
-        return starts[ends - starts == length - 1]
+        result: np.ndarray = starts[ends - starts == length - 1]
+        return result
 
     def drawn(self, epoch: int, number: int) -> tuple[np.random.Generator, int, int]:
         """The lots of one sample, its clip and its first frame."""
@@ -116,7 +117,8 @@ class Single(Strategy):
             return np.arange(0)
         present, (first, last) = self.present(clip), self.edges[clip]
         inside = present[(present >= first) & (present < self.frames[clip] - last)]
-        return inside[far_from(inside, present, self.apart)]
+        result: np.ndarray = inside[far_from(inside, present, self.apart)]
+        return result
 
     def __call__(self, epoch: int, number: int) -> Drawn:
         lots, clip, target = self.drawn(epoch, number)
@@ -153,7 +155,8 @@ class Contiguous(Strategy):
             return np.arange(0)
         rows = self.rows(clip, self.length)
         inside = rows[(rows >= 1) & (rows <= self.last[clip])]
-        return inside[far_from(inside, rows, self.near)]
+        result: np.ndarray = inside[far_from(inside, rows, self.near)]
+        return result
 
     def accepted(self, clip: int) -> float:
         """Upstream draws a start and another picture for the wrong frames; both must do."""
@@ -223,7 +226,8 @@ def far_from(some: np.ndarray, others: np.ndarray, near: int) -> np.ndarray:
     """Of each of some frames whether one of the others, which rise, is more than ``near`` away."""
     if not len(others):
         return np.zeros(len(some), bool)
-    return (some - others[0] > near) | (others[-1] - some > near)
+    result: np.ndarray = (some - others[0] > near) | (others[-1] - some > near)
+    return result
 
 
 JAW, MOUTH = slice(0, 16), slice(60, 67)  # as upstream cuts them, which leaves out the last point of each

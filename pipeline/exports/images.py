@@ -45,7 +45,8 @@ class Pictures:
         if path is None:
             raise FileNotFoundError(f"{self.folder(clip)} has no picture of frame {frame}")
         with av.open(str(path)) as picture:
-            return next(picture.decode(video=0)).to_ndarray(format="rgb24")
+            result: np.ndarray = next(picture.decode(video=0)).to_ndarray(format="rgb24")
+            return result
 
     def there(self, clip: str, frames: int) -> np.ndarray:
         """Which frames of a clip have a picture, (frames,) bool: what the strategies take as ``there``."""

@@ -13,7 +13,8 @@ FULL_SCALE, HUBERT_SCALE = 32768.0, 1145.14  # of the WAV it keeps; of what HuBE
 def levelled(wave: np.ndarray, scale: float) -> np.ndarray:
     """wave (N,) float32 -> (N,) float32: half brought to a peak of 0.95 and half left as it is, times ``scale``."""
     peak = np.abs(wave).max()
-    return (wave / peak * (0.95 * 0.5 * scale)) + 0.5 * scale * wave
+    result: np.ndarray = (wave / peak * (0.95 * 0.5 * scale)) + 0.5 * scale * wave
+    return result
 
 
 def for_hubert(wave: np.ndarray) -> np.ndarray | Reject:

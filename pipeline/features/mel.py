@@ -111,7 +111,8 @@ def in_wav2lips_range(magnitudes: np.ndarray) -> np.ndarray:
     least_db, reference_db = WAV2LIP_DB
     db = 20 * np.log10(magnitudes) - reference_db
     scaled = 2 * WAV2LIP_RANGE * (db - least_db) / -least_db - WAV2LIP_RANGE
-    return np.clip(scaled, -WAV2LIP_RANGE, WAV2LIP_RANGE).astype(np.float32)
+    result: np.ndarray = np.clip(scaled, -WAV2LIP_RANGE, WAV2LIP_RANGE).astype(np.float32)
+    return result
 
 
 @lru_cache(maxsize=4)

@@ -56,4 +56,5 @@ class Mfcc(Extractor):
 def differences(frames: np.ndarray) -> np.ndarray:
     """(T, D) -> (T, D): the slope over 5 frames, sum of n * (x[t+n] - x[t-n]) / 10 for n = 1, 2; edges repeated."""
     x = np.pad(frames, ((2, 2), (0, 0)), mode="edge")
-    return ((x[3:-1] - x[1:-3]) + 2 * (x[4:] - x[:-4])) / np.float32(10)
+    result: np.ndarray = ((x[3:-1] - x[1:-3]) + 2 * (x[4:] - x[:-4])) / np.float32(10)
+    return result

@@ -112,7 +112,8 @@ def _seconds(column: pa.ChunkedArray, name: str, faults: list[str | None]) -> li
     if column.null_count == len(column):
         return [None] * len(column)
     try:
-        return pc.cast(pc.utf8_trim_whitespace(column), pa.float64()).to_pylist()
+        result: list[float | None] = pc.cast(pc.utf8_trim_whitespace(column), pa.float64()).to_pylist()
+        return result
     except pa.ArrowInvalid:
         return [_number(text, at, name, faults) for at, text in enumerate(column.to_pylist())]
 

@@ -176,7 +176,8 @@ def _stream(
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()
+    result: bytes = sink.getvalue().to_pybytes()
+    return result
 
 
 def _strings(values: list[str | None], faults: list[str | None], name: str) -> pa.Array:

@@ -50,7 +50,8 @@ class Standing:
         """The clips that stand of some [clip, source] of a shard's data."""
         columns = [pa.array([pair[at] for pair in named], pa.string()) for at in (0, 1)]
         table = pa.table(columns, names=["clip", "source"])
-        return kept(table, self.growth.gone(record.shard))["clip"].to_pylist()
+        result: list[str] = kept(table, self.growth.gone(record.shard))["clip"].to_pylist()
+        return result
 
     def find_duplicates(self, where: str) -> bool:
         """Look whether two clips have one id. True when some were renamed, and all is to be written again.

@@ -84,8 +84,8 @@ class Growth:
         listings = [at for at in range(len(self.plans)) if not self.retries[at]]
         counts = [plan.head.objects.rows for plan in self.plans]
         whole, grown = listings[-1], listings[:-1]  # nothing replaces the newest
-        return counts[whole] + sum(
-            self.current(at, piece).num_rows for at in grown for piece in self.objects[at].pieces()
+        return int(
+            counts[whole] + sum(self.current(at, piece).num_rows for at in grown for piece in self.objects[at].pieces())
         )
 
     def _gone_clips(self, at: int, shard: str, own: pa.Table, replaced: set[str]) -> set[str]:
@@ -162,7 +162,8 @@ class Growth:
         """The shards that hold some objects of a plan."""
         shards = self.plans[at].shards
         found = np.unique(np.searchsorted(shards["row_hi"].to_numpy(), rows[ROW].to_numpy(), side="right"))
-        return shards["shard"].take(pa.array(found)).to_pylist()
+        result: list[str] = shards["shard"].take(pa.array(found)).to_pylist()
+        return result
 
     def _read_outcomes(self, shard: str) -> tuple[list[str], list[str], list[str]]:
         """The ids, sources and reasons of all rows that a shard gave."""

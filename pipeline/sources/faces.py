@@ -91,7 +91,8 @@ class Faces(Source):
         store, sizes = open_store(self.path), objects["size"].to_numpy().clip(1)
         rows = np.linspace(0, len(sizes) - 1, min(SAMPLED, len(sizes))).astype(int)
         frames = [_frames(store, objects["path"][int(row)].as_py()) for row in rows]
-        return sizes * (sum(frames) / FPS / float(sizes[rows].sum()))
+        result: np.ndarray = sizes * (sum(frames) / FPS / float(sizes[rows].sum()))
+        return result
 
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
         store = open_store(self.path)

@@ -150,7 +150,8 @@ class Manifest(Source):
     def seconds(self, objects: pa.Table) -> np.ndarray:
         starts = objects["start_s"].fill_null(0.0).to_numpy()
         ends = objects["end_s"].fill_null(np.inf).to_numpy()
-        return np.minimum(seconds_by_suffix(open_store(self._root()), objects), ends - starts)
+        result: np.ndarray = np.minimum(seconds_by_suffix(open_store(self._root()), objects), ends - starts)
+        return result
 
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
         def fetch(row: dict[str, Any]) -> tuple[str, list[Found]]:

@@ -129,7 +129,8 @@ class WebDataset(Source):
             per_s = _bytes_per_s(store, first)
         except ObjectFault:  # the worker will find the same
             per_s = float(GUESS_BYTES_PER_S)
-        return (np.where(hi < 0, sizes.clip(0), hi) - lo) / per_s
+        result: np.ndarray = (np.where(hi < 0, sizes.clip(0), hi) - lo) / per_s
+        return result
 
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
         store, _ = self._at()

@@ -165,7 +165,8 @@ def seconds_by_suffix(store: Store, objects: pa.Table) -> np.ndarray:
     lo, hi = objects["lo"].to_numpy(), objects["hi"].to_numpy()
     parts = np.flatnonzero((hi >= 0) | (lo > 0))  # few: of everything of this size there is one copy less
     seconds[parts] = np.where(hi[parts] >= 0, hi[parts] - lo[parts], np.maximum(seconds[parts] - lo[parts], 0.0))
-    return seconds
+    result: np.ndarray = seconds
+    return result
 
 
 def ahead(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:

@@ -49,11 +49,11 @@ def parquet_writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _nested(field: pa.Field) -> bool:
-    return pa.types.is_fixed_size_list(field.type.value_type)
+    return bool(pa.types.is_fixed_size_list(field.type.value_type))
 
 
 def _floats(field: pa.Field) -> bool:
     if not pa.types.is_list(field.type):
         return False
     value = field.type.value_type
-    return pa.types.is_floating(value.value_type if pa.types.is_fixed_size_list(value) else value)
+    return bool(pa.types.is_floating(value.value_type if pa.types.is_fixed_size_list(value) else value))

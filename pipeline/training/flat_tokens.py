@@ -61,11 +61,10 @@ def flat(
 def _codes(column: pa.Array, codebooks: int) -> np.ndarray:
     """The codes of all rows: (N,), or (N, Q) of several codebooks. ValueError where there is a null among them."""
     frames = column.flatten()
-    if codebooks == 1:
-        return frames.to_numpy()
-    if frames.null_count or frames.type.list_size != codebooks:
+    if codebooks > 1 and (frames.null_count or frames.type.list_size != codebooks):
         raise ValueError(f"a frame is missing, or has not {codebooks} codes")
-    return frames.flatten().to_numpy().reshape(-1, codebooks)
+    codes: np.ndarray = frames.to_numpy() if codebooks == 1 else frames.flatten().to_numpy().reshape(-1, codebooks)
+    return codes
 
 
 def without_runs(values: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -90,4 +89,5 @@ def hashes_of(values: list[str]) -> np.ndarray:
 def _each(texts: list[pa.Array], numbers_of: Callable[[list[str]], np.ndarray]) -> np.ndarray:
     """A number for each text, worked out once for each different text."""
     coded = pa.concat_arrays(texts).dictionary_encode()
-    return numbers_of(coded.dictionary.to_pylist())[coded.indices.to_numpy()]
+    result: np.ndarray = numbers_of(coded.dictionary.to_pylist())[coded.indices.to_numpy()]
+    return result

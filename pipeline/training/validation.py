@@ -70,7 +70,8 @@ class Validation:
         rows = self.rows[self.pack.label_of[self.rows] >= 0]
         labels = len(self.vocabulary.labels)
         if not 2 <= labels <= MOST_LABELS:
-            return rows[:0]
+            result: np.ndarray = rows[:0]
+            return result
         most = min(SCORED_CLIPS, SCORED_PAIRS // labels)
         return np.sort(np.random.default_rng(self.seed).permutation(rows)[:most])
 

@@ -14,4 +14,5 @@ def gather(frames: np.ndarray, window: np.ndarray) -> np.ndarray:
         return frames[first : last + 1]
     found = frames[window]
     found[window < 0] = 0
-    return found
+    result: np.ndarray = found
+    return result

@@ -89,7 +89,8 @@ class MuseTalk(PerFrame):
             made[beyond] = -1
         else:
             made[beyond.any(axis=1)] = -1
-        return made.astype(np.int32)
+        windows: np.ndarray = made.astype(np.int32)
+        return windows
 
     def _of_v1_5(self, steps: int, seconds: float, fps: int) -> np.ndarray | Reject:
         per_frame = STEPS_HZ / fps
