@@ -48,7 +48,9 @@ class Hubert(Net):
         convs, encoder = net.feature_extractor.conv_layers, net.encoder
         self.first = self._put(convs[0].conv.weight[:, 0], torch.float64)  # (C, 10)
         self.first_bias = None if convs[0].conv.bias is None else self._put(convs[0].conv.bias, torch.float64)
-        self.norms = [self._norm(getattr(conv, "layer_norm", None)) for conv in convs]
+        self.norms = [
+            self._norm(getattr(conv, "layer_norm", None)) for conv in convs
+        ]  # a checkpoint has those of its kind
         self.convs = [self._conv(conv.conv) for conv in convs[1:]]
         projection = net.feature_projection
         self.projected_norm = self._norm(getattr(projection, "layer_norm", None))

@@ -189,6 +189,18 @@ def test_the_product_is_small():
     assert sum(len((ROOT / path).read_text().splitlines()) for path in PRODUCT) < 24_000
 
 
+def test_what_a_class_has_is_declared_and_not_probed_for():
+    """getattr with a default and hasattr: of objects of other libraries alone, each with its reason beside it."""
+    probes = [
+        path
+        for path in PRODUCT
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id == "hasattr" or (node.func.id == "getattr" and len(node.args) == 3)
+    ]
+    assert len(probes) <= 5, probes
+
+
 @every_file
 def test_only_the_verbs_print(path):
     calls = (node.func for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call))

@@ -75,7 +75,7 @@ class Samples:
 
 def _grow(handle: int, size: int) -> None:
     """Have the room now: a page that is missing later would kill who writes to it."""
-    if hasattr(os, "posix_fallocate"):
+    if sys.platform == "linux":
         os.posix_fallocate(handle, 0, size)
     else:
         os.ftruncate(handle, size)

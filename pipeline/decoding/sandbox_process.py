@@ -212,6 +212,6 @@ def _timeval(seconds: float) -> tuple[int, int]:
 
 def _memory(name: str) -> Any:
     """A file without a name, in memory where the system can."""
-    if hasattr(os, "memfd_create"):
+    if sys.platform == "linux":
         return os.fdopen(os.memfd_create(name), "w+b", buffering=0)
     return tempfile.TemporaryFile(buffering=0)

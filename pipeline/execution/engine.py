@@ -4,6 +4,7 @@ Starting Ray takes longer than minutes of sound. A cluster, GPUs, and work of ma
 """
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +84,7 @@ def workers_of(job: Job, machine: Machine) -> tuple[int, int]:
 
 def this_machine() -> Machine:
     """By the affinity of this process, its cgroup, and the GPUs that CUDA_VISIBLE_DEVICES leaves it."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cpus = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     if CPU_MAX.exists() and (quota := CPU_MAX.read_text().split())[0] != "max":
         cpus = max(1, min(cpus, round(int(quota[0]) / int(quota[1]))))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

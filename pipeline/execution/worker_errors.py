@@ -33,7 +33,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        kept = (getattr(error, name, None) for name in WRAPPED_IN)
+        kept = (getattr(error, name, None) for name in WRAPPED_IN)  # Ray's classes have one or none
         error = next((one for one in kept if isinstance(one, BaseException)), error.__cause__)
 
 

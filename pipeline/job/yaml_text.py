@@ -4,7 +4,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from ruamel.yaml.reader import ReaderError
 
@@ -47,10 +47,11 @@ def read_yaml(text: str, where: str) -> tuple[Any, Lines]:
     except ReaderError as error:
         at = f":{text.count(chr(10), 0, error.position) + 1}" if "\n" in text else ""
         raise JobError(f"{where}{at}: it holds U+{error.character:04X}, a character that no text holds") from error
+    except MarkedYAMLError as error:
+        at = f":{error.problem_mark.line + 1}" if error.problem_mark and "\n" in text else ""
+        raise JobError(f"{where}{at}: {error.problem or error}") from error
     except (YAMLError, AssertionError) as error:  # ruamel.yaml asserts what a %YAML line says
-        mark = getattr(error, "problem_mark", None)
-        at = f":{mark.line + 1}" if mark and "\n" in text else ""
-        raise JobError(f"{where}{at}: {getattr(error, 'problem', None) or error}") from error
+        raise JobError(f"{where}: {error}") from error
     except RecursionError as error:
         raise JobError(f"{where}: it is nested too deeply, or holds itself") from error
 

@@ -4,6 +4,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from wavmill.pipeline.report.dataset_readme import hours
 from wavmill.pipeline.store.names import printable_lines
 
@@ -34,7 +36,7 @@ def _environment() -> Any:
 
 def _text(value: Any) -> Any:
     """A value as it stands on the page: half characters and the like, which UTF-8 has no bytes for, as escapes."""
-    return value if hasattr(value, "__html__") else "" if value is None else printable_lines(str(value))
+    return value if isinstance(value, Markup) else "" if value is None else printable_lines(str(value))
 
 
 def _units(units: dict[str, str]) -> str:

@@ -90,7 +90,8 @@ def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
-            failures = [error, *getattr(error, "worker_failures", {}).values()]
+            workers = error.worker_failures if isinstance(error, ray.train.WorkerGroupError) else {}
+            failures = [error, *workers.values()]
             for failure in failures:
                 if (cause := expected(failure)) is not None:
                     raise cause from None
