@@ -32,8 +32,8 @@ from wavmill.model.quantization.kmeans import assign
 from wavmill.model.token_lm.vocabulary import LAYOUTS
 from wavmill.pipeline.contracts import Extractor
 from wavmill.pipeline.features.mel import Mel
+from wavmill.pipeline.features.vocoder import voice
 from wavmill.pipeline.quantizers.codebooks import load_codebook
-from wavmill.pipeline.vocoder import voice
 
 WAVMILL = str(Path(sys.executable).parent / "wavmill")
 TELLING_CODES, SAYING_CODES = 32, 256

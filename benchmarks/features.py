@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from overhead import corpus_files
 
+from wavmill.pipeline.workspace import Workspace
+
 MINUTES, LAYER, CODES, RATE_HZ = 2.0, 9, 500, 16_000
 RUN_MINUTES, RUN_SHARDS = 24.0, 24  # of a minute; a shard of a large corpus has 29 (256 MiB of features)
 OTHERS_MINUTES = 6.0
@@ -277,7 +279,12 @@ def mill_one(given: tuple[Any, dict]) -> list[float]:
 
     job, shard = given
     rows, spent, began = pa.Table.from_pylist([shard]), [], time.perf_counter()
-    for stage in (Read(job), Apply([job.feature], ["audio", *CONTEXT]), Apply([job.token], ["feature"]), Commit(job)):
+    for stage in (
+        Read(job),
+        Apply([job.feature], ["audio", *CONTEXT]),
+        Apply([job.token], ["feature"]),
+        Commit(Workspace(job)),
+    ):
         started = core_s()
         rows = stage(rows)
         spent.append(core_s() - started)
@@ -296,7 +303,7 @@ def bare(job: Any) -> tuple[float, np.ndarray]:
     """The loop without Ray in a process per core: seconds while all are at work, and core-seconds of each stage."""
     from wavmill.pipeline.protocol.plan import make_plans, todo_of
 
-    todo = [(job, shard) for shard in todo_of(make_plans(job), set())]
+    todo = [(job, shard) for shard in todo_of(make_plans(Workspace(job)), set())]
     with multiprocessing.get_context("spawn").Pool(CORES) as pool:
         pool.map(mill_one, todo[:CORES], chunksize=1)  # imports and open() are start-up
         took, *spent = np.sum(pool.map(mill_one, todo, chunksize=1), axis=0)
@@ -310,10 +317,15 @@ def with_ray(job: Any) -> float:
     from wavmill.pipeline.protocol.plan import make_plans, todo_of
     from wavmill.pipeline.run import run
 
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     shards = len(list(todo_of(plans, set())))
     done: list[float] = []
-    run(job, plans, lambda *_: RayExecutor(lambda: connect("local")), lambda row: done.append(time.perf_counter()))
+    run(
+        Workspace(job),
+        plans,
+        lambda *_: RayExecutor(lambda: connect("local")),
+        lambda row: done.append(time.perf_counter()),
+    )
     ended = time.perf_counter()
     return (ended - done[CORES - 1]) * shards / (shards - CORES)
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from wavmill.pipeline.workspace import Workspace
+
 HOURS, FILE_S, RATE_HZ = 1.0, 10, 16_000
 TINY_SHARDS = 300
 
@@ -59,7 +61,7 @@ def stages(job: Any) -> list[Any]:
     from wavmill.pipeline.protocol.commit import Commit
     from wavmill.pipeline.rows import CONTEXT
 
-    return [Read(job), Apply([job.feature], ["audio", *CONTEXT]), Apply([]), Commit(job)]
+    return [Read(job), Apply([job.feature], ["audio", *CONTEXT]), Apply([]), Commit(Workspace(job))]
 
 
 def mill_one(given: tuple[Any, dict]) -> list[float]:
@@ -80,7 +82,7 @@ def bare(job: Any, processes: int) -> tuple[float, np.ndarray]:
     from wavmill.pipeline.protocol.plan import make_plans, todo_of
     from wavmill.pipeline.protocol.publish import publish
 
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     todo = [(job, shard) for shard in todo_of(plans, set())]
     if processes == 1:
         mill_one((job, todo[0][1]))  # imports and open() are start-up
@@ -91,7 +93,7 @@ def bare(job: Any, processes: int) -> tuple[float, np.ndarray]:
             pool.map(mill_one, todo[:processes], chunksize=1)
             started = time.perf_counter()
             spent = pool.map(mill_one, todo, chunksize=1)
-    publish(job, plans)
+    publish(Workspace(job), plans)
     return time.perf_counter() - started, np.sum(spent, axis=0)
 
 
@@ -102,11 +104,11 @@ def with_ray(job: Any) -> tuple[float, float]:
     from wavmill.pipeline.protocol.plan import make_plans
     from wavmill.pipeline.run import run
 
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     first: list[float] = []
     started = time.perf_counter()
     run(
-        job,
+        Workspace(job),
         plans,
         lambda *_: RayExecutor(lambda: connect("local")),
         lambda row: first.append(time.perf_counter() - started),

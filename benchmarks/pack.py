@@ -62,7 +62,7 @@ def main(rows: int) -> None:
             made = make_pack(store, data, Packing(dedup=dedup))
             built_s = time.perf_counter() - started
             started = time.perf_counter()
-            pack = open_pack(store.url, made.fingerprint)
+            pack = open_pack(store, made.fingerprint)
             opened_s = time.perf_counter() - started
             wanted = np.random.default_rng(1).integers(0, pack.rows, LOOKED_AT).tolist()
             started = time.perf_counter()

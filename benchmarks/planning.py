@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from wavmill.pipeline.workspace import Workspace
+
 FOLDER_FILES = 1000
 RATE_HZ, SECONDS = 16_000, 4
 FEWEST = 10_000
@@ -92,7 +94,7 @@ def planned(corpus: Path, store: Path) -> dict[str, Any]:
     job = resolve(parse_job(text))
     peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # noqa: E731
     before, cpu, wall = peak(), time.process_time(), time.perf_counter()
-    plans = plan.make_plans(job)
+    plans = plan.make_plans(Workspace(job))
     return {
         "cpu": time.process_time() - cpu,
         "wall": time.perf_counter() - wall,

@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from wavmill.pipeline.workspace import Workspace
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 FEWEST = 1000
@@ -44,7 +46,7 @@ def planned(store: Path, shards: int) -> tuple[Any, list[str]]:
     job = resolve(parse_job(f"name: a\nsource: {{kind: files, path: x}}\nfeature: {{kind: mfcc}}\nstore: {store}\n"))
     names = [f"hour{number:08d}.flac" for number in range(shards)]
     columns = [names, [10**8] * shards, ["stamp"] * shards, [0] * shards, [-1] * shards]
-    [plan] = next_plan(job, [], pa.table(columns, schema=SCHEMA))
+    [plan] = next_plan(Workspace(job), [], pa.table(columns, schema=SCHEMA))
     done = plan.shards["shard"].to_pylist()[:-1]
     attempts = (hashlib.sha256(shard.encode()).hexdigest()[:16] for shard in done)
     return job, [record_key(fingerprint(job), *pair) for pair in zip(done, attempts, strict=True)]
@@ -57,7 +59,7 @@ def resumed(job: Any, address: str = "") -> None:
     from wavmill.pipeline.protocol.records import attempts_done
     from wavmill.pipeline.store import open_store
 
-    plans = plans_of(job)
+    plans = plans_of(Workspace(job))
     done = attempts_done(open_store(address or job.store), fingerprint(job))
     [last] = todo_of(plans, set(done))
     assert last["row_lo"] == len(done), "the last shard is the only one to do"

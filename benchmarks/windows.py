@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from features import joined
 
+from wavmill.pipeline.workspace import Workspace
+
 RATE_HZ, CORES = 16_000, os.cpu_count() or 1
 SETS = {"short, 1 to 3 s": (16, 1.0, 3.0), "long, 60 to 90 s": (4, 60.0, 90.0)}  # clips, s, s
 STATES = "musetalk-v1"
@@ -238,7 +240,7 @@ def milled(root: Path, folder: str) -> Any:
         f"name: talking\nsource: {{kind: files, path: {root}/in}}\nstore: {root}/out\n"
         f"feature: {{kind: whisper, model: {folder}, states: {STATES}}}\nwindow: {{kind: musetalk, fps: 25}}\n"
     ))  # fmt: skip
-    run(job, make_plans(job), lambda *_: RayExecutor(lambda: connect("local")))
+    run(Workspace(job), make_plans(Workspace(job)), lambda *_: RayExecutor(lambda: connect("local")))
     return job
 
 

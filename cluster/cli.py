@@ -123,40 +123,40 @@ def run(
     """Make the dataset. Run the same command again to resume; it says so when everything is done."""
     from wavmill.cluster.load import load_making
     from wavmill.cluster.progress import Watch, too_many
-    from wavmill.pipeline.job.dataset_job import fingerprint, resolve
+    from wavmill.pipeline.job.dataset_job import resolve
     from wavmill.pipeline.protocol.plan import make_plans, todo_of
     from wavmill.pipeline.protocol.publish import published
     from wavmill.pipeline.protocol.records import attempts_done
-    from wavmill.pipeline.store import open_store
+    from wavmill.pipeline.workspace import Workspace
 
-    checked = resolve(load_making(job, set), words.command("fit", job, set))
-    plans = make_plans(checked, refresh)
+    work = Workspace(resolve(load_making(job, set), words.command("fit", job, set)))
+    plans = make_plans(work, refresh)
     if retry:
         from wavmill.pipeline.protocol.retry import retried
 
-        plans = retried(checked, plans, retry)
-    dataset = published(checked, plans)
+        plans = retried(work, plans, retry)
+    dataset = published(work, plans)
     if dataset is not None:
         plans[-1].left_out.stop_if_faults()
         out.print(f"done already, as listed on {plans[-1].head.listed_at}")
     else:
         from wavmill.pipeline.run import run as run_job
 
-        done = {*attempts_done(open_store(checked.store), fingerprint(checked))}
+        done = {*attempts_done(work.store, work.fingerprint)}
         left, total_s = 0, 0.0
         for shard in todo_of(plans, done):
             left, total_s = left + 1, total_s + shard["seconds"]
         # shards of other corpora with the same recipe have records beside these
         resumed = sum(one.shards.num_rows for one in plans) - left
         with Watch(out, total_s, max_rejects) as watch:
-            dataset = run_job(checked, plans, executing(on, verbose), watch, done)
+            dataset = run_job(work, plans, executing(on, verbose), watch, done)
         words.print_ran(out, watch, resumed)
-    words.print_dataset(out, dataset, checked.address)
+    words.print_dataset(out, dataset, work.job.address)
     counts = dataset.counts
     if too_many(counts, max_rejects):
         raise TooManyRejects(
             f"done, but {counts.rejected:,} of {counts.clips:,} clips were rejected; "
-            f"the limit is {max_rejects:.0%}: wavmill show {checked.address} --rejects"
+            f"the limit is {max_rejects:.0%}: wavmill show {work.job.address} --rejects"
         )
 
 

@@ -36,7 +36,7 @@ def run(job: Job | str | Path, sets: Sequence[str] = (), on: str | None = None) 
     from wavmill.pipeline.job.dataset_job import resolve
     from wavmill.pipeline.protocol.plan import make_plans
     from wavmill.pipeline.run import run as run_planned
+    from wavmill.pipeline.workspace import Workspace
 
-    resolved = resolve(job if isinstance(job, Job) else load_making(str(job), list(sets)))
-    dataset = run_planned(resolved, make_plans(resolved), executing(on, verbose=False))
-    return dataset.model_copy(update={"address": f"{resolved.address}/v{dataset.version}"})
+    work = Workspace(resolve(job if isinstance(job, Job) else load_making(str(job), list(sets))))
+    return run_planned(work, make_plans(work), executing(on, verbose=False))

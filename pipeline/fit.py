@@ -21,7 +21,7 @@ from wavmill.pipeline.protocol.published import find_dataset
 from wavmill.pipeline.quantizers.codebooks import CodebookDescription, describe_codebook, save_codebook
 from wavmill.pipeline.rows import FAULT, arrays_of
 from wavmill.pipeline.sources.dataset import Dataset
-from wavmill.pipeline.store import open_store
+from wavmill.pipeline.workspace import Workspace
 
 CODES = 100  # unless the job says
 SPARE = 1.2  # sampled beyond the frames wanted: estimates are rough, and some clips are rejected
@@ -88,15 +88,15 @@ def sample(job: Job, engine: Engine) -> tuple[np.ndarray, dict[str, Any]]:
     )
     enough = np.searchsorted(np.cumsum(seconds[order]), SPARE * job.fit.frames / frames_hz(job)) + 1
     chosen = objects.take(pa.array(np.sort(order[:enough])))
-    store = open_store(job.store)
-    put = put_table(store, f"_mill/fit/{job.name}-{token_hex(4)}", "objects", chosen)
-    shards = [{**shard, "objects": put.key} for shard in cut(job, chosen).to_pylist()]
+    work = Workspace(job)
+    put = put_table(work.store, f"_mill/fit/{job.name}-{token_hex(4)}", "objects", chosen)
+    shards = [{**shard, "objects": put.key} for shard in cut(work, chosen).to_pylist()]
     try:
         execute = engine(job, sum(shard["seconds"] for shard in shards))
         with closing(execute(job, partial(fit_stages, job), shards, lambda row: None)) as made:
             tables = [table for table in made if table.num_rows]
     finally:
-        store.remove(put.key)
+        work.store.remove(put.key)
     if not tables:
         raise JobError("not one clip of the sample could be used; 'wavmill run' lists the reasons")
     table = pa.concat_tables(tables).sort_by("clip")

@@ -14,9 +14,9 @@ from wavmill.model.token_lm.vocabulary import END
 from wavmill.pipeline.decoding.decode import Clip, Sound, resampled
 from wavmill.pipeline.errors import JobError, Reject
 from wavmill.pipeline.execution.apply import Apply
+from wavmill.pipeline.features.vocoder import NoVoice, Voice, extractor_of, voice
 from wavmill.pipeline.rows import AUDIO, arrays_of, column_of
 from wavmill.pipeline.trained_model import Trained
-from wavmill.pipeline.vocoder import NoVoice, Voice, extractor_of, voice
 
 
 @dataclass(frozen=True)

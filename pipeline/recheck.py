@@ -26,6 +26,7 @@ from wavmill.pipeline.sources.manifest import Manifest
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import faults_of
 from wavmill.pipeline.store.parquet import parquet_in
+from wavmill.pipeline.workspace import Workspace
 
 Kind = Literal["rejected", "accepted", "otherwise", "length", "new", "gone", "twice"]
 MEANS: dict[str, str] = {
@@ -57,7 +58,7 @@ class Finding(NamedTuple):
 
 def published_plans(job: Job, dataset: PublishedDataset) -> list[Plan]:
     """The plans that a published version was made by, whatever the fingerprint of its job is today."""
-    plans = plans_of(job, dataset.job.fingerprint)[: len(dataset.listed_at)]
+    plans = plans_of(Workspace(job), dataset.job.fingerprint)[: len(dataset.listed_at)]
     if len(plans) < len(dataset.listed_at):
         raise JobError(f"{job.store} has no plans of {dataset.address} any more, so its corpus cannot be read again")
     return plans

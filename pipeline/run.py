@@ -1,20 +1,19 @@
-"""run(job): mill what has no record yet, publish."""
+"""run(work): mill what has no record yet, publish."""
 
 from contextlib import closing
 from functools import partial
 
 from wavmill.pipeline.dataset_json import PublishedDataset
 from wavmill.pipeline.execution.stages import Engine, Watch, stages_of
-from wavmill.pipeline.job.dataset_job import Job, fingerprint
 from wavmill.pipeline.protocol.plan import Plan, todo_of
 from wavmill.pipeline.protocol.publish import publish, published
 from wavmill.pipeline.protocol.records import attempts_done
-from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.faults import Faults
+from wavmill.pipeline.workspace import Workspace
 
 
 def run(
-    job: Job, plans: list[Plan], engine: Engine, watch: Watch = lambda row: None, done: set[str] | None = None
+    work: Workspace, plans: list[Plan], engine: Engine, watch: Watch = lambda row: None, done: set[str] | None = None
 ) -> PublishedDataset:
     """Make the dataset of a resolved job; return dataset.json. The same call again goes on where this one ended.
 
@@ -23,17 +22,17 @@ def run(
     already.
     """
     if done is None:
-        if (already := published(job, plans)) is not None:
+        if (already := published(work, plans)) is not None:
             return already
-        done = set(attempts_done(open_store(job.store), fingerprint(job)))
+        done = set(attempts_done(work.store, work.fingerprint))
     faults = Faults()
     if seconds := [shard["seconds"] for shard in todo_of(plans, done)]:
-        execute = engine(job, sum(seconds))
-        with closing(execute(job, partial(stages_of, job), todo_of(plans, done), watch)) as tables:
+        execute = engine(work.job, sum(seconds))
+        with closing(execute(work.job, partial(stages_of, work), todo_of(plans, done), watch)) as tables:
             for table in tables:
                 for row in table.to_pylist():
                     if not faults.see(row):
                         watch(row)
     faults.stop()
     plans[-1].left_out.stop_if_faults()
-    return publish(job, plans)
+    return publish(work, plans)

@@ -16,7 +16,7 @@ from wavmill.pipeline.model_json import MODEL, ModelConfig, PublishedModel
 from wavmill.pipeline.protocol.published import find_model
 from wavmill.pipeline.quantizers.codebooks import load_codebook
 from wavmill.pipeline.store import open_store
-from wavmill.pipeline.store.base import Store, join, sha256
+from wavmill.pipeline.store.base import Store, join, read_checked
 from wavmill.pipeline.training.finite import not_finite_in
 
 CONFIG, WEIGHTS, SCRIPT = "config.json", "model.safetensors", "model.pt"
@@ -72,7 +72,5 @@ def config_of(store: Store, model: PublishedModel) -> ModelConfig:
 
 def checked_file(store: Store, model: PublishedModel, path: str) -> bytes:
     """A file of a model, JobError when it is not the one that model.json describes."""
-    data = store.read(path)
-    if sha256(data) != model.sha256_of(path):
-        raise JobError(f"{store.url}/{path} is damaged: it is not what {MODEL} describes")
-    return data
+    other = JobError(f"{store.url}/{path} is damaged: it is not what {MODEL} describes")
+    return read_checked(store, path, model.sha256_of(path), other)

@@ -14,6 +14,7 @@ from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.protocol.publish import publish
 from wavmill.pipeline.store.folder import Folder
+from wavmill.pipeline.workspace import Workspace
 
 
 class Killed(BaseException):
@@ -145,11 +146,11 @@ class History:
         if not self.world.manifest and not self.world.files:
             return
         job, model = self.world.job(self.bands), self.models[self.bands]
-        fresh, plans = model.list(self.world), make_plans(job)
+        fresh, plans = model.list(self.world), make_plans(Workspace(job))
         self.random.choice([self.do_delete, self.do_change])()
         model.run(self.world, fresh)
         mill(job, plans)
-        self.check(job, publish(job, plans))
+        self.check(job, publish(Workspace(job), plans))
 
     def do_killed(self) -> None:
         job = self.world.job(self.bands)

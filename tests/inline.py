@@ -19,6 +19,7 @@ from wavmill.pipeline.protocol.records import attempts_done
 from wavmill.pipeline.protocol.retry import retried
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.faults import Faults
+from wavmill.pipeline.workspace import Workspace
 
 WORDS = """
 name: words
@@ -40,7 +41,7 @@ def mill(job: Job, plans: list[Plan], most: int | None = None) -> int:
     """Mill the shards without a record in this process, ``most`` at most; return how many."""
     todo = list(todo_of(plans, set(attempts_done(open_store(job.store), fingerprint(job)))))[:most]
     faults = Faults()
-    for table in LocalExecutor(0)(job, partial(stages_of, job), todo, lambda row: None):
+    for table in LocalExecutor(0)(job, partial(stages_of, Workspace(job)), todo, lambda row: None):
         for row in table.to_pylist():
             faults.see(row)
     faults.stop()
@@ -54,12 +55,13 @@ def without_fence(sounds: Any, clip: Any, rate_hz: int) -> Any:
 
 def run_inline(job: Job, refresh: bool = False, retry: str = "") -> dict[str, Any]:
     """What ``wavmill run [--refresh] [--retry REASON]`` does, from listing to dataset.json."""
-    plans = make_plans(job, refresh)
+    work = Workspace(job)
+    plans = make_plans(work, refresh)
     if retry:
-        plans = retried(job, plans, retry)
+        plans = retried(work, plans, retry)
     mill(job, plans)
     plans[-1].left_out.stop_if_faults()
-    return publish(job, plans)
+    return publish(work, plans)
 
 
 def rows_of(job: Job, dataset: dict[str, Any]) -> pa.Table:

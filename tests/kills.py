@@ -37,6 +37,7 @@ from wavmill.pipeline.protocol import publish
 from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.store import folder as store
 from wavmill.pipeline.store import objects
+from wavmill.pipeline.workspace import Workspace
 
 KINDS = ("before a call", "after a call", "at a moment")
 CALLS = {"fsync", "link", "makedirs", "open", "replace", "scandir", "stat", "unlink"}  # what a store asks of the system
@@ -104,7 +105,7 @@ def drive(corpus: Path, at: Path, death: Death = Death(), mistake: str = "") -> 
 
 def done(corpus: Path, at: Path) -> bool:
     job = words(corpus, at)
-    return publish.published(job, make_plans(job)) is not None
+    return publish.published(Workspace(job), make_plans(Workspace(job))) is not None
 
 
 def checked(corpus: Path, at: Path) -> tuple[list[str], str]:

@@ -13,7 +13,7 @@ from wavmill.pipeline.job.load import parse_job
 from wavmill.pipeline.job.training_job import Previous, decisive, fingerprint, parents_of
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.training import resume_point
-from wavmill.pipeline.training.checkpoints import latest, lines_of, recorded, tensors_of
+from wavmill.pipeline.training.checkpoints import latest, read_files, recorded
 from wavmill.pipeline.training.loop import Learner
 from wavmill.pipeline.training.pack_build import make_pack
 from wavmill.pipeline.training.pack_read import open_pack
@@ -36,7 +36,7 @@ def one_thread():
 
 
 def trained(job, tell=lambda line: None):
-    return train(job, lambda: None, tell)
+    return train(begin(job, write=True), lambda: None, tell)
 
 
 def stopping_at(*steps):
@@ -67,7 +67,7 @@ def test_a_training_that_only_became_longer_goes_on_at_the_last_checkpoint_and_s
     assert second.steps == 2 * first.steps and min(line["step"] for line in told) == first.steps
     steps = [
         line["step"]
-        for line in lines_of(open_store(str(tmp_path)), latest(open_store(str(tmp_path)), second.fingerprint))
+        for line in read_files(open_store(str(tmp_path)), latest(open_store(str(tmp_path)), second.fingerprint)).lines()
     ]
     assert steps[0] < first.steps < steps[-1] == second.steps
     assert second.best.loss <= first.best.loss
@@ -127,7 +127,10 @@ def test_killed_while_it_takes_over_the_checkpoints_it_ends_with_the_same_weight
         model = trained(job)
         record = latest(open_store(job.store), model.fingerprint)
         made.append(
-            {name: tensor.numpy().tobytes() for name, tensor in tensors_of(open_store(job.store), record).items()}
+            {
+                name: tensor.numpy().tobytes()
+                for name, tensor in read_files(open_store(job.store), record).tensors().items()
+            }
         )
     assert made[0] == made[1]
 
@@ -137,7 +140,7 @@ def test_the_learning_rate_is_that_of_a_run_of_the_new_length(data, tmp_path):
     rates = []
     for store, sets in ((tmp_path / "a", []), (tmp_path / "b", ["train.from=scratch"])):
         model = trained(training(data, store, "train.epochs=4", *sets))
-        lines = lines_of(open_store(str(store)), latest(open_store(str(store)), model.fingerprint))
+        lines = read_files(open_store(str(store)), latest(open_store(str(store)), model.fingerprint)).lines()
         rates.append({line["step"]: line["lr"] for line in lines if line["kind"] == "train" and line["step"] > 18})
     assert rates[0] and rates[0] == rates[1]
 
@@ -335,7 +338,7 @@ def test_a_training_begun_under_the_former_default_goes_on_as_it_was_split(data,
 
 def test_by_default_no_object_is_on_both_sides(data, tmp_path):
     job = unsplit(data, tmp_path)
-    pack = open_pack(job.store, make_pack(open_store(job.store), list(job.data), job.pack).fingerprint)
+    pack = open_pack(open_store(job.store), make_pack(open_store(job.store), list(job.data), job.pack).fingerprint)
     train_rows, valid_rows = pack.split(job.pack.split)
     lecture = np.arange(90) // 3
     assert not {*lecture[train_rows]} & {*lecture[valid_rows]} and len(valid_rows)
@@ -347,7 +350,7 @@ def test_by_default_no_object_is_on_both_sides(data, tmp_path):
 @pytest.mark.parametrize("valid", [0.02, 0.2, 0.5])
 def test_both_sides_are_known_before_anything_is_packed(data, tmp_path, by, valid):
     job = training(data, tmp_path, f"pack.split={{by: {by}, valid: {valid}}}")
-    pack = open_pack(job.store, make_pack(open_store(job.store), list(job.data), job.pack).fingerprint)
+    pack = open_pack(open_store(job.store), make_pack(open_store(job.store), list(job.data), job.pack).fingerprint)
     try:
         right = tuple(map(len, pack.split(job.pack.split)))
     except JobError:

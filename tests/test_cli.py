@@ -24,6 +24,7 @@ from wavmill.pipeline.job.load import load_job
 from wavmill.pipeline.job.templates import TEMPLATES
 from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.store import open_store
+from wavmill.pipeline.workspace import Workspace
 
 JOB = """\
 name: a
@@ -186,7 +187,7 @@ def test_a_run_counts_as_done_before_only_shards_of_its_own_corpus(wavmill, job,
         shutil.copy(path, other / f"other-{path.name}")
     run_inline(resolve(load_job(job, [f"source.path={other}"])))
     mine = resolve(load_job(job, ["name=second"]))
-    mill(mine, make_plans(mine), most=known)
+    mill(mine, make_plans(Workspace(mine)), most=known)
     told = wavmill("run", job, "--set", "name=second", "--max-rejects", "1")
     assert (told.code, f"{known} were done before" in told.out) == (0, bool(known)), told.out
     assert "done before" not in told.out or known

@@ -17,6 +17,7 @@ from wavmill.model.token_lm.vocabulary import Vocabulary
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.training.pack_build import Data, Packing, make_pack
 from wavmill.pipeline.training.pack_read import open_pack
+from wavmill.pipeline.workspace import Workspace
 
 SIGNS = '''
 """Codes without a codebook: whether each of the first MFCCs is above nothing, as the bits of a number."""
@@ -204,7 +205,7 @@ def test_on_ray_they_are_the_same(made, ray_local):
 
     found, _, _ = made
     job = resolve(load_job(found.folder / "job.yaml", ["name=on_ray"]))
-    dataset = run(job, make_plans(job), lambda *_: RayExecutor(ray_local))
+    dataset = run(Workspace(job), make_plans(Workspace(job)), lambda *_: RayExecutor(ray_local))
     assert dataset.counts.done == CLIPS
     rows = pyarrow.dataset.dataset(f"{found.folder}/out/on_ray/v1/data").to_table().sort_by("clip")
     assert rows.equals(found.rows)
@@ -225,7 +226,7 @@ def test_a_pack_holds_a_frame_s_codes_one_after_another(made):
     for dedup in (False, True):
         data, packing = Data(origin=f"{found.folder}/out/mine"), Packing(dedup=dedup)
         described = make_pack(store, [data], packing)
-        pack = open_pack(store.url, described.fingerprint)
+        pack = open_pack(store, described.fingerprint)
         wanted = [without_runs(codes) if dedup else codes for codes in found.codes.values()]
         rows = [pack.row(number).tolist() for number in range(pack.rows)]
         assert sorted(rows) == sorted(codes.reshape(-1).tolist() for codes in wanted)

@@ -22,6 +22,7 @@ from wavmill.pipeline.store import objects as objects_module
 from wavmill.pipeline.store import open_store, s3, s3_corpus
 from wavmill.pipeline.store.corpus import opened
 from wavmill.pipeline.store.objects import Found, decoded_table
+from wavmill.pipeline.workspace import Workspace
 
 
 def half(answer: dict[str, Any], body: bytes) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def result(job: Any) -> Any:
 @pytest.mark.parametrize("spoil", WRONG)
 def test_a_store_that_contradicts_its_listing_once_costs_nothing(spoil, corpus, client, few, tmp_path):
     job = words(corpus, tmp_path / "store")
-    make_plans(job)
+    make_plans(Workspace(job))
     client.spoil, client.suffix, client.left = spoil, "1.wav", 1
     assert result(job) == result(words(few, tmp_path / "undisturbed"))
     assert not client.left
@@ -110,7 +111,7 @@ def test_a_store_that_goes_on_contradicting_stops_the_run_behind_all_else_and_no
     spoil, corpus, client, few, tmp_path
 ):
     job = words(corpus, tmp_path / "store")
-    [plan] = make_plans(job)
+    [plan] = make_plans(Workspace(job))
     client.spoil, client.suffix, client.left = spoil, "1.wav", 1000
     with pytest.raises(Stopped, match=r"all is done but 1 shard with a fault: .*/corpus/1\.wav"):
         run_inline(job)
@@ -122,7 +123,7 @@ def test_a_store_that_goes_on_contradicting_stops_the_run_behind_all_else_and_no
 @pytest.mark.parametrize("after, reason", [("deleted", "missing"), ("replaced", "changed")])
 def test_an_object_that_is_truly_gone_or_another_is_a_reject(after, reason, corpus, tmp_path):
     job, there = words(corpus, tmp_path / "store"), open_store(corpus)
-    make_plans(job)
+    make_plans(Workspace(job))
     there.remove("1.wav") if after == "deleted" else there.put("1.wav", b"another")
     assert run_inline(job).counts.reasons == {reason: 1, "not_audio": 1}
 

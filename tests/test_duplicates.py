@@ -18,6 +18,7 @@ from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.rows import replace
 from wavmill.pipeline.sources import duplicates, files, webdataset
 from wavmill.pipeline.store import objects, open_store
+from wavmill.pipeline.workspace import Workspace
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_two_objects_with_clips_of_one_id_are_not_published(few, tmp_path, named
         run_inline(job)
     assert (type(why.value), why.value.exit_code) == (WavmillError, 1)  # to run it again would not help
     assert "(of 0.wav)" in str(why.value) and f"(of {other})" in str(why.value)
-    assert publish.published(job, make_plans(job)) is None
+    assert publish.published(Workspace(job), make_plans(Workspace(job))) is None
 
 
 def test_a_clip_with_the_id_of_one_of_an_earlier_plan_is_not_published(few, tmp_path, named_alike, tone, wav):
@@ -94,10 +95,10 @@ def test_a_member_that_stands_twice_in_a_large_tar_is_done_once_and_rejected_onc
     monkeypatch.setattr(webdataset, "LONG_BYTES", 1000)
     monkeypatch.setattr(webdataset, "RANGE_S", 0.6)
     job = resolve(parse_job(JOB.format(path=tmp_path / "in", store=tmp_path / "store"), "tars.yaml"))
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     assert plans[0].shards.num_rows > 1
     mill(job, plans)
-    dataset = publish.publish(job, plans)
+    dataset = publish.publish(Workspace(job), plans)
     rows = rows_of(job, dataset)
     assert dict(zip(rows["clip"].to_pylist(), rows["seconds"].to_pylist(), strict=True)) == {
         "large.tar#a.wav": 0.3,

@@ -25,20 +25,22 @@ from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import sha256
 from wavmill.pipeline.trained_model import open_model
 from wavmill.pipeline.training.checkpoints import (
+    Checkpoint,
     TrainingState,
     latest,
-    lines_of,
-    read_record,
+    read_files,
+    read_latest,
     recorded,
     save,
     step_of,
-    tensors_of,
 )
 from wavmill.pipeline.training.finite import Diverged, not_finite_field
 from wavmill.pipeline.training.loop import Learner
 from wavmill.pipeline.training.pack_build import make_pack
 from wavmill.pipeline.training.release import release
+from wavmill.pipeline.training.resume_point import begin
 from wavmill.pipeline.training.train import alone, train
+from wavmill.pipeline.workspace import TrainWorkspace
 
 WRONG = [float("nan"), float("inf"), float("-inf")]
 TESTS = Path(__file__).parent
@@ -67,9 +69,9 @@ def finite_everywhere(store, run):
     """Every checkpoint of a run holds finite tensors, and its files are JSON as the standard has it."""
     for key in recorded(store, run):
         json.loads(store.read(key), parse_constant=pytest.fail)
-        record = read_record(store, key)
-        assert all(torch.isfinite(tensor).all() for tensor in tensors_of(store, record).values())
-        for line in store.read(record.files["metrics.jsonl"].key).splitlines():
+        found = read_files(store, Checkpoint.read(store.read(key)))
+        assert all(torch.isfinite(tensor).all() for tensor in found.tensors().values())
+        for line in found.files["metrics.jsonl"].splitlines():
             json.loads(line, parse_constant=pytest.fail)
 
 
@@ -134,10 +136,10 @@ def test_a_stopped_training_stops_again_and_publishes_nothing(data, tmp_path, mo
     job = training(data, tmp_path, "train.log_every=5", "train.validate_every=5")
     breaking(monkeypatch, "loss", float("nan"), 8)
     with pytest.raises(Diverged, match=r"step 8.*last good checkpoint is that of step 5"):
-        train(job, lambda: None)
+        train(begin(job, write=True), lambda: None)
     breaking(monkeypatch, "loss", float("nan"), 3)  # the third step of the process that goes on: the same one
     with pytest.raises(Diverged, match=r"step 8.*last good checkpoint is that of step 5"):
-        train(job, lambda: None)
+        train(begin(job, write=True), lambda: None)
     assert not (tmp_path / "tiny").exists()
 
 
@@ -207,7 +209,8 @@ def left_by_an_earlier_version(job, monkeypatch, spoilt, stopped):
     with pytest.raises(KeyboardInterrupt):
         alone(job, pack.fingerprint, run, interrupt_at(7))
     record = latest(store, run)
-    tensors, lines = tensors_of(store, record), lines_of(store, record)
+    found = read_files(store, record)
+    tensors, lines = found.tensors(), found.lines()
     facts = {name: record.as_json()[name] for name in ("best", "worse", "seconds", "world", "steps_per_epoch")}
     if spoilt == "best":
         facts["best"] = {**facts["best"], "loss": float("nan")}
@@ -243,16 +246,16 @@ def test_a_run_of_an_earlier_version_with_nan_in_it_gets_one_line(data, tmp_path
     job = training(data, tmp_path)
     store, pack, run = left_by_an_earlier_version(job, monkeypatch, spoilt, stopped)
     with pytest.raises(Diverged, match=said) as error:
-        train(job, lambda: None)
+        train(begin(job, write=True), lambda: None)
     assert "\n" not in str(error.value)
     with pytest.raises(Diverged, match=said):
-        release(job, parents_of(job), pack, run, latest(store, run))
+        release(TrainWorkspace.of(job), pack, read_latest(store, run))
     assert not (tmp_path / "tiny").exists()
 
 
 def test_a_published_model_of_nan_is_not_opened(data, tmp_path):
     job = training(data, tmp_path, "train.epochs=1")
-    made = train(job, lambda: None)
+    made = train(begin(job, write=True), lambda: None)
     top = tmp_path / "tiny" / "v1"
     weights = read_tensors((top / "model.safetensors").read_bytes())
     weights[min(weights)].view(-1)[0] = float("nan")

@@ -28,6 +28,7 @@ from wavmill.pipeline.protocol.publish import choose, publish
 from wavmill.pipeline.protocol.records import attempts_done, record_key
 from wavmill.pipeline.store import open_store, s3
 from wavmill.pipeline.store.base import Entry
+from wavmill.pipeline.workspace import Workspace
 
 FIRST, SECOND, THIRD = "0" * 16, "5" * 16, "f" * 16  # attempts, in the order in which they would be chosen
 SHARD = "a" * 32
@@ -90,7 +91,7 @@ def jobs() -> list[Any]:
 
 
 def plan(store: Any, job: Any, number: int = 1) -> None:
-    store.create_once(f"{folder_of(job)}/{number:04d}.json", b"{}")
+    store.create_once(f"{folder_of(Workspace(job))}/{number:04d}.json", b"{}")
 
 
 def put(store: Any, job: Any, attempt: str, *what: str, shard: str = SHARD) -> None:
@@ -109,7 +110,9 @@ def drive(store: Any, job: Any, number: int = 1, shards: tuple[str, ...] = (SHAR
         if shard not in done:
             put(store, job, mine, "data", "record", shard=shard)
     plans = [SimpleNamespace(number=one + 1, shards=pa.table({"shard": [*shards]})) for one in range(number)]
-    choose(store, job, plans)
+    work = Workspace(job)
+    vars(work)["store"] = store  # the one of this test, as if it had been opened at the job's address
+    choose(work, plans)
 
 
 def clean(store: Any) -> list[str]:
@@ -286,7 +289,7 @@ def test_what_goes_is_unchosen_comes_after_one_that_is_chosen_and_no_job_is_with
             any((one["name"], one["fingerprint"], one["plans"]) == (job.name, print_, count) for one in made)
             for job in sharing
             for count in (1, 2)
-            if f"{folder_of(job)}/{count:04d}.json" in before
+            if f"{folder_of(Workspace(job))}/{count:04d}.json" in before
         )
         for shard, attempt in product([SHARD, "ab" * 16], [FIRST, SECOND, THIRD, "7" * 16]):
             named = {a for one in made if one["fingerprint"] == print_ for _, s, a in one["shards"] if s == shard}
@@ -324,17 +327,17 @@ def test_cleaning_takes_what_was_not_chosen_and_nothing_else(few, any_store, mon
     job, other, third = (
         words(few, any_store, *sets) for sets in ([], ["name=other"], ["name=third", "feature.bands=40"])
     )
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     mill(job, plans)
     done = attempts_done(store, fingerprint(job))
     for shard in done:  # two drivers at once, and workers that were killed
         for to in lots.sample([FIRST[:-1] + "1", SECOND, THIRD], lots.randrange(3)):
             again(store, job, shard, done[shard], to, record=lots.random() < 0.5)
-    publish(job, plans)
+    publish(Workspace(job), plans)
     [late, *_] = sorted(done)
     again(store, job, late, done[late], FIRST)  # later than the choice, and before all by name: the next job's
     run_inline(other)
-    open_plans = make_plans(third)
+    open_plans = make_plans(Workspace(third))
     mill(third, open_plans, most=2)
     for shard, attempt in attempts_done(store, fingerprint(third)).items():
         again(store, third, shard, attempt, THIRD)
@@ -385,7 +388,7 @@ def test_while_a_job_of_the_same_shards_has_not_published_nothing_goes(few, tmp_
         again(store, job, shard, attempt, THIRD)
     (few / "new.wav").write_bytes(wav(tone(0.4, seed=9)))
     waiting = job if unpublished == "the same name" else words(few, job.store, "name=other")
-    make_plans(waiting)
+    make_plans(Workspace(waiting))
     assert not clean(store)
     assert {one.may_go for one in leftovers(store)} == {False}
     run_inline(waiting)

@@ -14,6 +14,7 @@ from wavmill.pipeline.protocol import publish
 from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.protocol.retry_rules import Outcome, after_retry
 from wavmill.pipeline.store import objects, open_store
+from wavmill.pipeline.workspace import Workspace
 
 
 @pytest.fixture
@@ -103,10 +104,10 @@ def test_a_row_whose_text_changed_replaces_all_its_clips_even_when_its_file_is_g
     job = resolve(parse_job(MANIFEST.format(root=tmp_path), "rows.yaml"))
     run_inline(job)
     (tmp_path / "m.csv").write_text("path,clip,text\na.wav,x,new\na.wav,y,same\n")
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     (tmp_path / "a.wav").unlink()
     mill(job, plans)
-    done, bad = clips_of(job, publish.publish(job, plans))
+    done, bad = clips_of(job, publish.publish(Workspace(job), plans))
     assert (done, bad) == (["y#0", "y#2000", "y#4000"], {"x": "missing"})
 
 

@@ -17,6 +17,7 @@ from inline import run_inline, words
 
 from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.protocol.publish import published
+from wavmill.pipeline.workspace import Workspace
 
 HERE = Path(__file__).parent
 KILLS, CHAOS_KILLS = 30, 900
@@ -100,7 +101,7 @@ def test_drivers_that_were_frozen_wake_up_after_the_end_and_change_nothing(few, 
     assert content(tmp_path / "words") == ended
     later = content(tmp_path / "_mill" / "done")
     assert later.items() > records.items() and len(later) >= len(records) + 2  # of the first two, and others of theirs
-    assert published(job, make_plans(job)) == dataset
+    assert published(Workspace(job), make_plans(Workspace(job))) == dataset
     assert problems(tmp_path, "words", inputs_of(few)) == []
 
 

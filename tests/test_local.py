@@ -22,6 +22,7 @@ from wavmill.pipeline.execution.local_executor import LocalExecutor, WorkerError
 from wavmill.pipeline.features import EXTRACTORS
 from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.run import run
+from wavmill.pipeline.workspace import Workspace
 
 HERE = Path(__file__).parent
 WORKER = f"{sys.executable}\0-P\0-m\0wavmill.pipeline.execution.local_worker"
@@ -72,7 +73,7 @@ def test_workers_publish_to_the_byte_what_one_process_does(corpus, tmp_path, fea
         run_inline(words(corpus, tmp_path / "first", "keep=[feature]"))
     one, two = (words(corpus, tmp_path / name, *sets) for name in ("one", "two"))
     seen = []
-    dataset = run(two, make_plans(two), two_workers, seen.append)
+    dataset = run(Workspace(two), make_plans(Workspace(two)), two_workers, seen.append)
     run_inline(one)
     assert parts_of(tmp_path / "two") == parts_of(tmp_path / "one")
     assert sum(row["found"] for row in seen) == dataset.counts.clips
@@ -80,7 +81,7 @@ def test_workers_publish_to_the_byte_what_one_process_does(corpus, tmp_path, fea
 
 def test_more_workers_than_shards_do_no_harm(few, tmp_path):
     job = words(few, tmp_path / "store")
-    assert run(job, make_plans(job), lambda *_: LocalExecutor(8)).counts.clips == 3
+    assert run(Workspace(job), make_plans(Workspace(job)), lambda *_: LocalExecutor(8)).counts.clips == 3
 
 
 # ---- faults of workers -------------------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ def test_the_shard_of_a_worker_that_ends_or_hangs_is_given_to_another(faulty, ri
     """And meanwhile, as no shard finishes, the run says who is at what."""
     monkeypatch.setattr(watchdog, "SAY_S", 1.0)
     job, seen = faulty(happens, times, "scale.patience_s=5"), []
-    dataset = run(job, plans := make_plans(job), two_workers, seen.append)
+    dataset = run(Workspace(job), plans := make_plans(Workspace(job)), two_workers, seen.append)
     assert digest(rows_of(job, dataset)) == right
     waiting = [row.pop("waiting") for row in seen if "waiting" in row]
     assert sum("shard" in row for row in seen) == plans[0].shards.num_rows
@@ -111,10 +112,10 @@ def test_the_shard_of_a_worker_that_ends_or_hangs_is_given_to_another(faulty, ri
 def test_a_shard_that_one_worker_after_another_ends_at_stops_the_run_by_name(faulty, right, monkeypatch, happens, how):
     monkeypatch.setattr(scale, "RETRIES", 1)
     job = faulty(happens, 2, "scale.patience_s=4")
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     with pytest.raises(Stopped, match=rf"2 workers ended.* at shard \w{{12}} \(word1/take07.flac\), the last {how}"):
-        run(job, plans, two_workers)
-    assert digest(rows_of(job, run(job, plans, two_workers))) == right
+        run(Workspace(job), plans, two_workers)
+    assert digest(rows_of(job, run(Workspace(job), plans, two_workers))) == right
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_a_shard_that_one_worker_after_another_ends_at_stops_the_run_by_name(fau
 def test_an_expected_error_arrives_as_itself(faulty, happens, kind, workers):
     job = faulty(happens, 1)
     with pytest.raises(kind) as raised:
-        run(job, make_plans(job), lambda *_: LocalExecutor(workers))
+        run(Workspace(job), make_plans(Workspace(job)), lambda *_: LocalExecutor(workers))
     assert type(raised.value) is kind and str(raised.value) == "the very reason"
 
 
@@ -132,7 +133,7 @@ def test_an_expected_error_arrives_as_itself(faulty, happens, kind, workers):
 def test_an_error_that_nobody_expected_arrives_with_the_trace_of_the_worker(faulty, happens):
     job = faulty(happens, 1)
     with pytest.raises(WorkerError) as raised:
-        run(job, make_plans(job), two_workers)
+        run(Workspace(job), make_plans(Workspace(job)), two_workers)
     assert "faultymel.py" in str(raised.value) and str(raised.value).strip().endswith("the very reason")
 
 
@@ -142,7 +143,7 @@ def test_a_run_that_its_reader_ends_leaves_no_worker(corpus, tmp_path):
 
     job = words(corpus, tmp_path / "store")
     with pytest.raises(Stopped, match="enough"):
-        run(job, make_plans(job), two_workers, stop)
+        run(Workspace(job), make_plans(Workspace(job)), two_workers, stop)
     assert not at_work(os.getpid(), WORKER)
 
 

@@ -34,6 +34,7 @@ from wavmill.pipeline.store import folder_walk as walk
 from wavmill.pipeline.store import objects as objects_module
 from wavmill.pipeline.store.corpus import name_of
 from wavmill.pipeline.store.faults import MOST_IN_A_ROW
+from wavmill.pipeline.workspace import Workspace
 
 FACTS = [errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG]
 FAULTS = [errno.EIO, errno.ESTALE, errno.EREMOTEIO]
@@ -209,7 +210,7 @@ def disturbed(job: Any) -> tuple[str, int]:
 def test_a_fault_of_one_file_stops_the_run_when_all_else_is_done(code, name, root, system, tmp_path):
     right = undisturbed(root, tmp_path)
     job = words(root, tmp_path / "store")
-    make_plans(job)
+    make_plans(Workspace(job))
     system.fail(code, "/4.wav", names=(name,))
     said, done = disturbed(job)
     assert f"{root}/d1/4.wav: {os.strerror(code)}" in said and done == 5
@@ -309,7 +310,7 @@ def test_a_disk_that_is_gone_stops_the_run_soon(tmp_path, system, tone, wav, mon
     for number in range(100):
         (root / f"{number:02}.wav").write_bytes(wav(tone(0.2)))
     job = words(root, tmp_path / "store")
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     assert plans[0].shards.num_rows > 2 * MOST_IN_A_ROW
     system.fail(errno.EIO, ".wav", names=("open",))
     read, honest = [], Read.__call__
@@ -332,6 +333,6 @@ def test_headers_that_cannot_be_read_do_not_stop_a_plan(root, system, tmp_path, 
     system.fail(errno.EIO, "/4.wav", names=("open",))
     said, done = disturbed(job)
     assert f"{root}/d1/4.wav" in said and done == 5
-    assert read_objects(open_store(job.store), make_plans(job)[0]).num_rows == 5
+    assert read_objects(open_store(job.store), make_plans(Workspace(job))[0]).num_rows == 5
     system.fail(0)
     assert run_inline(job).counts.done == 6

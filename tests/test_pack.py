@@ -60,7 +60,7 @@ def packed(store_url, *data, cache=None, **packing):
     """Build and open the pack of datasets, each an address or a Data."""
     entries = [one if isinstance(one, Data) else Data(origin=one) for one in data]
     made = make_pack(open_store(str(store_url)), entries, Packing(**packing))
-    return open_pack(str(store_url), made.fingerprint, cache)
+    return open_pack(open_store(str(store_url)), made.fingerprint, cache)
 
 
 def contents(pack):
@@ -351,7 +351,7 @@ def test_a_split_with_an_empty_side_is_a_wrong_job(tmp_path, split, message):
 
 def test_a_pack_that_was_not_made_is_a_wrong_job(tmp_path):
     with pytest.raises(JobError, match="there is no pack at"):
-        open_pack(str(tmp_path), "0" * 64)
+        open_pack(open_store(str(tmp_path)), "0" * 64)
 
 
 def test_a_piece_of_another_size_is_refused_before_it_is_mapped(tmp_path):
@@ -374,7 +374,7 @@ def test_a_damaged_piece_of_a_bucket_is_refused(bucket, tmp_path):
     data[-1] ^= 1
     store.put(key, bytes(data))
     with pytest.raises(Stopped, match=r"00-00001\.safetensors is damaged: its hash"):
-        open_pack(bucket, made.fingerprint, tmp_path)
+        open_pack(open_store(bucket), made.fingerprint, tmp_path)
     left = [path.name for path in (tmp_path / "packs" / made.fingerprint).iterdir()]
     assert "00-00001.safetensors" not in left and not any(name.startswith(".tmp") for name in left)
 
@@ -383,18 +383,19 @@ def test_a_lost_piece_of_a_bucket_stops_with_its_name(bucket, tmp_path):
     made = make_pack(open_store(bucket), [Data(origin=two_parts(bucket))], Packing())
     open_store(bucket).remove(f"_mill/pack/{made.fingerprint}/00-00000.safetensors")
     with pytest.raises(Stopped, match=r"00-00000\.safetensors is gone"):
-        open_pack(bucket, made.fingerprint, tmp_path)
+        open_pack(open_store(bucket), made.fingerprint, tmp_path)
 
 
 OPENER = """
 import sys
 from wavmill.pipeline.training.pack_read import open_pack
+from wavmill.pipeline.store.base import open_store
 from wavmill.pipeline.store.s3 import Bucket
 
 opened, really = [], Bucket.open
 Bucket.open = lambda self, key, stamp="": opened.append(key) or really(self, key, stamp)
 sys.stdin.readline()
-pack = open_pack(*sys.argv[1:])
+pack = open_pack(open_store(sys.argv[1]), sys.argv[2])
 print(len(opened), pack.rows, int(pack.row(pack.rows - 1)[0]))
 """
 

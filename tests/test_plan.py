@@ -33,6 +33,7 @@ from wavmill.pipeline.protocol.plan import (
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.objects import SCHEMA
+from wavmill.pipeline.workspace import Workspace
 
 JOB = """\
 name: a
@@ -78,7 +79,7 @@ def made_objects(count: int, stamps: dict[int, str] | None = None) -> pa.Table:
 
 
 def shards_of(seconds: list[float], *sets: str) -> pa.Table:
-    return cut(made_job(seconds, *sets), made_objects(len(seconds)))
+    return cut(Workspace(made_job(seconds, *sets)), made_objects(len(seconds)))
 
 
 lengths = st.lists(
@@ -105,7 +106,7 @@ def test_no_shard_is_empty(seconds, sets):
 @given(lengths, sets)
 def test_a_shard_of_several_objects_is_within_every_limit(seconds, sets):
     job = made_job(seconds, *sets)
-    for shard in cut(job, made_objects(len(seconds))).to_pylist():
+    for shard in cut(Workspace(job), made_objects(len(seconds))).to_pylist():
         inside = seconds[shard["row_lo"] : shard["row_hi"]]
         if len(inside) > 1:
             clips = sum(max(1.0, one / job.clip.max_s) for one in inside)
@@ -142,8 +143,8 @@ def test_a_shard_is_no_smaller_than_its_limits_make_it(each_s, count):
 @given(lengths, st.data())
 def test_a_changed_stamp_changes_the_key_of_its_shard_alone(seconds, data):
     row, job = data.draw(st.integers(0, len(seconds) - 1)), made_job(seconds)
-    before = cut(job, made_objects(len(seconds)))
-    after = cut(job, made_objects(len(seconds), {row: "second"}))
+    before = cut(Workspace(job), made_objects(len(seconds)))
+    after = cut(Workspace(job), made_objects(len(seconds), {row: "second"}))
     same = [old == new for old, new in zip(before["shard"].to_pylist(), after["shard"].to_pylist(), strict=True)]
     holds = [lo <= row < hi for lo, hi in zip(before["row_lo"].to_pylist(), before["row_hi"].to_pylist(), strict=True)]
     assert same == [not here for here in holds]
@@ -154,14 +155,15 @@ def test_everything_about_an_object_is_in_the_key(column):
     objects = made_objects(1)
     other = {**objects.to_pylist()[0], column: "x" if column in ("path", "stamp") else 7}
     assert (
-        cut(made_job([1.0]), objects)["shard"] != cut(made_job([1.0]), pa.Table.from_pylist([other], SCHEMA))["shard"]
+        cut(Workspace(made_job([1.0])), objects)["shard"]
+        != cut(Workspace(made_job([1.0])), pa.Table.from_pylist([other], SCHEMA))["shard"]
     )
 
 
 def test_the_same_objects_have_the_same_keys_however_they_are_stored():
     objects = made_objects(200)
     chunked = pa.concat_tables([objects.slice(0, 7), objects.slice(7, 100), objects.slice(107)])
-    assert cut(made_job([3.0] * 200), chunked).equals(cut(made_job([3.0] * 200), objects))
+    assert cut(Workspace(made_job([3.0] * 200)), chunked).equals(cut(Workspace(made_job([3.0] * 200)), objects))
 
 
 def test_no_two_shards_have_the_same_key():
@@ -197,63 +199,63 @@ def paths_of(job: Job, plan: Any) -> list[str]:
 
 
 def test_a_plan_lists_every_object_in_the_order_of_its_path(job, sounds):
-    [plan] = make_plans(job)
+    [plan] = make_plans(Workspace(job))
     assert paths_of(job, plan) == sorted(str(path.relative_to(sounds)) for path in sounds.rglob("*.wav"))
 
 
 def test_planning_again_gives_the_same_plan(job):
-    first = make_plans(job)
-    assert [plan.head for plan in make_plans(job)] == [plan.head for plan in first]
+    first = make_plans(Workspace(job))
+    assert [plan.head for plan in make_plans(Workspace(job))] == [plan.head for plan in first]
 
 
 def test_planning_again_writes_nothing(job):
-    make_plans(job)
+    make_plans(Workspace(job))
     before = {path: path.stat().st_mtime_ns for path in Path(job.store).rglob("*")}
-    make_plans(job)
+    make_plans(Workspace(job))
     assert {path: path.stat().st_mtime_ns for path in Path(job.store).rglob("*")} == before
 
 
 def test_a_plan_that_is_loaded_is_the_plan_that_was_made(job):
-    [made], [loaded] = make_plans(job), plans_of(job)
+    [made], [loaded] = make_plans(Workspace(job)), plans_of(Workspace(job))
     assert (made.number, made.head, made.shards) == (loaded.number, loaded.head, loaded.shards)
 
 
 def test_a_plan_counts_what_was_passed_by(job, sounds):
     (sounds / "notes.txt").write_text("")
-    assert make_plans(job)[0].head.skipped == {".txt": 1}
+    assert make_plans(Workspace(job))[0].head.skipped == {".txt": 1}
 
 
 def test_ten_new_files_make_a_second_plan_of_these_alone(job, sounds, tone, wav):
-    make_plans(job)
+    make_plans(Workspace(job))
     new = [f"d0/new{number}.wav" for number in range(10)]
     for number, name in enumerate(new):
         (sounds / name).write_bytes(wav(tone(0.1, seed=100 + number)))
-    assert paths_of(job, make_plans(job)[1]) == new
+    assert paths_of(job, make_plans(Workspace(job))[1]) == new
 
 
 def test_new_files_leave_the_first_plan_as_it_was(job, sounds, wav, tone):
-    [first] = make_plans(job)
+    [first] = make_plans(Workspace(job))
     (sounds / "a.wav").write_bytes(wav(tone(0.1)))
-    assert make_plans(job)[0].head == first.head
+    assert make_plans(Workspace(job))[0].head == first.head
 
 
 def test_a_changed_file_is_planned_again_alone(job, sounds):
-    make_plans(job)
+    make_plans(Workspace(job))
     os.utime(sounds / "d1" / "07.wav", ns=(0, 1))
-    assert [paths_of(job, plan) for plan in make_plans(job)[1:]] == [["d1/07.wav"]]
+    assert [paths_of(job, plan) for plan in make_plans(Workspace(job))[1:]] == [["d1/07.wav"]]
 
 
 def test_a_removed_file_makes_no_new_plan(job, sounds):
-    make_plans(job)
+    make_plans(Workspace(job))
     (sounds / "d1" / "07.wav").unlink()
-    assert len(make_plans(job)) == 1
+    assert len(make_plans(Workspace(job))) == 1
 
 
 def test_growth_after_growth_is_numbered(job, sounds, wav, tone):
     for name in ("x.wav", "y.wav"):
-        make_plans(job)
+        make_plans(Workspace(job))
         (sounds / name).write_bytes(wav(tone(0.1)))
-    assert [plan.number for plan in make_plans(job)] == [1, 2, 3]
+    assert [plan.number for plan in make_plans(Workspace(job))] == [1, 2, 3]
 
 
 def test_another_text_in_a_manifest_plans_that_clip_again(sounds, tmp_path):
@@ -261,23 +263,23 @@ def test_another_text_in_a_manifest_plans_that_clip_again(sounds, tmp_path):
     (tmp_path / "m.csv").write_text("\n".join(["path,text", *rows]))
     said = f"source={{kind: manifest, path: {tmp_path}/m.csv, root: {sounds}, carry: [text]}}"
     job = job_of(sounds, tmp_path / "store", said)
-    make_plans(job)
+    make_plans(Workspace(job))
     (tmp_path / "m.csv").write_text("\n".join(["path,text", *rows[:-1], "d0/28.wav,another"]))
-    assert paths_of(job, make_plans(job)[1]) == ["d0/28.wav"]
+    assert paths_of(job, make_plans(Workspace(job))[1]) == ["d0/28.wav"]
 
 
 def test_the_order_of_a_listing_does_not_matter(job, monkeypatch):
-    shards = cut(job, list_objects(job))
+    shards = cut(Workspace(job), list_objects(job))
     forward = Folder.list
     monkeypatch.setattr(Folder, "list", lambda *args: reversed(list(forward(*args))))
-    assert cut(job, list_objects(job)) == shards
+    assert cut(Workspace(job), list_objects(job)) == shards
 
 
 def test_the_same_corpus_elsewhere_has_the_same_keys(job, sounds, tmp_path):
     sounds.rename(tmp_path / "moved")
     moved = job_of(tmp_path / "moved", tmp_path / "elsewhere")
-    before = cut(job_of(tmp_path / "moved", job.store), list_objects(moved))
-    assert cut(moved, list_objects(moved)) == before
+    before = cut(Workspace(job_of(tmp_path / "moved", job.store)), list_objects(moved))
+    assert cut(Workspace(moved), list_objects(moved)) == before
 
 
 def raced(*jobs: Job, monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, Any]]]:
@@ -290,7 +292,7 @@ def raced(*jobs: Job, monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, An
         return cut_alone(*args)
 
     def plan(number: int) -> None:
-        got[number] = [plan.head for plan in make_plans(jobs[number])]
+        got[number] = [plan.head for plan in make_plans(Workspace(jobs[number]))]
 
     monkeypatch.setattr(plan_module, "cut", cut_together)
     threads = [threading.Thread(target=plan, args=(number,)) for number in range(len(jobs))]
@@ -310,7 +312,7 @@ def test_planners_at_the_same_time_end_with_the_same_plan(sounds, any_store, mon
 def test_planners_that_saw_different_files_end_with_the_same_plan(sounds, tmp_path, monkeypatch):
     (sounds / "late.xyz").write_bytes(b"?")
     jobs = [job_of(sounds, tmp_path / "store", one) for one in ("name=a", "source.suffixes=[any]")]
-    assert plan_module.fingerprint(jobs[0]) == plan_module.fingerprint(jobs[1])
+    assert Workspace(jobs[0]).fingerprint == Workspace(jobs[1]).fingerprint
     first, second = raced(*jobs, monkeypatch=monkeypatch)
     assert first == second
 
@@ -319,9 +321,9 @@ def test_a_bucket_is_not_listed_again_unless_asked(sounds, tmp_path, moto, monke
     bucket = bucket_on(moto, monkeypatch)
     store, job = open_store(f"{bucket}/in"), job_of(f"{bucket}/in", tmp_path / "store")
     store.put("a.wav", wav(tone(0.1)))
-    make_plans(job)
+    make_plans(Workspace(job))
     store.put("b.wav", wav(tone(0.1)))
-    assert (len(make_plans(job)), len(make_plans(job, refresh=True))) == (1, 2)
+    assert (len(make_plans(Workspace(job))), len(make_plans(Workspace(job), refresh=True))) == (1, 2)
 
 
 def test_a_long_sound_is_planned_as_shards_of_an_hour(tmp_path):
@@ -332,7 +334,7 @@ def test_a_long_sound_is_planned_as_shards_of_an_hour(tmp_path):
         file.write(header + struct.pack("<4sI", b"data", size))
         file.truncate(44 + size)
     job = job_of(tmp_path, tmp_path / "store")
-    [plan] = make_plans(job)
+    [plan] = make_plans(Workspace(job))
     assert plan.shards["seconds"].to_pylist() == pytest.approx([3600, 3600, 1800], abs=1)
 
 
@@ -360,13 +362,13 @@ def test_rows_read_from_a_store_are_the_rows_of_the_plan(stored, rows):
 
 
 def test_a_shard_with_a_record_is_not_to_do(job):
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     keys = plans[0].shards["shard"].to_pylist()
     assert [row["shard"] for row in todo_of(plans, set(keys[3:]))] == keys[:3]
 
 
 def test_what_is_to_do_says_where_its_objects_are(job):
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     [row] = [row for row in todo_of(plans, set()) if row["row_lo"] == 0]
     objects = objects_between(job.store, row["objects"], row["row_lo"], row["row_hi"])
     assert objects["path"].to_pylist() == paths_of(job, plans[0])[: row["row_hi"]]
@@ -381,11 +383,11 @@ def test_a_preview_writes_nothing(job):
 
 
 def test_a_preview_counts_the_shards_that_a_run_would_plan(job):
-    assert preview(job).shards == make_plans(job)[0].shards.num_rows
+    assert preview(job).shards == make_plans(Workspace(job))[0].shards.num_rows
 
 
 def test_a_preview_counts_new_files_beside_what_is_planned(job, sounds, wav, tone):
-    planned = make_plans(job)[0].shards.num_rows
+    planned = make_plans(Workspace(job))[0].shards.num_rows
     (sounds / "new.wav").write_bytes(wav(tone(0.1)))
     seen = preview(job)
     assert (seen.objects, seen.shards, seen.version) == (31, planned + 1, 1)
@@ -396,6 +398,6 @@ def test_a_preview_estimates_the_seconds_of_the_corpus(job):
 
 
 def test_a_plan_file_is_named_by_what_it_is_for(job):
-    [plan] = make_plans(job)
+    [plan] = make_plans(Workspace(job))
     [path] = Path(job.store).rglob("0001.json")
     assert json.loads(path.read_text()) == plan.head.as_json()

@@ -16,6 +16,7 @@ from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.protocol.publish import publish
 from wavmill.pipeline.protocol.records import attempts_done, read_records
 from wavmill.pipeline.store import open_store
+from wavmill.pipeline.workspace import Workspace
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def records_of(job):
 
 
 def test_a_record_says_on_what_each_stage_ran_and_by_which_products(job):
-    mill(job, make_plans(job))
+    mill(job, make_plans(Workspace(job)))
     for done in records_of(job):
         kinds = done.processors
         assert set(kinds) == {"read", "feature", "window"}
@@ -44,12 +45,12 @@ def test_a_record_says_on_what_each_stage_ran_and_by_which_products(job):
 
 
 def test_shards_of_two_kinds_of_processors_are_counted_and_said(job, monkeypatch):
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     mill(job, plans, most=1)
     dataset_of_one_kind = list(processors.lines(processors.summed(records_of(job))))
     monkeypatch.setattr(processors, "cpu", lambda: "another processor")
     others = mill(job, plans)
-    dataset = publish(job, plans)
+    dataset = publish(Workspace(job), plans)
     assert dataset_of_one_kind == [] and others
     assert sorted(dataset.processors["window"].values()) == sorted([1, others])
     [line] = processors.lines(dataset.processors)
@@ -59,8 +60,8 @@ def test_shards_of_two_kinds_of_processors_are_counted_and_said(job, monkeypatch
 
 def test_a_shard_in_which_nothing_could_be_decoded_is_of_no_other_kind(job, tmp_path):
     (tmp_path / "in" / "broken.wav").write_bytes(b"")
-    mill(job, plans := make_plans(job))
-    dataset = publish(job, plans)
+    mill(job, plans := make_plans(Workspace(job)))
+    dataset = publish(Workspace(job), plans)
     assert dataset.counts.rejected == 1
     assert list(processors.lines(dataset.processors)) == []
 

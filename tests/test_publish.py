@@ -26,6 +26,7 @@ from wavmill.pipeline.protocol.records import attempts_done, record_key
 from wavmill.pipeline.quantizers.codebooks import load_codebook, save_codebook
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import sha256
+from wavmill.pipeline.workspace import Workspace
 
 CLIPS = {"done": 26, "rejected": 3}  # 24 clips, one of 5 s in three parts, and three broken files
 
@@ -71,26 +72,26 @@ def test_a_rejected_clip_has_its_reason_and_message_in_the_rejects(corpus, tmp_p
 
 def test_nothing_is_published_while_a_shard_has_no_record(corpus, tmp_path):
     job = words(corpus, tmp_path / "store")
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     mill(job, plans, most=plans[0].shards.num_rows - 1)
     with pytest.raises(Stopped, match="1 of 27 shards are not done"):
-        publish(job, plans)
-    assert published(job, plans) is None
+        publish(Workspace(job), plans)
+    assert published(Workspace(job), plans) is None
 
 
 def test_a_lost_record_costs_one_shard(corpus, tmp_path):
     job = words(corpus, tmp_path / "store")
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     mill(job, plans)
     records = sorted((Path(job.store) / "_mill" / "done").rglob("*.json"))
     records[5].unlink()
     assert mill(job, plans) == 1
-    assert publish(job, plans).counts.done == CLIPS["done"]
+    assert publish(Workspace(job), plans).counts.done == CLIPS["done"]
 
 
 def test_a_shard_that_ran_twice_is_published_once(corpus, tmp_path):
     job = words(corpus, tmp_path / "store")
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     mill(job, plans)
     kept = Path(job.store) / "_mill" / "done"
     first = {path: path.read_bytes() for path in kept.rglob("*.json")}
@@ -100,26 +101,26 @@ def test_a_shard_that_ran_twice_is_published_once(corpus, tmp_path):
     for path, content in first.items():
         path.write_bytes(content)
     assert len(list(kept.rglob("*.json"))) == 2 * plans[0].shards.num_rows
-    rows = rows_of(job, publish(job, plans))
+    rows = rows_of(job, publish(Workspace(job), plans))
     assert rows.num_rows == len(set(rows["clip"].to_pylist())) == CLIPS["done"]
 
 
 def test_publishing_again_changes_nothing(corpus, any_store):
     job = words(corpus, any_store)
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     mill(job, plans)
-    first = publish(job, plans)
+    first = publish(Workspace(job), plans)
     before = {entry.key: entry.stamp for entry in open_store(job.store).list()}
-    assert publish(job, plans) == first
+    assert publish(Workspace(job), plans) == first
     assert {entry.key: entry.stamp for entry in open_store(job.store).list()} == before
 
 
 def test_two_publishers_at_once_agree(corpus, any_store):
     job = words(corpus, any_store)
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     mill(job, plans)
     found: list[dict] = []
-    both = [threading.Thread(target=lambda: found.append(publish(job, plans))) for _ in range(2)]
+    both = [threading.Thread(target=lambda: found.append(publish(Workspace(job), plans))) for _ in range(2)]
     for thread in both:
         thread.start()
     for thread in both:
@@ -130,40 +131,40 @@ def test_two_publishers_at_once_agree(corpus, any_store):
 
 def test_a_publisher_that_died_after_its_choice_is_followed_by_one_that_keeps_it(corpus, tmp_path, monkeypatch):
     job = words(corpus, tmp_path / "store")
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     mill(job, plans)
-    choice = publishing.choose(open_store(job.store), job, plans)
+    choice = publishing.choose(Workspace(job), plans)
     for record in (Path(job.store) / "_mill" / "done").rglob("*.json"):  # later attempts, with smaller names
         content = json.loads(record.read_bytes())
         content["attempt"] = "0" * 16
         content.pop("sha256")
         open_store(job.store).put(record_key(fingerprint(job), content["shard"], "0" * 16), sealed(content))
-    assert publishing.choose(open_store(job.store), job, plans) == choice
-    assert publish(job, plans).counts.done == CLIPS["done"]
+    assert publishing.choose(Workspace(job), plans) == choice
+    assert publish(Workspace(job), plans).counts.done == CLIPS["done"]
 
 
 @pytest.mark.parametrize("what", ["out", "done"])
 def test_a_damaged_object_stops_the_publisher(corpus, tmp_path, what):
     job = words(corpus, tmp_path / "store")
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     mill(job, plans)
     path = sorted(path for path in (Path(job.store) / "_mill" / what).rglob("*.*") if path.is_file())[0]
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(Stopped, match="damaged"):
-        publish(job, plans)
-    assert published(job, plans) is None
+        publish(Workspace(job), plans)
+    assert published(Workspace(job), plans) is None
 
 
 def test_half_a_record_stops_the_publisher(corpus, tmp_path):
     job = words(corpus, tmp_path / "store")
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     mill(job, plans)
     record = next((tmp_path / "store" / "_mill" / "done").rglob("*.json"))
     record.write_bytes(record.read_bytes()[:100])
     with pytest.raises(Stopped, match="damaged"):
-        publish(job, plans)
+        publish(Workspace(job), plans)
 
 
 def test_new_files_become_the_next_version_which_holds_all(corpus, tmp_path, tone, wav):
@@ -171,7 +172,7 @@ def test_new_files_become_the_next_version_which_holds_all(corpus, tmp_path, ton
     first = run_inline(job)
     for number in range(10):
         (corpus / "word1" / f"new{number}.wav").write_bytes(wav(tone(0.5, seed=100 + number)))
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     assert sum(1 for _ in todo_of(plans, set(attempts_done(open_store(job.store), fingerprint(job))))) == 10
     second = run_inline(job)
     assert (first.version, second.version) == (1, 2)
@@ -248,12 +249,12 @@ def test_another_codebook_in_the_place_of_the_one_used_stops_the_publisher(corpu
     recipe = recipe_of(words(corpus, tmp_path / "store"))
     save_codebook(str(tmp_path / "codebook"), Codebook(np.zeros((3, 80), np.float32), recipe, {}))
     job = words(corpus, tmp_path / "store", f"token={{kind: kmeans, codebook: {tmp_path}/codebook}}", "keep=[token]")
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     mill(job, plans)
     save_codebook(str(tmp_path / "codebook"), Codebook(np.ones((3, 80), np.float32), recipe, {}))
     with pytest.raises(JobError, match="the job was planned with"):
-        publish(job, plans)
-    assert published(job, plans) is None
+        publish(Workspace(job), plans)
+    assert published(Workspace(job), plans) is None
 
 
 def test_columns_carry_their_units(corpus, tmp_path):

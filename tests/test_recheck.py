@@ -28,6 +28,7 @@ from wavmill.pipeline.rows import column_of, replace
 from wavmill.pipeline.sources.files import Files
 from wavmill.pipeline.sources.manifest import Manifest
 from wavmill.pipeline.sources.webdataset import WebDataset
+from wavmill.pipeline.workspace import Workspace
 
 JOB = """
 name: words
@@ -250,4 +251,4 @@ def test_memory_holds_a_bucket_and_every_row_is_compared(corpus, monkeypatch):
     whole = found_in(job)
     monkeypatch.setattr("wavmill.pipeline.recheck.BUCKET_CLIPS", 1)
     assert sorted(found_in(job)) == sorted(whole) and len(whole) == 7
-    assert make_plans(job)
+    assert make_plans(Workspace(job))

@@ -22,6 +22,7 @@ from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Entry
 from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.s3 import Bucket
+from wavmill.pipeline.workspace import Workspace
 
 PAGE = 40
 
@@ -75,18 +76,18 @@ def test_every_object_is_planned_once_whatever_a_listing_repeats(seed, listed, t
     job = words("s3://bucket/corpus", tmp_path / "store")
     listed(repeated(lots, there))
     store = open_store(str(tmp_path / "store"))
-    first = make_plans(job)
+    first = make_plans(Workspace(job))
     assert facts(read_objects(store, first[0])) == there
     assert facts(list_objects(job)) == there
     changed = [entry._replace(stamp="new") if lots.random() < 0.1 else entry for entry in there]
     changed += [Entry(f"new/{number}.wav", 5, "x") for number in range(30)]
     changed.sort()
     listed(repeated(lots, changed))
-    both = make_plans(job, refresh=True)
+    both = make_plans(Workspace(job), refresh=True)
     assert [*map(len, map(facts, (read_objects(store, plan) for plan in both)))] == [300, len({*changed} - {*there})]
     assert facts(read_objects(store, both[1])) == sorted({*changed} - {*there})
     listed(repeated(lots, changed))
-    assert len(make_plans(job, refresh=True)) == 2
+    assert len(make_plans(Workspace(job), refresh=True)) == 2
 
 
 @pytest.mark.parametrize("far", [1, 70, 250])
@@ -98,11 +99,11 @@ def test_of_a_key_that_is_listed_with_two_sizes_counts_what_it_has_when_it_is_as
     said = {"first": there[20], "second": other, "third": Entry(key, 5, "third"), "gone": None}[truth]
     asked = listed([*there[: 20 + far], other, *there[20 + far :]], {key: said})
     job = words("s3://bucket/corpus", tmp_path / "store")
-    [plan] = make_plans(job)
+    [plan] = make_plans(Workspace(job))
     found = facts(read_objects(open_store(str(tmp_path / "store")), plan))
     assert found == [*there[:20], *([said] if said else []), *there[21:]]
     assert {*asked} == {key}
-    assert len(make_plans(job, refresh=True)) == 1  # and the same listing again is nothing new
+    assert len(make_plans(Workspace(job), refresh=True)) == 1  # and the same listing again is nothing new
 
 
 def test_a_long_sound_s_stretches_are_not_taken_for_repetitions():
@@ -135,9 +136,9 @@ def test_a_store_that_lists_everything_twice_publishes_and_cleans_the_same(few, 
     dataset = run_inline(job)
     assert dataset.counts == whole.counts
     assert rows_of(job, dataset)["clip"].to_pylist() == ["0.wav", "1.wav"]
-    assert len(plans_of(job)) == 1 and len(run_inline(job).listed_at) == 1
+    assert len(plans_of(Workspace(job))) == 1 and len(run_inline(job).listed_at) == 1
     store = open_store(job.store)
-    assert len(attempts_done(store, fingerprint(job))) == sum(plan.shards.num_rows for plan in plans_of(job))
+    assert len(attempts_done(store, fingerprint(job))) == sum(plan.shards.num_rows for plan in plans_of(Workspace(job)))
     key = next(entry.key for entry in store.list("_mill/out/") if entry.key.endswith(".parquet"))
     shard = key.rsplit("/", 1)[1].split(".")[0]
     store.copy(key, f"{key.rsplit('/', 1)[0]}/{shard}.{'f' * 16}.parquet")

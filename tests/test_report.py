@@ -26,6 +26,7 @@ from wavmill.pipeline.report.charts import histogram, spectrogram
 from wavmill.pipeline.report.model_page import Sound, model_page
 from wavmill.pipeline.report.page import page
 from wavmill.pipeline.sources.files import Files
+from wavmill.pipeline.workspace import Workspace
 
 VOID = {"meta", "br", "img", "link", "input"}
 
@@ -145,9 +146,11 @@ def test_charts_have_no_colours_and_fonts_of_their_own(made):
 def test_the_same_dataset_gives_the_same_page(made, tmp_path):
     job, dataset, page = made
     from wavmill.pipeline.protocol.plan import plans_of
+    from wavmill.pipeline.quantizers.codebooks import load_codebook
     from wavmill.pipeline.report.dataset_page import dataset_page
 
-    assert dataset_page(job, plans_of(job), dataset) == page
+    work, codebook = Workspace(job), load_codebook(f"{dataset.address}/codebook")
+    assert dataset_page(work, plans_of(work), dataset, codebook) == page
 
 
 NASTY = "<script>alert(1)<&\"'$x_1$ ünï"
@@ -292,10 +295,10 @@ def test_a_missing_original_is_left_out_and_named(corpus, tmp_path, gone, monkey
         if path.name not in ("take00.flac", "take01.flac"):
             path.unlink()
     job = tokens(corpus, tmp_path)
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     mill(job, plans)
     shutil.rmtree(corpus) if gone == "the corpus" else (corpus / "word0" / "take00.flac").unlink()
-    page = page_of(job, publish(job, plans))
+    page = page_of(job, publish(Workspace(job), plans))
     assert "word0/take00.flac: its sound cannot be read any more: missing" in said(page)
     assert len(Parsed(page).named("audio")) == (2 if gone == "the corpus" else 3)
 
@@ -312,11 +315,11 @@ def test_a_bug_is_not_taken_for_a_missing_original(corpus, tmp_path, monkeypatch
     from wavmill.pipeline.protocol.plan import make_plans
     from wavmill.pipeline.protocol.publish import publish
 
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     mill(job, plans)
     monkeypatch.setattr(Files, "read", broken)
     with pytest.raises(ZeroDivisionError):
-        publish(job, plans)
+        publish(Workspace(job), plans)
 
 
 def test_a_clip_of_a_large_object_is_not_decoded_again(corpus, tmp_path, monkeypatch):
@@ -332,7 +335,9 @@ def test_a_part_of_a_longer_sound_is_heard_from_where_it_starts(tmp_path, tone, 
     from wavmill.pipeline.protocol.plan import plans_of
 
     run_inline(job)
-    [sound] = look.originals(job, plans_of(job), [{"clip": "long.wav#2000", "source": "long.wav"}])
+    [sound] = look.originals(
+        Workspace(job), plans_of(Workspace(job)), [{"clip": "long.wav#2000", "source": "long.wav"}]
+    )
     assert np.abs(sound - tone(5.0)[32_000:64_000]).max() < 1e-4
 
 

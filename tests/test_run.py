@@ -25,6 +25,7 @@ from wavmill.pipeline.quantizers.codebooks import save_codebook
 from wavmill.pipeline.run import run
 from wavmill.pipeline.sources.files import Files
 from wavmill.pipeline.store import open_store
+from wavmill.pipeline.workspace import Workspace
 
 
 def here(*_: Any) -> LocalExecutor:
@@ -43,7 +44,7 @@ def parts_of(job: Any) -> dict[str, bytes]:
 def test_ray_publishes_to_the_byte_what_the_local_executor_does(corpus, tmp_path, on_ray):
     job, bare = words(corpus, tmp_path / "store"), words(corpus, tmp_path / "bare")
     seen: list[dict] = []
-    dataset = run(job, make_plans(job), on_ray, seen.append)
+    dataset = run(Workspace(job), make_plans(Workspace(job)), on_ray, seen.append)
     run_inline(bare)
     assert len(parts_of(job)) == 2 and parts_of(job) == parts_of(bare)
     assert sum(row.get("found", 0) for row in seen) == dataset.counts.clips
@@ -57,7 +58,7 @@ class Enough(Exception):
 def test_a_run_that_one_executor_began_goes_on_in_the_other(corpus, tmp_path, on_ray, first):
     job, bare = words(corpus, tmp_path / "store"), words(corpus, tmp_path / "bare")
     engines = [on_ray, lambda *_: LocalExecutor(2)][:: 1 if first == "ray" else -1]
-    plans, seen = make_plans(job), []
+    plans, seen = make_plans(Workspace(job)), []
 
     def some(row: dict) -> None:
         seen.append(row["shard"])
@@ -65,9 +66,9 @@ def test_a_run_that_one_executor_began_goes_on_in_the_other(corpus, tmp_path, on
             raise Enough
 
     with pytest.raises(Enough):
-        run(job, plans, engines[0], some)
+        run(Workspace(job), plans, engines[0], some)
     done, later = {*attempts_done(open_store(job.store), fingerprint(job))}, []
-    run(job, plans, engines[1], later.append)
+    run(Workspace(job), plans, engines[1], later.append)
     run_inline(bare)
     assert parts_of(job) == parts_of(bare)
     assert {*seen} <= done and not done & {row["shard"] for row in later}
@@ -90,7 +91,7 @@ def test_a_finished_job_asks_for_no_ray_and_reads_no_sound(corpus, tmp_path):
         facts = path.stat()
         path.write_bytes(b"?" * facts.st_size)
         os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    assert run(job, make_plans(job), never) == first
+    assert run(Workspace(job), make_plans(Workspace(job)), never) == first
 
 
 def test_a_lost_record_and_ten_new_files_cost_one_shard_and_ten(corpus, tmp_path, tone, wav):
@@ -100,7 +101,7 @@ def test_a_lost_record_and_ten_new_files_cost_one_shard_and_ten(corpus, tmp_path
         (corpus / "word1" / f"new{number}.wav").write_bytes(wav(tone(0.5, seed=100 + number)))
     sorted((Path(job.store) / "_mill" / "done").rglob("*.json"))[3].unlink()
     seen: list[dict] = []
-    second = run(job, make_plans(job), here, seen.append)
+    second = run(Workspace(job), make_plans(Workspace(job)), here, seen.append)
     assert len(seen) == 1 + 10
     assert (second.version, second.counts.objects) == (2, 27 + 10)
 
@@ -116,9 +117,9 @@ class Failing(Files):
 
 def test_a_fault_of_one_object_stops_the_run_when_all_other_shards_are_done(corpus, tmp_path, on_ray):
     job = words(corpus, tmp_path / "store").model_copy(update={"source": Failing(path=str(corpus))})
-    plans, seen = make_plans(job), []
+    plans, seen = make_plans(Workspace(job)), []
     with pytest.raises(Stopped, match=r"all is done but 1 shard with a fault: word1/take04\.flac: Input/output error"):
-        run(job, plans, on_ray, seen.append)
+        run(Workspace(job), plans, on_ray, seen.append)
     done = attempts_done(open_store(job.store), fingerprint(job))
     assert len(seen) == len(done) == plans[0].shards.num_rows - 1
 
@@ -140,7 +141,7 @@ def test_any_name_and_container_in_any_folder_is_milled(tmp_path, tone):
     Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9.mp4")).write_bytes(film)
     (root / "new\nline.mp4").write_bytes(film)
     job = words(tmp_path / "odd 'names'", tmp_path / "store")
-    dataset = run(job, make_plans(job), here)
+    dataset = run(Workspace(job), make_plans(Workspace(job)), here)
     assert dataset.counts.done == dataset.counts.objects == 5
     assert any("caf\ufffdE9.mp4" in clip for clip in rows_of(job, dataset)["clip"].to_pylist())
 
@@ -164,7 +165,7 @@ def test_what_stops_a_worker_stops_the_run_and_says_why(corpus, tmp_path, on_ray
     monkeypatch.syspath_prepend(tmp_path)
     job = words(corpus, tmp_path / "store", f"feature.kind=failing_{error}:Failing", f"feature.error={error}")
     with pytest.raises(kind, match="the very reason"):
-        run(job, make_plans(job), on_ray)
+        run(Workspace(job), make_plans(Workspace(job)), on_ray)
     assert not (tmp_path / "store" / "words").exists()
 
 
@@ -218,10 +219,12 @@ from inline import words
 from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.execution.ray_executor import RayExecutor, cluster_shares
 from wavmill.pipeline.run import run
+from wavmill.pipeline.workspace import Workspace
 job = words({corpus!r}, {store!r}, "feature.kind=on_gpu:OnGpu")
 shares = cluster_shares(job, 10.0)
 assert (shares.pool_workers, shares.feature_gpus) == (1, 1.0), shares
-print(run(job, make_plans(job), lambda *_: RayExecutor(lambda: ray)).counts.done)
+work = Workspace(job)
+print(run(work, make_plans(work), lambda *_: RayExecutor(lambda: ray)).counts.done)
 """
 
 ON_GPU = """
@@ -246,7 +249,7 @@ def test_an_extractor_that_wants_a_gpu_gets_one_and_whole_shards(corpus, tmp_pat
 
 def test_a_pool_of_extractors_on_the_cpu_gives_the_same_rows_as_tasks(corpus, tmp_path, on_ray):
     pool, bare = words(corpus, tmp_path / "pool", "scale.feature.workers=2"), words(corpus, tmp_path / "bare")
-    dataset = run(pool, make_plans(pool), on_ray)
+    dataset = run(Workspace(pool), make_plans(Workspace(pool)), on_ray)
     assert digest(rows_of(pool, dataset)) == digest(rows_of(bare, run_inline(bare)))
 
 
@@ -259,4 +262,6 @@ def test_tokens_made_where_the_features_are_made_are_the_same(corpus, tmp_path, 
     save_codebook(half.token.codebook, Codebook(centroids, recipe_of(half), {}))
     job = words(corpus, tmp_path / "pool", *sets, "window.over=token", "scale.feature.workers=2")
     bare = words(corpus, tmp_path / "bare", *sets, "window.over=token")
-    assert digest(rows_of(job, run(job, make_plans(job), on_ray))) == digest(rows_of(bare, run_inline(bare)))
+    assert digest(rows_of(job, run(Workspace(job), make_plans(Workspace(job)), on_ray))) == digest(
+        rows_of(bare, run_inline(bare))
+    )

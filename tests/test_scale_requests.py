@@ -19,6 +19,7 @@ from wavmill.pipeline.protocol.records import attempts_done, record_key
 from wavmill.pipeline.store import objects as objects_module
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.objects import SCHEMA, seconds_by_suffix
+from wavmill.pipeline.workspace import Workspace
 
 # ---- requests ------------------------------------------------------------------------------------------------------
 
@@ -59,16 +60,16 @@ def test_a_finished_job_run_again_asks_five_times_and_writes_nothing(uploaded, b
     job = words(uploaded, f"{bucket}/out")
     first = run_inline(job)
     proxied[1].inject({})
-    assert publish(job, make_plans(job)) == first
+    assert publish(Workspace(job), make_plans(Workspace(job))) == first
     assert Counter(method for method, _ in proxied[1].log).keys() == {"GET"}
     assert len(proxied[1].log) <= 5
 
 
 def test_a_resumed_job_reads_nothing_of_what_is_done(uploaded, bucket, proxied):
     job = words(uploaded, f"{bucket}/out")
-    mill(job, make_plans(job), most=2)
+    mill(job, make_plans(Workspace(job)), most=2)
     proxied[1].inject({})
-    mill(job, make_plans(job))
+    mill(job, make_plans(Workspace(job)))
     inputs = [path for method, path in proxied[1].log if method == "GET" and "/in/" in path]
     outputs = [path for method, path in proxied[1].log if method == "GET" and "/_mill/out/" in path]
     assert (len(inputs), outputs) == (1, [])
@@ -77,7 +78,7 @@ def test_a_resumed_job_reads_nothing_of_what_is_done(uploaded, bucket, proxied):
 def test_a_shard_of_good_clips_is_put_twice(uploaded, bucket, proxied):
     """Its data, its record; no copy, no rename, no upload in parts."""
     job = words(uploaded, f"{bucket}/out")
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     proxied[1].inject({})
     shards = mill(job, plans)
     changing = [method for method, _ in proxied[1].log if method not in ("GET", "HEAD")]

@@ -31,6 +31,7 @@ from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import sha256
 from wavmill.pipeline.store.s3 import faults_of
 from wavmill.pipeline.trained_model import open_model
+from wavmill.pipeline.workspace import Workspace
 
 WAVMILL = str(Path(sys.executable).parent / "wavmill")
 SIGNED = (
@@ -168,7 +169,7 @@ def test_a_manifest_of_presigned_addresses_is_refused_before_anything_is_written
     (tmp_path / "list.jsonl").write_text(json.dumps({"path": SIGNED.format("canary")}))
     job = words(tmp_path, tmp_path / "store", f"source={{kind: manifest, path: {tmp_path}/list.jsonl}}")
     with pytest.raises(JobError, match="neither a path nor an s3:// address") as raised:
-        make_plans(job)
+        make_plans(Workspace(job))
     assert "canary" not in str(raised.value) and not (tmp_path / "store").exists()
 
 
@@ -259,21 +260,20 @@ except SystemExit as stop:
 LEARN = """
 from pathlib import Path
 from training import training
-from wavmill.pipeline.training.checkpoints import latest, tensors_of
+from wavmill.pipeline.training.checkpoints import read_latest
 from wavmill.pipeline.training.loop import Learner
 from wavmill.pipeline.training.pack_build import make_pack
 from wavmill.pipeline.training.release import release
-from wavmill.pipeline.store.base import open_store
 from wavmill.pipeline.trained_model import open_model
-from wavmill.pipeline.job.training_job import fingerprint, parents_of
+from wavmill.pipeline.workspace import TrainWorkspace
 job = training(Path({data!r}), {store!r}, "train.epochs=1")
-store, parents = open_store(job.store), parents_of(job)
-run, pack = fingerprint(job, parents), make_pack(store, list(job.data), job.pack)
-Learner(job, pack.fingerprint, run).learn()
-Learner(job, pack.fingerprint, run).learn()
-record = latest(store, run)
-assert tensors_of(store, record)
-said = release(job, parents, pack, run, record)
+work = TrainWorkspace.of(job)
+pack = make_pack(work.store, list(job.data), job.pack)
+Learner(job, pack.fingerprint, work.run).learn()
+Learner(job, pack.fingerprint, work.run).learn()
+last = read_latest(work.store, work.run)
+assert last.tensors()
+said = release(work, pack, last)
 for script in (False, True):
     open_model(said.address, script)
 """

@@ -16,9 +16,9 @@ from wavmill.model.quantization.kmeans import assign, fit
 from wavmill.pipeline.contracts import Extractor
 from wavmill.pipeline.features.mel import Mel
 from wavmill.pipeline.features.mfcc import Mfcc
+from wavmill.pipeline.features.vocoder import NoVoice, Voice, voice, wav_bytes
 from wavmill.pipeline.job.dataset_job import described
 from wavmill.pipeline.rows import ragged
-from wavmill.pipeline.vocoder import NoVoice, Voice, voice, wav_bytes
 
 NEAR = 0.15  # nepers, mean distance of log-mels: half of what noise with another seed is away
 

@@ -16,6 +16,7 @@ from wavmill.pipeline.protocol.plan import make_plans, todo_of
 from wavmill.pipeline.protocol.records import Record
 from wavmill.pipeline.protocol.timing import BINS, PAUSE_S, spent, spent_s, started, time_of
 from wavmill.pipeline.rows import CONTEXT
+from wavmill.pipeline.workspace import Workspace
 
 
 def records_in(store) -> list[dict]:
@@ -24,7 +25,7 @@ def records_in(store) -> list[dict]:
 
 def test_a_record_has_the_seconds_of_every_stage_that_ran(corpus, tmp_path):
     job = words(corpus, tmp_path / "store")
-    plans, start = make_plans(job), time.perf_counter()
+    plans, start = make_plans(Workspace(job)), time.perf_counter()
     mill(job, plans)
     took_s = time.perf_counter() - start
     records = records_in(tmp_path / "store")
@@ -35,10 +36,10 @@ def test_a_record_has_the_seconds_of_every_stage_that_ran(corpus, tmp_path):
 
 def test_a_slow_stage_is_the_one_that_took_long(corpus, tmp_path, monkeypatch):
     job = words(corpus, tmp_path / "store")
-    plans = make_plans(job)
+    plans = make_plans(Workspace(job))
     shard = pa.Table.from_pylist([next(todo_of(plans, set()))])
     monkeypatch.setattr("wavmill.pipeline.execution.apply.opened", lambda choice: time.sleep(0.5) or choice.open())
-    Commit(job)(Apply([job.window])(Apply([job.feature], ["audio", *CONTEXT])(Read(job)(shard))))
+    Commit(Workspace(job))(Apply([job.window])(Apply([job.feature], ["audio", *CONTEXT])(Read(job)(shard))))
     [record] = records_in(tmp_path / "store")
     assert min(record["spent_s"]["feature"], record["spent_s"]["window"]) >= 0.5
     assert max(record["spent_s"]["read"], record["spent_s"]["commit"]) < 0.5

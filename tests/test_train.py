@@ -21,7 +21,7 @@ from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.job.training_job import fingerprint, parents_of
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.training import checkpoints
-from wavmill.pipeline.training.checkpoints import latest, lines_of, recorded, step_of, tensors_of
+from wavmill.pipeline.training.checkpoints import latest, read_files, recorded, step_of
 from wavmill.pipeline.training.loop import Learner
 from wavmill.pipeline.training.pack_build import make_pack
 
@@ -63,7 +63,7 @@ def final(job):
     store, run = open_store(job.store), prepared(job)[1]
     record = latest(store, run)
     assert record.stopped
-    return tensors_of(store, record)
+    return read_files(store, record).tensors()
 
 
 def digest(tensors):
@@ -104,7 +104,7 @@ def test_metrics_are_told_once_however_often_it_was_killed(data, tmp_path):
             learnt(job, tell)
     learnt(job)
     store, run = open_store(job.store), prepared(job)[1]
-    steps = [(line["kind"], line["step"]) for line in lines_of(store, latest(store, run))]
+    steps = [(line["kind"], line["step"]) for line in read_files(store, latest(store, run)).lines()]
     assert len(steps) == len({*steps}) and steps == sorted(steps, key=lambda step: step[1])
 
 
@@ -213,7 +213,7 @@ def test_it_stops_early_after_as_many_worse_validations_as_it_has_patience(data,
     learnt(job)
     store, run = open_store(job.store), prepared(job)[1]
     record = latest(store, run)
-    losses = [line["loss"] for line in lines_of(store, record) if line["kind"] == "valid"]
+    losses = [line["loss"] for line in read_files(store, record).lines() if line["kind"] == "valid"]
     assert record.stopped == "early" and record.worse == 2
     assert min(losses) == losses[-3] == record.best.loss
 
@@ -231,7 +231,7 @@ def test_it_learns_to_tell_the_labels_and_the_codes(data, tmp_path):
 def test_bfloat16_learns_too(data, tmp_path):
     job = training(data, tmp_path, "train.dtype=bfloat16")
     learnt(job)
-    lines = lines_of(open_store(job.store), latest(open_store(job.store), prepared(job)[1]))
+    lines = read_files(open_store(job.store), latest(open_store(job.store), prepared(job)[1])).lines()
     valid = [line["loss"] for line in lines if line["kind"] == "valid"]
     assert valid[-1] < valid[0]
 

@@ -30,6 +30,7 @@ from wavmill.pipeline.job.load import parse_job
 from wavmill.pipeline.protocol.plan import plans_of
 from wavmill.pipeline.quantizers.codebooks import save_codebook
 from wavmill.pipeline.verify import golden, sample, verify
+from wavmill.pipeline.workspace import Workspace
 
 CODES = st.lists(st.integers(0, 3), max_size=12).map(lambda codes: np.array(codes, np.int64))
 JOB = """
@@ -123,7 +124,7 @@ def published(corpus, tmp_path):
         save_codebook(half.token.codebook, Codebook(centroids, recipe_of(half), {}))
         job = resolve(parse_job(text))
         dataset = run_inline(job)
-        return job, plans_of(job), dataset
+        return job, plans_of(Workspace(job)), dataset
 
     made.root = tmp_path
     return made
@@ -234,4 +235,4 @@ def test_what_cannot_be_verified_says_what_would_be_right(published, tmp_path, c
 def test_a_job_without_features_has_nothing_to_make_again(corpus, tmp_path):
     job = words(corpus, tmp_path / "store")
     dataset = run_inline(job)
-    assert verify(job, plans_of(job), dataset, clips=3).relative
+    assert verify(job, plans_of(Workspace(job)), dataset, clips=3).relative

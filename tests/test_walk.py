@@ -23,6 +23,7 @@ from wavmill.pipeline.store import objects as objects_module
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.folder_walk import LeftOut, walk
+from wavmill.pipeline.workspace import Workspace
 
 
 @pytest.fixture
@@ -141,17 +142,17 @@ def test_a_store_inside_its_own_corpus_is_never_milled(inside, place, few, quick
     corpus.put("sub/v1/other.bin", b"a folder that is named as versions are")
     job = words(place, f"{place}{inside}", "source.suffixes=[any]", "name=Words")
     mine = [f"sub/{name}" for name in ("0.wav", "1.wav", "text.wav", "v1/other.bin")]
-    mill(job, make_plans(job), most=1)
+    mill(job, make_plans(Workspace(job)), most=1)
     assert list_objects(job)["path"].to_pylist() == mine
     assert run_inline(job).version == 1
     for _ in range(2):
         assert list_objects(job)["path"].to_pylist() == mine
-        assert len(make_plans(job, refresh=True)) == 1
+        assert len(make_plans(Workspace(job), refresh=True)) == 1
     store = open_store(job.store)
     store.remove("Words/v1/dataset.json")  # it was killed before that
     assert list_objects(job)["path"].to_pylist() == mine
     corpus.put("sub/new.wav", b"new")
-    run_inline_again = make_plans(job, refresh=True)
+    run_inline_again = make_plans(Workspace(job), refresh=True)
     assert read_objects(store, run_inline_again[1])["path"].to_pylist() == ["sub/new.wav"]
     assert run_inline_again[-1].left_out.counts["of a wavmill store"] > 10
 
@@ -190,13 +191,13 @@ def test_a_dataset_says_what_was_left_out_also_when_its_plan_was_made_before_and
 
     (few / "notes.txt").write_text("")
     job: Any = words(few, tmp_path / "store")
-    mill(job, make_plans(job))
+    mill(job, make_plans(Workspace(job)))
     again = words(few, tmp_path / "store")
     assert run_inline(again).counts.skipped == {".txt": 1}
-    plans = retried(again, make_plans(again), "not_audio")
+    plans = retried(Workspace(again), make_plans(Workspace(again)), "not_audio")
     fresh = words(few, tmp_path / "store")
     mill(fresh, plans)
-    assert publish_module.publish(fresh, plans).counts.skipped == {".txt": 1}
+    assert publish_module.publish(Workspace(fresh), plans).counts.skipped == {".txt": 1}
 
 
 def test_a_corpus_of_a_bucket_is_listed_as_the_same_corpus_in_a_folder(place, few):

@@ -11,6 +11,7 @@ from wavmill.pipeline.job.training_job import fingerprint, parents_of
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.training.loop import WARM_UP, Learner
 from wavmill.pipeline.training.pack_build import make_pack
+from wavmill.pipeline.training.resume_point import begin
 from wavmill.pipeline.training.train import train
 
 STEPS, LR = 12, 0.004
@@ -77,9 +78,9 @@ def test_a_training_that_goes_on_after_a_kill_has_the_rates_of_one_that_was_not(
 
 def test_a_longer_training_goes_on_at_the_rate_of_that_step_in_its_own_length(data, tmp_path, rates):
     options = f"train.lr={LR}", "train.warmup_steps=3"
-    train(training(data, tmp_path, "train.steps=6", *options), lambda: None, lambda line: None)
+    train(begin(training(data, tmp_path, "train.steps=6", *options), write=True), lambda: None, lambda line: None)
     rates.clear()
-    train(training(data, tmp_path, "train.steps=20", *options), lambda: None, lambda line: None)
+    train(begin(training(data, tmp_path, "train.steps=20", *options), write=True), lambda: None, lambda line: None)
     assert rates == pytest.approx([LR * share for share in shares(20, 3)[6:]])
     assert rates[0] > LR * shares(6, 3)[-1]  # it rises again
 

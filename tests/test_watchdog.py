@@ -15,6 +15,7 @@ from wavmill.pipeline.execution import watchdog
 from wavmill.pipeline.execution.watchdog import Board
 from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.run import run
+from wavmill.pipeline.workspace import Workspace
 
 PATIENCE_S = 20  # a worker that imports everything and starts its decoder on a busy machine takes eight and more
 HANGING = '''
@@ -49,14 +50,14 @@ def test_a_shard_that_hangs_is_given_to_another_worker_and_in_the_end_stops_the_
     times.write_text("first run\nand its other worker\nsecond run")
     hangs = "feature.kind=hanging:Hangs", f"feature.times={times}", f"scale.patience_s={PATIENCE_S}"
     job = words(corpus, tmp_path / "store", "clip.max_s=30", *hangs)
-    plans, said = make_plans(job), []
+    plans, said = make_plans(Workspace(job)), []
 
     with pytest.raises(Stopped, match=r"at work were shard \w{12} in feature for .* try 2\)"):
-        run(job, plans, on_ray, said.append)
+        run(Workspace(job), plans, on_ray, said.append)
     waiting = [row["waiting"] for row in said if "waiting" in row]
     assert any(re.match(r"no shard finished for .* in feature for .* process \d+", text) for text in waiting)
 
-    dataset = run(job, plans, on_ray)
+    dataset = run(Workspace(job), plans, on_ray)
     assert times.read_text() == ""
     bare = words(corpus, tmp_path / "bare", "clip.max_s=30")
     assert digest(rows_of(job, dataset)) == digest(rows_of(bare, run_inline(bare)))

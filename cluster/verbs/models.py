@@ -17,22 +17,21 @@ def train(job: JobFile, set: Set = [], on: On = None, verbose: Verbose = False) 
     """Train the model that a job describes. Run the same command again to resume, also in the middle of an epoch."""
     from wavmill.cluster.load import load_training
     from wavmill.cluster.training_progress import TrainWatch
-    from wavmill.pipeline.store import open_store
     from wavmill.pipeline.training.release import already
     from wavmill.pipeline.training.resume_point import begin
     from wavmill.pipeline.training.tensorboard import TensorBoard
 
-    checked, _, run, _, notes = begin(load_training(job, set), write=True)
-    for note in notes:
+    work = begin(load_training(job, set), write=True)
+    for note in work.notes:
         out.print(escape(note))
-    said = already(open_store(checked.store), checked.name, run)
+    said = already(work.store, work.job.name, work.run)
     if said is not None:
         out.print("done already")
     else:
         from wavmill.pipeline.training.train import train as train_model
 
-        with TensorBoard(checked.store, checked.name, run) as board, TrainWatch(out, board) as watch:
-            said = train_model(checked, connecting(on, verbose), watch)
+        with TensorBoard(work.store, work.job.name, work.run) as board, TrainWatch(out, board) as watch:
+            said = train_model(work, connecting(on, verbose), watch)
         out.print(f"curves    tensorboard --logdir {escape(board.address)}")
     words.print_model(out, said)
 
@@ -63,10 +62,10 @@ def generate(
     import json
 
     from wavmill.model.token_lm.generate import Sampling
+    from wavmill.pipeline.features.vocoder import NoVoice, wav_bytes
     from wavmill.pipeline.generate import Wish, codes_of, voice_of
     from wavmill.pipeline.generate import generate as generated
     from wavmill.pipeline.trained_model import open_model
-    from wavmill.pipeline.vocoder import NoVoice, wav_bytes
 
     if not math.isfinite(max_s):
         raise JobError(f"--max-s is {max_s}; it should be a number of seconds")

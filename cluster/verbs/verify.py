@@ -60,6 +60,7 @@ def verify(
         from wavmill.pipeline.protocol.publish import published
         from wavmill.pipeline.verify import golden as against_golden
         from wavmill.pipeline.verify import verify as against_published
+        from wavmill.pipeline.workspace import Workspace
 
         job = resolve(load_making(what, set), words.command("fit", what, set))
         if job.clock is None:
@@ -67,9 +68,10 @@ def verify(
         if golden is not None:
             found = against_golden(job, golden)
         else:
-            plans = plans_of(job)
+            work = Workspace(job)
+            plans = plans_of(work)
             dataset = None
-            while plans and (dataset := published(job, plans)) is None:
+            while plans and (dataset := published(work, plans)) is None:
                 plans.pop()  # planned since, and not yet milled
             if dataset is None:
                 raise JobError(f"{job.address} is not published yet: {words.command('run', what, set)}")

@@ -1,4 +1,4 @@
-"""stages_of(job): what happens to a shard, from reading to commit, as the one list that every executor runs.
+"""stages_of(work): what happens to a shard, from reading to commit, as the one list that every executor runs.
 
 An executor is a function from a job, its stages and shards of a plan to the tables of the last stage, as they come:
 ``ray_executor.py`` has a cluster do the work, ``local_executor.py`` this machine. The rows are the same.
@@ -15,6 +15,7 @@ from wavmill.pipeline.execution.read import Read
 from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.protocol.commit import Commit
 from wavmill.pipeline.rows import CONTEXT
+from wavmill.pipeline.workspace import Workspace
 
 Watch = Callable[[dict[str, Any]], None]  # is given {"waiting": text} while no shard finishes, and why
 Wiring = Callable[[Any], "list[Stage]"]  # is given who is asked about files that a worker does not see, or None
@@ -48,12 +49,13 @@ class Executor(Protocol):
 Engine = Callable[[Job, float], Executor]  # the executor for a job with so many seconds of sound to go
 
 
-def stages_of(job: Job, driver: Any = None) -> list[Stage]:
+def stages_of(work: Workspace, driver: Any = None) -> list[Stage]:
     """The stages of a run: a row of the plan's shards -> the row that Commit makes of its record.
 
     A feature that nobody asked to keep leaves its worker only for a step that goes over it: tokens of it are made
     where it is made, unless the windows go over the feature, too.
     """
+    job = work.job
     last_read = ["feature"] if "feature" not in job.keep else []
     over_feature = job.window is not None and job.window.reads == "feature"
     with_sound = [step for step in job.steps if step.reads == "audio"]
@@ -63,7 +65,7 @@ def stages_of(job: Job, driver: Any = None) -> list[Stage]:
     return [
         *feature_stages(job, driver, early),
         Stage("token", Apply(rest, drop=last_read), "rest", tuple(rest)),
-        Stage("commit", Commit(job), "rest"),
+        Stage("commit", Commit(work), "rest"),
     ]
 
 

@@ -16,7 +16,7 @@ from wavmill.pipeline.errors import JobError, Stopped
 from wavmill.pipeline.protocol.published import find_dataset
 from wavmill.pipeline.rows import arrays_of
 from wavmill.pipeline.store import open_store
-from wavmill.pipeline.store.base import sha256
+from wavmill.pipeline.store.base import read_checked
 from wavmill.pipeline.store.cache import cache_folder, make_once
 from wavmill.pipeline.store.parquet import parquet_in
 
@@ -115,9 +115,8 @@ def _plain(dataset: PublishedDataset, cache: Path) -> list[Path]:
 
     def plain(part: Part) -> Path:
         def write(partial: Path) -> None:
-            data = store.read(part.path)
-            if sha256(data) != part.sha256:
-                raise Stopped(f"{dataset.address}/{part.path} is damaged: its hash is not dataset.json's")
+            other = Stopped(f"{dataset.address}/{part.path} is damaged: its hash is not dataset.json's")
+            data = read_checked(store, part.path, part.sha256, other)
             parquet = pq.ParquetFile(pa.BufferReader(data))
             schema = pa.schema([parquet.schema_arrow.field(name) for name in ("clip", "feature", "window")])
             with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:

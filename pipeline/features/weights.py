@@ -64,7 +64,7 @@ def fetched(model: str, weights_sha256: str, revision: str = "") -> Path:
     """The folder of this machine with the weights. Stopped when they are others than the job was planned with."""
     if is_folder(model):
         folder = Path(model).expanduser()
-        there = _in_folder(folder, model).sha256
+        there = _sha256_in(folder, model)
     elif model.startswith("s3://"):
         folder, there = _downloaded(model, weights_sha256), weights_sha256
     else:
@@ -72,20 +72,25 @@ def fetched(model: str, weights_sha256: str, revision: str = "") -> Path:
 
         with _said_by_hub(model, revision, Stopped):
             folder = Path(snapshot_download(model, revision=revision, allow_patterns=[CONFIG, *FORMATS, f"*{INDEX}"]))
-        there = _in_folder(folder, model).sha256
+        there = _sha256_in(folder, model)
     if there != weights_sha256:
         raise Stopped(f"the weights of {model} here are {there[:12]}, the job was planned with {weights_sha256[:12]}")
     return folder
 
 
-def _in_folder(folder: Path, model: str) -> Weights:
+def _sha256_in(folder: Path, model: str) -> str:
     if not folder.is_dir():
         raise JobError(f"feature.model: there is no folder {model}")
-    names = [path.name for path in folder.iterdir()]
-    hashes = {name: _hash_of(folder / name, (folder / name).stat().st_mtime_ns) for name in _wanted(names, model)}
+    names = _wanted([path.name for path in folder.iterdir()], model)
+    return _digest({name: _hash_of(folder / name, (folder / name).stat().st_mtime_ns) for name in names})
+
+
+def _in_folder(folder: Path, model: str) -> Weights:
+    """What is known of a model in a folder; whether the headers of its files are sound, too."""
+    digest, names = _sha256_in(folder, model), [path.name for path in folder.iterdir()]
     prepared = prepared_of({name: (folder / name).read_bytes() for name in FILES if name in names}, model)
     shapes = _shapes(names, lambda name: (folder / name).read_bytes(), lambda name: _opened(folder / name), model)
-    return Weights(_json((folder / CONFIG).read_bytes(), model), prepared, _digest(hashes), "", shapes)
+    return Weights(_json((folder / CONFIG).read_bytes(), model), prepared, digest, "", shapes)
 
 
 def _in_store(model: str) -> Weights:

@@ -8,6 +8,8 @@ Each field of a choice decides a clip's numbers, unless its annotation says othe
     fingerprint: Annotated[str, InRecipeAs("parent")]     in the fingerprint under another name
 """
 
+import hashlib
+import json
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -71,3 +73,8 @@ def _is_marked(metadata: list[Any]) -> bool:
 def deciding_fields(kind: type[BaseModel]) -> list[str]:
     """The names of the fields that decide numbers, in the order they are declared."""
     return [name for name, field in kind.model_fields.items() if not _is_marked(field.metadata)]
+
+
+def sha256_of(decides: dict[str, Any]) -> str:
+    """The fingerprint of what decides a result: sha256 of its canonical JSON."""
+    return hashlib.sha256(json.dumps(decides, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -3,8 +3,6 @@
 ``resolve`` replaces each ``auto`` by its value; ``fingerprint`` hashes what decides a clip's rows.
 """
 
-import hashlib
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +14,7 @@ from wavmill.pipeline.decoding.check import Check
 from wavmill.pipeline.decoding.decode import Clip
 from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.features import EXTRACTORS
-from wavmill.pipeline.job.choice import Address, Choice, NotDecisive, deciding_fields
+from wavmill.pipeline.job.choice import Address, Choice, NotDecisive, deciding_fields, sha256_of
 from wavmill.pipeline.job.one_of import OneOf
 from wavmill.pipeline.protocol.published import VERSION, find_dataset
 from wavmill.pipeline.quantizers import QUANTIZERS
@@ -227,4 +225,4 @@ def decisive(job: Job) -> dict[str, Any]:
 
 def fingerprint(job: Job) -> str:
     """F: sha256 of the canonical JSON of ``decisive``."""
-    return hashlib.sha256(json.dumps(decisive(job), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return sha256_of(decisive(job))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from wavmill.pipeline.job.dataset_job import Job, fingerprint
+from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.job.too_short import no_windows
 from wavmill.pipeline.protocol.listing import Listing, unplanned
 from wavmill.pipeline.protocol.plan import cut, plans_of, todo_of
@@ -16,9 +16,9 @@ from wavmill.pipeline.protocol.published import numbers
 from wavmill.pipeline.protocol.records import attempts_done
 from wavmill.pipeline.rows import frame_bytes
 from wavmill.pipeline.sources.manifest import BAD_ROW
-from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.objects import LONG_BYTES
 from wavmill.pipeline.store.s3 import IS_MD5
+from wavmill.pipeline.workspace import Workspace
 
 EXAMPLES = 3  # of rows without a sound
 GUESS_HZ = 50.0  # of a dataset's column, which is counted in rows and not in frames
@@ -48,15 +48,15 @@ class Preview:
 
 def preview(job: Job) -> Preview:
     """Look at the corpus and the store of a resolved job (its codebook may be missing)."""
-    store = open_store(job.store)
-    plans = plans_of(job)
+    work = Workspace(job)
+    plans = plans_of(work)
     listing = Listing(job.source, job.clip)
     objects = listing.in_order()
     seconds = np.asarray(job.source.seconds(objects), float)
-    fresh = unplanned(store, [plan.objects_key for plan in plans], [objects])
+    fresh = unplanned(work.store, [plan.objects_key for plan in plans], [objects])
     planned = sum(plan.shards.num_rows for plan in plans)
-    new = cut(job, fresh)["seconds"].to_pylist() if fresh.num_rows else []
-    left = [shard["seconds"] for shard in todo_of(plans, set(attempts_done(store, fingerprint(job))))]
+    new = cut(work, fresh)["seconds"].to_pylist() if fresh.num_rows else []
+    left = [shard["seconds"] for shard in todo_of(plans, set(attempts_done(work.store, work.fingerprint)))]
     missing = job.token is not None and job.token.identity() == "auto"
     there = numbers(job.address)
     return Preview(
@@ -77,7 +77,7 @@ def preview(job: Job) -> Preview:
         out_bytes=seconds.sum() * kept_bytes_per_s(job),
         address=job.address,
         version=(there[-1] if there else 0) + (1 if left or new or not there else 0),
-        fingerprint=fingerprint(job),
+        fingerprint=work.fingerprint,
         codebook_missing=(job.token.fitted_at or "") if missing and job.token is not None else "",
     )
 

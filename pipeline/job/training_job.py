@@ -1,7 +1,5 @@
 """A training job: data, pack, model and train decide the weights; scale says how fast, on how many workers."""
 
-import hashlib
-import json
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from wavmill.pipeline.at_rest import AtRest
 from wavmill.pipeline.contracts import Model
 from wavmill.pipeline.dataset_json import PublishedDataset
-from wavmill.pipeline.job.choice import Address, Choice, NotDecisive
+from wavmill.pipeline.job.choice import Address, Choice, NotDecisive, sha256_of
 from wavmill.pipeline.job.one_of import OneOf
 from wavmill.pipeline.protocol.published import VERSION, find_dataset, find_model
 from wavmill.pipeline.store.base import join, split
@@ -142,6 +140,4 @@ def _starting(job: TrainJob) -> dict[str, Any]:
 
 def fingerprint(job: TrainJob, parents: list[PublishedDataset], previous: Previous | None = None) -> str:
     """T: sha256 of the canonical JSON of ``decisive``."""
-    return hashlib.sha256(
-        json.dumps(decisive(job, parents, previous), sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
+    return sha256_of(decisive(job, parents, previous))

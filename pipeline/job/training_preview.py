@@ -7,7 +7,6 @@ from wavmill.pipeline.dataset_json import PublishedDataset
 from wavmill.pipeline.job.training_job import TrainJob
 from wavmill.pipeline.model_json import MODEL
 from wavmill.pipeline.protocol.published import numbers
-from wavmill.pipeline.store import open_store
 from wavmill.pipeline.training.checkpoints import recorded, step_of
 from wavmill.pipeline.training.initial_weights import check_start
 from wavmill.pipeline.training.loop import length_of
@@ -37,8 +36,9 @@ def foretell(job: TrainJob) -> Foretold:
     import torch
 
     checked_data(list(job.data), job.pack)
-    job, _, run, previous, notes = begin(job)
-    datasets, store = checked_data(list(job.data), job.pack), open_store(job.store)
+    work = begin(job)
+    job, run, previous = work.job, work.run, work.previous
+    datasets = checked_data(list(job.data), job.pack)
     token = datasets[0].columns["token"]
     vocabulary = Vocabulary((), token.code_count, token.codebook_count)
     with torch.device("meta"):
@@ -46,7 +46,7 @@ def foretell(job: TrainJob) -> Foretold:
     rows = sum(round(one.weight * dataset.counts.done) for one, dataset in zip(job.data, datasets, strict=True))
     epoch = max(1, -(-round(rows * (1 - job.pack.split.valid)) // job.train.batch))
     check_start(job, vocabulary.codes, token.codebook or "")
-    saved = recorded(store, run)
+    saved = recorded(work.store, run)
     return Foretold(
         datasets=datasets,
         codes=vocabulary.sizes,
@@ -58,6 +58,6 @@ def foretell(job: TrainJob) -> Foretold:
         version=max([*numbers(job.address), *numbers(job.address, MODEL)], default=0) + 1,
         fingerprint=run,
         saved=step_of(saved[0]) if saved else previous.step if previous else 0,
-        notes=notes,
+        notes=work.notes,
         split=sides(job, datasets),
     )

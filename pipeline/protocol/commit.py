@@ -22,14 +22,12 @@ import pyarrow.parquet as pq
 from wavmill.pipeline import VERSION, notices
 from wavmill.pipeline.errors import Bug
 from wavmill.pipeline.execution.processors import processors
-from wavmill.pipeline.job.columns import columns_of
-from wavmill.pipeline.job.dataset_job import Job, fingerprint
 from wavmill.pipeline.protocol.records import Record, StoredRows, record_key
 from wavmill.pipeline.protocol.timing import spent_s
 from wavmill.pipeline.rows import FAULT, NOTHING, rejects
-from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import sha256
 from wavmill.pipeline.store.parquet import parquet_writer
+from wavmill.pipeline.workspace import Workspace
 
 GROUP_ROWS = 1000  # of the clips at rest
 RECORDED_VERSIONS = ("ray", "numpy", "pyarrow", "soundfile", "av", "soxr")
@@ -41,9 +39,9 @@ class Commit:
     A shard that could not be read is not committed: its row has the reason in ``fault``.
     """
 
-    def __init__(self, job: Job) -> None:
-        self.store, self.fingerprint = open_store(job.store), fingerprint(job)
-        self.columns, self.carry = columns_of(job), job.source.carried()
+    def __init__(self, work: Workspace) -> None:
+        self.store, self.fingerprint = work.store, work.fingerprint
+        self.columns, self.carry = work.columns, work.job.source.carried()
 
     def __call__(self, shard: pa.Table) -> pa.Table:
         start = perf_counter()

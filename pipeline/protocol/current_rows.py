@@ -10,7 +10,7 @@ from wavmill.pipeline.protocol.records import Record, StoredRows
 from wavmill.pipeline.protocol.superseded import Growth, kept
 from wavmill.pipeline.rows import rejects
 from wavmill.pipeline.sources.duplicates import ClipIds, Renamed, renamed, with_renamed, without_renamed
-from wavmill.pipeline.store.base import Store, sha256
+from wavmill.pipeline.store.base import Store, read_checked
 from wavmill.pipeline.store.parquet import parquet_in
 
 
@@ -66,10 +66,10 @@ class Standing:
         return bool(self.renamed)
 
     def _read(self, stored: StoredRows, shard: str) -> pa.Table:
+        at = f"{self.store.url}/{stored.key}"
+        other = Stopped(f"{at} is damaged: its hash is not the one in its record")
         try:
-            data = self.store.read(stored.key)
+            data = read_checked(self.store, stored.key, stored.sha256, other)
         except FileNotFoundError as error:
-            raise Stopped(f"{self.store.url}/{stored.key} is gone, and its record says it was written") from error
-        if sha256(data) != stored.sha256:
-            raise Stopped(f"{self.store.url}/{stored.key} is damaged: its hash is not the one in its record")
+            raise Stopped(f"{at} is gone, and its record says it was written") from error
         return kept(pq.read_table(pa.BufferReader(data)), self.growth.gone(shard))

@@ -21,13 +21,14 @@ from pydantic import Field
 
 from wavmill.pipeline.at_rest import AtRest
 from wavmill.pipeline.errors import Stopped
-from wavmill.pipeline.job.dataset_job import Job, decisive, fingerprint
+from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.protocol.left_out import LeftOut
 from wavmill.pipeline.protocol.listing import PIECE_ROWS, Listing, identities, unplanned
 from wavmill.pipeline.rows import frame_bytes
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Store, sha256
 from wavmill.pipeline.store.parquet import damage_of, parquet_in, parquet_of
+from wavmill.pipeline.workspace import Workspace
 
 SHARD_S = 3600.0
 SHARD_BYTES = 256 << 20  # of the widest column in flight
@@ -83,38 +84,38 @@ class Plan:
         return self.head.objects.key
 
 
-def folder_of(job: Job) -> str:
-    return f"_mill/plan/{job.name}/{fingerprint(job)}"
+def folder_of(work: Workspace, made_as: str | None = None) -> str:
+    return f"_mill/plan/{work.job.name}/{work.fingerprint if made_as is None else made_as}"
 
 
-def plans_of(job: Job, made_as: str | None = None) -> list[Plan]:
+def plans_of(work: Workspace, made_as: str | None = None) -> list[Plan]:
     """The plans made so far, in order; none of them is ever changed.
 
     ``made_as``: those of the job as an earlier version knew it, by the fingerprint that dataset.json has recorded.
     """
-    store, folder = open_store(job.store), folder_of(job) if made_as is None else f"_mill/plan/{job.name}/{made_as}"
-    numbers = sorted({entry.key for entry in store.list(folder + "/") if entry.key.endswith(".json")})
-    return [_load(store, key) for key in numbers]
+    folder = folder_of(work, made_as)
+    numbers = sorted({entry.key for entry in work.store.list(folder + "/") if entry.key.endswith(".json")})
+    return [_load(work.store, key, work.store.read(key)) for key in numbers]
 
 
-def make_plans(job: Job, refresh: bool = False) -> list[Plan]:
+def make_plans(work: Workspace, refresh: bool = False) -> list[Plan]:
     """The plans of a job, after a look at the corpus: what is new since the last one becomes the next.
 
     A folder is listed every time, a bucket when there is no plan yet or ``refresh`` is set. Two drivers that plan
     at once end up with the same plan: the first one's.
     """
-    store, plans = open_store(job.store), plans_of(job)
+    job, plans = work.job, plans_of(work)
     if plans and not refresh and plans[0].head.remote:
         return plans
     listing = Listing(job.source, job.clip)
-    objects = unplanned(store, [plan.objects_key for plan in plans], listing, job.source.look)
+    objects = unplanned(work.store, [plan.objects_key for plan in plans], listing, job.source.look)
     if objects.num_rows or not plans:
-        plans = next_plan(job, plans, objects, skipped=listing.left_out.counts)
+        plans = next_plan(work, plans, objects, skipped=listing.left_out.counts)
     return [*plans[:-1], replace(plans[-1], left_out=listing.left_out)]
 
 
 def next_plan(
-    job: Job, plans: list[Plan], objects: pa.Table, retry: str = "", skipped: Mapping[str, int] | None = None
+    work: Workspace, plans: list[Plan], objects: pa.Table, retry: str = "", skipped: Mapping[str, int] | None = None
 ) -> list[Plan]:
     """The plans and one more, of these objects. ``retry``: they were planned before, and this reason is to be tried.
     ``skipped``: what their listing passed by, by reason; of a retry it is that of the plan before.
@@ -122,24 +123,23 @@ def next_plan(
     The shards of a later plan never have the key of an earlier one: an object that is as it was before it changed
     twice is milled again, for what was found of it may be why it was put back.
     """
-    store, generation = open_store(job.store), len(plans) + 1 if plans else 0
-    shards = cut(job, objects, generation)
+    store, folder, generation = work.store, folder_of(work), len(plans) + 1 if plans else 0
+    shards = cut(work, objects, generation)
     head = PlanHead(
-        fingerprint=fingerprint(job),
+        fingerprint=work.fingerprint,
         number=len(plans) + 1,
-        does=decisive(job),
+        does=work.does,
         listed_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        remote=job.source.remote,
+        remote=work.job.source.remote,
         bytes=int(pc.sum(pc.max_element_wise(objects["size"], 0)).as_py()),
         seconds=float(pc.sum(shards["seconds"]).as_py()),
         skipped=plans[-1].head.skipped if retry else dict(skipped or {}),
         **({"retry": retry} if retry else {}),
-        objects=put_table(store, folder_of(job), "objects", objects),
-        shards=put_table(store, folder_of(job), "shards", shards),
+        objects=put_table(store, folder, "objects", objects),
+        shards=put_table(store, folder, "shards", shards),
     )
-    key = f"{folder_of(job)}/{len(plans) + 1:04d}.json"
-    store.create_once(key, head.written())
-    return [*plans, _load(store, key)]
+    key = f"{folder}/{len(plans) + 1:04d}.json"
+    return [*plans, _load(store, key, store.create_once(key, head.written()))]
 
 
 def list_objects(job: Job) -> pa.Table:
@@ -147,11 +147,12 @@ def list_objects(job: Job) -> pa.Table:
     return Listing(job.source, job.clip).in_order()
 
 
-def cut(job: Job, objects: pa.Table, generation: int = 0) -> pa.Table:
+def cut(work: Workspace, objects: pa.Table, generation: int = 0) -> pa.Table:
     """Objects, in order -> shards: an hour, 256 MB in flight, 2,000 clips at most; at least 64 where possible.
 
     A ``generation`` above 0 gives the same objects other keys: they are milled once more.
     """
+    job = work.job
     seconds = np.asarray(job.source.seconds(objects), float)
     clips = np.maximum(1.0, seconds / job.clip.max_s)
     most_s = max(1.0, min(SHARD_S, SHARD_BYTES / bytes_per_s(job), seconds.sum() / SHARDS))
@@ -164,7 +165,7 @@ def cut(job: Job, objects: pa.Table, generation: int = 0) -> pa.Table:
         by_s = np.searchsorted(until_s, before_s + most_s * (1 + 1e-9), side="right")
         by_clips = np.searchsorted(until_clips, before_clips + most_clips * (1 + 1e-9), side="right")
         starts.append(max(at + 1, int(min(by_s, by_clips))))
-    head = (fingerprint(job) + (f":{generation}" if generation else "")).encode()
+    head = (work.fingerprint + (f":{generation}" if generation else "")).encode()
     sums = np.add.reduceat(seconds, starts[:-1])
     return pa.table([_keys(head, objects, starts), starts[:-1], starts[1:], sums], schema=SHARD_SCHEMA)
 
@@ -206,6 +207,7 @@ def objects_between(url: str, key: str, row_lo: int, row_hi: int) -> pa.Table:
 
 @lru_cache(maxsize=4)
 def _objects_file(url: str, key: str) -> pq.ParquetFile:
+    """By the store's address: a task of Ray brings its stages anew, and the store in them is another one each time."""
     return parquet_of(open_store(url).open(key))
 
 
@@ -218,9 +220,10 @@ def put_table(store: Store, folder: str, name: str, table: pa.Table) -> StoredTa
     return StoredTable(key=key, sha256=sha256(data), rows=table.num_rows)
 
 
-def _load(store: Store, key: str) -> Plan:
+def _load(store: Store, key: str, data: bytes) -> Plan:
+    """The plan whose JSON lies at ``key`` and is ``data``."""
     try:
-        head = PlanHead.read(store.read(key))
+        head = PlanHead.read(data)
     except ValueError as error:
         raise Stopped(f"{store.url}/{key} is damaged: {error}") from error
     shards = store.read(head.shards.key)  # at once: to open it would ask for its size first

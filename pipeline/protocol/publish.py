@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from wavmill.model.quantization.codebook import Codebook
 from wavmill.pipeline import notices
 from wavmill.pipeline.dataset_json import (
     DATASET,
@@ -28,8 +29,7 @@ from wavmill.pipeline.dataset_json import (
 )
 from wavmill.pipeline.errors import Stopped
 from wavmill.pipeline.execution import processors
-from wavmill.pipeline.job.columns import columns_of
-from wavmill.pipeline.job.dataset_job import Job, decisive, fingerprint, recipe_of
+from wavmill.pipeline.job.dataset_job import recipe_of
 from wavmill.pipeline.protocol.commit import GROUP_ROWS
 from wavmill.pipeline.protocol.current_rows import Standing
 from wavmill.pipeline.protocol.plan import Plan
@@ -37,38 +37,43 @@ from wavmill.pipeline.protocol.published import find_dataset, read_published
 from wavmill.pipeline.protocol.records import Record, StoredRows, attempts_done, read_records
 from wavmill.pipeline.protocol.superseded import Growth
 from wavmill.pipeline.protocol.timing import time_of
-from wavmill.pipeline.quantizers.codebooks import codebook_files
+from wavmill.pipeline.quantizers.codebooks import codebook_files, codebook_in
 from wavmill.pipeline.report.dataset_page import dataset_page
 from wavmill.pipeline.report.dataset_readme import card
 from wavmill.pipeline.rows import rejects
 from wavmill.pipeline.sources.dataset import Dataset
-from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Store, faults_of, join, sha256
 from wavmill.pipeline.store.objects import ahead
 from wavmill.pipeline.store.parquet import parquet_writer
 from wavmill.pipeline.store.versions import Chosen, Claim, claim, claimed
+from wavmill.pipeline.workspace import Workspace
 
 PART_BYTES = 256 << 20
 
 
-def published(job: Job, plans: list[Plan]) -> PublishedDataset | None:
+def published(work: Workspace, plans: list[Plan]) -> PublishedDataset | None:
     """dataset.json of the version that these plans made, or None while there is none."""
-    store = open_store(job.store)
-    choice = claimed(store, job.name, fingerprint(job), len(plans))
+    choice = claimed(work.store, work.job.name, work.fingerprint, len(plans))
+    return _published_as(work, choice) if choice is not None else None
+
+
+def _published_as(work: Workspace, choice: Claim) -> PublishedDataset | None:
     try:
-        return read_published(store, f"{job.name}/v{choice.version}", DATASET, PublishedDataset) if choice else None
+        return read_published(work.store, f"{work.job.name}/v{choice.version}", DATASET, PublishedDataset)
     except FileNotFoundError:
         return None
 
 
-def publish(job: Job, plans: list[Plan]) -> PublishedDataset:
-    """Publish a job whose every shard has a record; return dataset.json. Doing it twice changes nothing."""
-    if (already := published(job, plans)) is not None:
+def publish(work: Workspace, plans: list[Plan]) -> PublishedDataset:
+    """Publish a job whose every shard has a record; return dataset.json. Doing it twice changes nothing.
+
+    Claims, records and dataset.json are looked at anew, whatever the process knew: others may have published meanwhile.
+    """
+    choice = choose(work, plans)
+    if (already := _published_as(work, choice)) is not None:
         return already
-    store = open_store(job.store)
-    choice = choose(store, job, plans)
-    records = read_records(store, fingerprint(job), [(s, a) for _, s, a in choice.shards])
-    columns, top = columns_of(job), f"{job.name}/v{choice.version}"
+    job, store, columns, top = work.job, work.store, work.columns, f"{work.job.name}/v{choice.version}"
+    records = read_records(store, work.fingerprint, [(s, a) for _, s, a in choice.shards])
     growth = Growth(store, job, plans, records)
     standing = Standing(store, records, growth, job.source.carried())
     try:
@@ -85,11 +90,12 @@ def publish(job: Job, plans: list[Plan]) -> PublishedDataset:
     recorded = sum(record.done for record in records), sum(record.rejected for record in records)
     if len(plans) == 1 and not standing.renamed and (totals.clips, rejected) != recorded:
         raise Stopped(f"{job.address}: the parts hold {totals.clips} clips and {rejected} rejects, the records others")
+    codebook, book = _copy_codebook(work, top)
     dataset = PublishedDataset(
         name=job.name,
         version=choice.version,
         fingerprint=hashlib.sha256(f"{choice.fingerprint}:{choice.digest}".encode()).hexdigest(),
-        job=MadeBy(fingerprint=choice.fingerprint, does=decisive(job)),
+        job=MadeBy(fingerprint=choice.fingerprint, does=work.does),
         recipe=recipe_of(job),
         created_at=choice.at,
         listed_at=[plan.head.listed_at for plan in plans],
@@ -108,22 +114,22 @@ def publish(job: Job, plans: list[Plan]) -> PublishedDataset:
         columns={field.name: _column(field) for field in columns},
         parts=parts,
         rejects=reject_facts,
-        codebook=_copy_codebook(store, top, job),
+        codebook=codebook,
         time=time_of(records),
         processors=processors.summed(records),
         address=join(store.url, top),
     )
-    store.put(f"{top}/report.html", dataset_page(job, plans, dataset).encode())
+    store.put(f"{top}/report.html", dataset_page(work, plans, dataset, book).encode())
     store.put(f"{top}/README.md", card(dataset).encode())
     store.put(f"{top}/{DATASET}", dataset.written())
     return dataset
 
 
-def choose(store: Store, job: Job, plans: list[Plan]) -> Claim:
+def choose(work: Workspace, plans: list[Plan]) -> Claim:
     """One attempt for each shard, for ever. Stopped while a shard has none."""
 
     def attempts() -> Chosen:
-        done = attempts_done(store, fingerprint(job))
+        done = attempts_done(work.store, work.fingerprint)  # with what workers have committed since the run began
         shards = [(plan.number, shard) for plan in plans for shard in plan.shards["shard"].to_pylist()]
         if missing := [shard for _, shard in shards if shard not in done]:
             raise Stopped(f"{len(missing):,} of {len(shards):,} shards are not done; run the same command again")
@@ -133,7 +139,7 @@ def choose(store: Store, job: Job, plans: list[Plan]) -> Claim:
             shards=[(plan, shard, done[shard]) for plan, shard in shards],
         )
 
-    return claim(store, job.name, fingerprint(job), len(plans), attempts)
+    return claim(work.store, work.job.name, work.fingerprint, len(plans), attempts)
 
 
 def _column(field: pa.Field) -> Column:
@@ -226,16 +232,19 @@ def _write_rejects(store: Store, top: str, standing: Standing) -> tuple[int, Cou
     return table.num_rows, Counter(table["reason"].to_pylist()), facts
 
 
-def _copy_codebook(store: Store, top: str, job: Job) -> CodebookFolder | None:
+def _copy_codebook(work: Workspace, top: str) -> tuple[CodebookFolder | None, Codebook | None]:
     """The codebook of the job's tokens, or of its parent's, beside the parts: the folder alone can speak."""
+    job = work.job
     if job.token is not None:
-        files = job.token.files()
-        digest = job.token.identity() if job.token.fitted_at is not None else None
+        files, address = job.token.files(), job.token.fitted_at
+        digest = job.token.identity() if address is not None else None
     elif isinstance(job.source, Dataset) and (parent := find_dataset(job.source.origin)).codebook is not None:
-        digest = parent.codebook.sha256
-        files = codebook_files(join(parent.address, parent.codebook.path), digest)
+        digest, address = parent.codebook.sha256, join(parent.address, parent.codebook.path)
+        files = codebook_files(address, digest)
     else:
-        return None
+        return None, None
     for path, data in files.items():
-        store.put(f"{top}/{path}", data)
-    return CodebookFolder(path="codebook", sha256=digest) if digest is not None else None
+        work.store.put(f"{top}/{path}", data)
+    if digest is None or address is None:
+        return None, None
+    return CodebookFolder(path="codebook", sha256=digest), codebook_in(address, files)

@@ -5,29 +5,28 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wavmill.pipeline.errors import JobError, Stopped
-from wavmill.pipeline.job.dataset_job import Job, fingerprint
 from wavmill.pipeline.protocol.listing import by_path
 from wavmill.pipeline.protocol.plan import Plan, next_plan, todo_of
 from wavmill.pipeline.protocol.planned_objects import ROW
 from wavmill.pipeline.protocol.publish import published
 from wavmill.pipeline.protocol.records import attempts_done, read_records
 from wavmill.pipeline.protocol.superseded import Growth
-from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.versions import claimed
+from wavmill.pipeline.workspace import Workspace
 
 
-def retried(job: Job, plans: list[Plan], reason: str) -> list[Plan]:
+def retried(work: Workspace, plans: list[Plan], reason: str) -> list[Plan]:
     """The plans, with one more of every object that has a clip rejected for this reason.
 
     While the last plan is such a one and not yet published, it is that plan: a retry that was killed goes on. Of a
     tar or a table's row group all clips are milled again. JobError when nothing was rejected for the reason.
     """
-    store = open_store(job.store)
-    dataset = published(job, plans)
+    job, store = work.job, work.store
+    dataset = published(work, plans)
     if dataset is None and plans[-1].head.retry == reason:
         return plans
     if dataset is None:
-        left = len(list(todo_of(plans, set(attempts_done(store, fingerprint(job))))))
+        left = len(list(todo_of(plans, set(attempts_done(store, work.fingerprint)))))
         raise JobError(f"--retry {reason}: the run is not finished, {left:,} shards are left; run it without --retry")
     top = f"{job.name}/v{dataset.version}"
     rejects = pq.read_table(pa.BufferReader(store.read(f"{top}/{dataset.rejects.path}")))
@@ -35,17 +34,17 @@ def retried(job: Job, plans: list[Plan], reason: str) -> list[Plan]:
     if not len(sources):
         there = ", ".join(dataset.counts.reasons) or "nothing was rejected"
         raise JobError(f"--retry {reason}: no clip of {job.address} was rejected for that; there are: {there}")
-    choice = claimed(store, job.name, fingerprint(job), len(plans))
+    choice = claimed(store, job.name, work.fingerprint, len(plans))
     if choice is None:
         raise Stopped(f"{job.address}/v{dataset.version} was published, and its choice is gone")
-    records = read_records(store, fingerprint(job), [(shard, attempt) for _, shard, attempt in choice.shards])
+    records = read_records(store, work.fingerprint, [(shard, attempt) for _, shard, attempt in choice.shards])
     growth = Growth(store, job, plans, records)
     try:
         again = [_tried_again(growth, at, reason, None if growth.by_clip else sources) for at in range(len(plans))]
     finally:
         growth.close()
     # rows of one path may have been listed at different times, with different sizes: none of them is a repetition
-    return next_plan(job, plans, by_path(pa.concat_tables(again)).combine_chunks(), reason)
+    return next_plan(work, plans, by_path(pa.concat_tables(again)).combine_chunks(), reason)
 
 
 def _tried_again(growth: Growth, at: int, reason: str, sources: pa.Array | None) -> pa.Table:

@@ -9,7 +9,7 @@ from wavmill.model.quantization.codebook import Codebook
 from wavmill.pipeline.at_rest import AtRest
 from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.store import open_store
-from wavmill.pipeline.store.base import sha256
+from wavmill.pipeline.store.base import read_checked, sha256
 
 TENSOR, DESCRIBED = "codebook.safetensors", "codebook.json"
 
@@ -31,35 +31,48 @@ def describe_codebook(address: str) -> CodebookDescription | None:
         wanted = "it should be a folder made by 'wavmill fit'; other k-means files (.npy, joblib) cannot be imported"
         raise JobError(f"token.codebook: {address} is a file; {wanted}")
     try:
-        return CodebookDescription.read(open_store(address).read(DESCRIBED))
+        return _description_in(address, open_store(address).read(DESCRIBED))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise JobError(f"{address}/{DESCRIBED} is not a wavmill codebook: {error}") from error
 
 
 def load_codebook(address: str, expected: str = "auto") -> Codebook:
     """The codebook at an address. JobError when it is not there, damaged, or not the one of the ``expected`` sha256."""
-    described = describe_codebook(address)
-    if described is None:
-        raise JobError(f"there is no codebook at {address}")
-    if expected not in ("auto", described.sha256):
-        raise JobError(
-            f"the codebook at {address} is {described.sha256[:12]}, the job was planned with {expected[:12]}"
-        )
-    try:
-        tensor = open_store(address).read(TENSOR)
-        if sha256(tensor) != described.sha256:
-            raise ValueError(f"{TENSOR} is not the file that {DESCRIBED} describes")
-        return Codebook(Codebook.centroids_in(tensor), described.recipe, described.report)
-    except (FileNotFoundError, ValueError) as error:
-        raise JobError(f"the codebook at {address} is damaged: {error}") from error
+    return codebook_in(address, codebook_files(address, expected))
 
 
 def codebook_files(address: str, expected: str = "auto") -> dict[str, bytes]:
     """The codebook's files, by their paths in a version that carries it. JobError as ``load_codebook``."""
-    load_codebook(address, expected)  # it is there, whole, and the one that is meant
-    return {f"codebook/{name}": open_store(address).read(name) for name in (TENSOR, DESCRIBED)}
+    store = open_store(address)
+    try:
+        description = store.read(DESCRIBED)
+    except FileNotFoundError as error:
+        raise JobError(f"there is no codebook at {address}") from error
+    digest = _description_in(address, description).sha256
+    if expected not in ("auto", digest):
+        raise JobError(f"the codebook at {address} is {digest[:12]}, the job was planned with {expected[:12]}")
+    other = JobError(f"the codebook at {address} is damaged: {TENSOR} is not the file that {DESCRIBED} describes")
+    try:
+        tensor = read_checked(store, TENSOR, digest, other)
+    except FileNotFoundError as error:
+        raise JobError(f"the codebook at {address} is damaged: {error}") from error
+    return {f"codebook/{TENSOR}": tensor, f"codebook/{DESCRIBED}": description}
+
+
+def codebook_in(address: str, files: dict[str, bytes]) -> Codebook:
+    """The codebook in the files that ``codebook_files`` has read at an address."""
+    try:
+        described = _description_in(address, files[f"codebook/{DESCRIBED}"])
+        return Codebook(Codebook.centroids_in(files[f"codebook/{TENSOR}"]), described.recipe, described.report)
+    except (KeyError, ValueError) as error:
+        raise JobError(f"the codebook at {address} is damaged: {error}") from error
+
+
+def _description_in(address: str, description: bytes) -> CodebookDescription:
+    try:
+        return CodebookDescription.read(description)
+    except ValueError as error:
+        raise JobError(f"{address}/{DESCRIBED} is not a wavmill codebook: {error}") from error
 
 
 def save_codebook(address: str, codebook: Codebook) -> CodebookDescription:

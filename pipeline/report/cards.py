@@ -8,8 +8,8 @@ import numpy as np
 from markupsafe import Markup
 
 from wavmill.pipeline.features.mel import Mel
+from wavmill.pipeline.features.vocoder import wav_bytes
 from wavmill.pipeline.report.charts import spectrogram
-from wavmill.pipeline.vocoder import wav_bytes
 
 PLAYED_S = 5.0  # of a sound, at most
 PLAYED_HZ = 24_000  # at most

@@ -8,21 +8,19 @@ import numpy as np
 import pyarrow as pa
 from markupsafe import Markup
 
+from wavmill.model.quantization.codebook import Codebook
 from wavmill.model.quantization.kmeans import usage
 from wavmill.pipeline.dataset_json import PublishedDataset
-from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.features.vocoder import NoVoice, Voice, voice
 from wavmill.pipeline.notices import MEANS as MEANS_OF_NOTICES
 from wavmill.pipeline.protocol.plan import Plan
-from wavmill.pipeline.quantizers.codebooks import load_codebook
 from wavmill.pipeline.report.cards import clip_card
 from wavmill.pipeline.report.charts import histogram, ranks, rates
 from wavmill.pipeline.report.dataset_readme import hours, how_to_read
 from wavmill.pipeline.report.excerpts import RATE_HZ, originals, picked, some_rejects, some_rows
 from wavmill.pipeline.report.page import page
 from wavmill.pipeline.rows import PRODUCTS, arrays_of
-from wavmill.pipeline.store import open_store
-from wavmill.pipeline.store.base import join
-from wavmill.pipeline.vocoder import NoVoice, Voice, voice
+from wavmill.pipeline.workspace import Workspace
 
 MEANS = {
     "clip": "stable id: the path below the corpus, #member in a tar, #start_ms for a part of a longer sound",
@@ -46,12 +44,12 @@ STAGES = {
 }
 
 
-def dataset_page(job: Job, plans: list[Plan], dataset: PublishedDataset) -> str:
-    """The page of a version whose parts, rejects and codebook are in the store already."""
-    store, top = open_store(job.store), f"{job.name}/v{dataset.version}"
+def dataset_page(work: Workspace, plans: list[Plan], dataset: PublishedDataset, codebook: Codebook | None) -> str:
+    """The page of a version whose parts and rejects are in the store already, and of the codebook it carries."""
+    store, top = work.store, f"{work.job.name}/v{dataset.version}"
     rows = some_rows(store, top, dataset)
     try:
-        speak, mute = _voice(dataset, join(store.url, top)), ""
+        speak, mute = _voice(codebook), ""
     except NoVoice as error:
         speak, mute = None, str(error)
     counted = _counted(rows, dataset)
@@ -63,7 +61,7 @@ def dataset_page(job: Job, plans: list[Plan], dataset: PublishedDataset) -> str:
         made=dataset,
         headlines=_headlines(dataset, counted),
         steps=_steps(dataset),
-        heard=_clips(job, plans, rows, speak, mute),
+        heard=_clips(work, plans, rows, speak, mute),
         charts=_charts(dataset, rows, counted),
         time=[(f"{STAGES.get(name, name)} {hours(one)}", one / (whole_s or 1.0)) for name, one in spent_s.items()],
         spent_s=whole_s,
@@ -74,10 +72,10 @@ def dataset_page(job: Job, plans: list[Plan], dataset: PublishedDataset) -> str:
     )
 
 
-def _voice(dataset: PublishedDataset, address: str) -> Voice:
-    if not dataset.codebook:
+def _voice(codebook: Codebook | None) -> Voice:
+    if codebook is None:
         raise NoVoice("there is no codebook")
-    return voice(load_codebook(join(address, dataset.codebook.path), dataset.codebook.sha256))
+    return voice(codebook)
 
 
 def _counted(rows: pa.Table, dataset: PublishedDataset) -> np.ndarray | None:
@@ -121,13 +119,13 @@ def _steps(dataset: PublishedDataset) -> Iterator[tuple[str, str]]:
             yield (f"{name}: {options['kind']}" if "kind" in options else name), ", ".join(said)
 
 
-def _clips(job: Job, plans: list[Plan], rows: pa.Table, speak: Voice | None, mute: str) -> dict[str, Any]:
+def _clips(work: Workspace, plans: list[Plan], rows: pa.Table, speak: Voice | None, mute: str) -> dict[str, Any]:
     """A few clips: the original, and the same spoken back from its tokens; ``mute``: why that cannot be."""
     if not rows.num_rows:
         return {}
     clips, cards, missing = picked(rows), [], []
     token = arrays_of(rows["token"]) if "token" in rows.column_names else None
-    for clip, sound in zip(clips, originals(job, plans, clips), strict=True):
+    for clip, sound in zip(clips, originals(work, plans, clips), strict=True):
         codes, heard = (token[clip["row"]] if token is not None else None), []
         first = codes[:, 0] if codes is not None and codes.ndim > 1 else codes  # the picture has room for one codebook
         if isinstance(sound, str):

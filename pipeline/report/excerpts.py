@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 from wavmill.pipeline.dataset_json import PublishedDataset
 from wavmill.pipeline.errors import WavmillError
 from wavmill.pipeline.formats.clip_ids import part_of
-from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.protocol.plan import Plan
 from wavmill.pipeline.rows import arrays_of
-from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Store
 from wavmill.pipeline.store.objects import LONG_BYTES
 from wavmill.pipeline.store.parquet import damage_of, parquet_in
+from wavmill.pipeline.workspace import Workspace
 
 GROUPS = 20  # row groups read, of about 1,000 clips each
 CLIPS = 4  # to hear
@@ -74,21 +73,21 @@ def picked(rows: pa.Table) -> list[dict[str, Any]]:
     return [{**plain.slice(row, 1).to_pylist()[0], "row": row} for row in chosen]
 
 
-def originals(job: Job, plans: list[Plan], clips: list[dict[str, Any]]) -> list[np.ndarray | str]:
+def originals(work: Workspace, plans: list[Plan], clips: list[dict[str, Any]]) -> list[np.ndarray | str]:
     """For each clip its sound (N,) float32 at 16 kHz, read from the corpus again; or why that cannot be."""
-    if job.source.gives != "audio":
+    if work.job.source.gives != "audio":
         return ["it was made from a dataset, not from sound"] * len(clips)
-    return [_original(job, plans, clip) for clip in clips]
+    return [_original(work, plans, clip) for clip in clips]
 
 
-def _original(job: Job, plans: list[Plan], clip: dict[str, Any]) -> np.ndarray | str:
-    objects = _objects(open_store(job.store), plans, clip)
+def _original(work: Workspace, plans: list[Plan], clip: dict[str, Any]) -> np.ndarray | str:
+    objects = _objects(work.store, plans, clip)
     if not objects.num_rows:
         return "no plan names its object"
     if pc.max(objects["size"]).as_py() > LONG_BYTES:
         return f"its object is larger than {LONG_BYTES >> 20} MB"
     try:
-        read = job.source.read(objects, job.clip, RATE_HZ)
+        read = work.job.source.read(objects, work.job.clip, RATE_HZ)
     except (WavmillError, OSError) as error:  # the corpus may be gone, or not be for the eyes of who publishes
         return f"its sound cannot be read any more: {error}"
     found = read.filter(pc.equal(read["clip"], clip["clip"]))

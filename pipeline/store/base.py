@@ -63,6 +63,14 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def read_checked(store: Store, key: str, digest: str, otherwise: Exception) -> bytes:
+    """An object whose sha256 is known; ``otherwise`` is raised when its bytes have another."""
+    data = store.read(key)
+    if sha256(data) != digest:
+        raise otherwise
+    return data
+
+
 def join(url: str, *keys: str) -> str:
     return "/".join([url.rstrip("/"), *keys])
 

@@ -8,12 +8,12 @@ _mill/train/<T>/done/<step>.<A>.json            the record, with the hashes of b
 import json
 import secrets
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from wavmill.pipeline import VERSION
 from wavmill.pipeline.at_rest import AtRest, Sealed
 from wavmill.pipeline.model_json import BestValidation, SplitFacts
-from wavmill.pipeline.store.base import Store, sha256
+from wavmill.pipeline.store.base import Store, read_checked, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +50,21 @@ class Checkpoint(Sealed, TrainingState):
     files: dict[FileName, StoredFile]
 
 
+class ReadCheckpoint(NamedTuple):
+    """A record, and the bytes of its files, which have the hashes that it names."""
+
+    record: Checkpoint
+    files: dict[FileName, bytes]
+
+    def tensors(self) -> dict[str, "Tensor"]:
+        from safetensors.torch import load
+
+        return load(self.files["safetensors"])
+
+    def lines(self) -> list[dict[str, Any]]:
+        return lines_in(self.files["metrics.jsonl"])
+
+
 def save(
     store: Store, run: str, step: int, tensors: dict[str, "Tensor"], state: TrainingState, lines: list[dict[str, Any]]
 ) -> None:
@@ -83,44 +98,34 @@ def recorded(store: Store, run: str) -> list[str]:
 
 
 def latest(store: Store, run: str, step: int | None = None) -> Checkpoint | None:
-    """The record of the latest checkpoint that is whole, or of the one of a step; None when there is none.
+    """The record that ``read_latest`` finds."""
+    found = read_latest(store, run, step)
+    return found.record if found is not None else None
+
+
+def read_latest(store: Store, run: str, step: int | None = None) -> ReadCheckpoint | None:
+    """The latest checkpoint that is whole, or the one of a step; None when there is none.
 
     One that is not what its record says is passed over: the one before it gives the same weights in the end.
     """
     for key in recorded(store, run):
         if step is None or step_of(key) == step:
             try:
-                return read_record(store, key)
+                return read_files(store, Checkpoint.read(store.read(key)))
             except (FileNotFoundError, ValueError):
                 continue
     return None
 
 
-def read_record(store: Store, key: str) -> Checkpoint:
-    """A record whose files are there with the hashes it names; ValueError or FileNotFoundError when not."""
-    record = Checkpoint.read(store.read(key))
-    for what in record.files:
-        read_file(store, record, what)
-    return record
+def read_files(store: Store, record: Checkpoint) -> ReadCheckpoint:
+    """A checkpoint by its record; ValueError or FileNotFoundError when a file is not there with the hash it names."""
+    return ReadCheckpoint(record, {what: _read_file(store, record, what) for what in record.files})
 
 
-def read_file(store: Store, record: Checkpoint, what: FileName) -> bytes:
-    """One of the files of a record; ValueError when it is not the one that was recorded."""
+def _read_file(store: Store, record: Checkpoint, what: FileName) -> bytes:
     file = record.files[what]
-    data = store.read(file.key)
-    if sha256(data) != file.sha256:
-        raise ValueError(f"{store.url}/{file.key} is damaged: it is not what its record says")
-    return data
-
-
-def tensors_of(store: Store, record: Checkpoint) -> dict[str, "Tensor"]:
-    from safetensors.torch import load
-
-    return load(read_file(store, record, "safetensors"))
-
-
-def lines_of(store: Store, record: Checkpoint) -> list[dict[str, Any]]:
-    return lines_in(read_file(store, record, "metrics.jsonl"))
+    other = ValueError(f"{store.url}/{file.key} is damaged: it is not what its record says")
+    return read_checked(store, file.key, file.sha256, other)
 
 
 def lines_in(metrics: bytes) -> list[dict[str, Any]]:

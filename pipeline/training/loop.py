@@ -12,7 +12,7 @@ from wavmill.pipeline.job.training_job import Train, TrainJob
 from wavmill.pipeline.model_json import BestValidation, SplitFacts
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Store
-from wavmill.pipeline.training.checkpoints import TrainingState, latest, lines_of, recorded, save, step_of, tensors_of
+from wavmill.pipeline.training.checkpoints import TrainingState, read_files, read_latest, recorded, save, step_of
 from wavmill.pipeline.training.finite import (
     Diverged,
     Watch,
@@ -59,8 +59,8 @@ class Learner:
         from wavmill.model.token_lm.loss import Loss
 
         self.job, self.run, self.rank, self.world, self.tell = job, run, rank, world, tell
-        self.store: Store = open_store(job.store)
-        self.pack: Pack = open_pack(job.store, pack)
+        self.store: Store = open_store(job.store)  # of its own: a worker is another process, but for workers: 0
+        self.pack: Pack = open_pack(self.store, pack)
         self.vocabulary = self.pack.vocabulary
         self.train_rows, valid_rows = self.pack.split(job.pack.split)
         weights = np.array([one.weight for one in job.data])[self.pack.dataset_of[self.train_rows]]
@@ -259,21 +259,22 @@ class Learner:
         """
         import torch
 
-        chosen = [latest(self.store, self.run) if self.rank == 0 else None]
+        found = read_latest(self.store, self.run) if self.rank == 0 else None
+        chosen = [found.record if found is not None else None]
         if self.world > 1:
             torch.distributed.broadcast_object_list(chosen, device=self.device)
         [record] = chosen
         if record is None:
             return
         check_best(self.job.address, record.best)
-        tensors = tensors_of(self.store, record)
+        found = found or read_files(self.store, record)
+        tensors = found.tensors()
         check_weights(self.job.address, record.step, tensors)
         self.net.load_state_dict({name: tensors[f"net.{name}"] for name in self.net.state_dict()})
         moments = ("step", "exp_avg", "exp_avg_sq")
         state = [{what: tensors[f"adam.{what}.{name}"] for what in moments} for name, _ in self.net.named_parameters()]
         self.adam.load_state_dict({**self.adam.state_dict(), "state": dict(enumerate(state))})
-        lines = lines_of(self.store, record)
-        self.progress = Progress(record.step, record.best, record.worse, record.stopped, record.seconds, lines)
+        self.progress = Progress(record.step, record.best, record.worse, record.stopped, record.seconds, found.lines())
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.adam, self._rate, self.progress.step - 1)
 
 

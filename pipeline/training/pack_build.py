@@ -22,7 +22,7 @@ from wavmill.model.token_lm.vocabulary import Vocabulary
 from wavmill.pipeline.at_rest import AtRest, read_if_there
 from wavmill.pipeline.dataset_json import Column, Part, PublishedDataset
 from wavmill.pipeline.errors import Bug, JobError, Stopped
-from wavmill.pipeline.job.choice import Address, Choice
+from wavmill.pipeline.job.choice import Address, Choice, sha256_of
 from wavmill.pipeline.protocol.published import find_dataset
 from wavmill.pipeline.rows import PRODUCTS
 from wavmill.pipeline.store import open_store
@@ -129,13 +129,16 @@ def make_pack(store: Store, data: list[Data], packing: Packing) -> PackDescripti
         ],
         **{"dedup": packing.dedup, "max_tokens": packing.max_tokens, "by": packing.split.by},
     }
-    fingerprint = hashlib.sha256(json.dumps(made_of, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    fingerprint = sha256_of(made_of)
     top = folder_of(fingerprint)
     if (finished := read_if_there(store, f"{top}/{PACK}", PackDescription)) is not None:
         return finished
 
+    sources = [open_store(dataset.address) for dataset in datasets]
+
     def piece(where: tuple[int, int]) -> PackedPart:
-        return _piece(store, top, where, datasets[where[0]], data[where[0]].label, packing)
+        number, _ = where
+        return _piece(store, top, where, datasets[number], sources[number], data[number].label, packing)
 
     places = [(number, at) for number, dataset in enumerate(datasets) for at in range(len(dataset.parts))]
     with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
@@ -212,16 +215,22 @@ def checked_data(data: list[Data], packing: Packing) -> list[PublishedDataset]:
 
 
 def _piece(
-    store: Store, top: str, where: tuple[int, int], dataset: PublishedDataset, label: str | None, packing: Packing
+    store: Store,
+    top: str,
+    where: tuple[int, int],
+    dataset: PublishedDataset,
+    source: Store,
+    label: str | None,
+    packing: Packing,
 ) -> PackedPart:
-    """Pack one part of a dataset unless its record is there; return the record."""
+    """Pack one part of a dataset, whose store is ``source``, unless its record is there; return the record."""
     name = "{:02d}-{:05d}".format(*where)
     if (record := read_if_there(store, f"{top}/{name}.json", PackedPart)) is not None:
         return record
     from safetensors.numpy import save_file
 
     part = dataset.parts[where[1]]
-    tensors, labels, skipped = _arrays(dataset, part, label, packing)
+    tensors, labels, skipped = _arrays(dataset, source, part, label, packing)
     rows, tokens = len(tensors["labels"]), len(tensors["tokens"])
     if tensors["offsets"][-1] != tokens or len(tensors["split"]) != rows:
         raise Bug(f"{dataset.address}/{part.path}: the arrays of a pack do not fit together")
@@ -248,13 +257,13 @@ def _piece(
 
 
 def _arrays(
-    dataset: PublishedDataset, part: Part, label: str | None, packing: Packing
+    dataset: PublishedDataset, source: Store, part: Part, label: str | None, packing: Packing
 ) -> tuple[dict[str, np.ndarray], list[str], dict[str, int]]:
     """A part's columns, read batch by batch, as flat_tokens.py makes arrays of them; a damaged part stops the run."""
     columns = list(dict.fromkeys(["token", packing.split.by, *([label] if label else [])]))
     at = f"{dataset.address}/{part.path}"
     try:
-        with parquet_in(open_store(dataset.address), part.path) as file:
+        with parquet_in(source, part.path) as file:
             batches = file.iter_batches(BATCH_ROWS, columns=columns)
             token, split = dataset.columns["token"], packing.split
             arrays = flat(

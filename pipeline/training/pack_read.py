@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from wavmill.pipeline.errors import JobError, Reject, Stopped
-from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Store, faults_of, join
 from wavmill.pipeline.store.cache import cache_folder, make_once
 from wavmill.pipeline.store.folder import Folder
@@ -24,12 +23,12 @@ from wavmill.pipeline.training.pack_build import PACK, PackDescription, PackedPa
 DTYPES = {"U16": np.uint16, "U32": np.uint32, "I32": np.int32, "I64": np.int64, "U64": np.uint64}  # of safetensors
 
 
-def open_pack(store_url: str, fingerprint: str, cache: Path | None = None) -> "Pack":
+def open_pack(store: Store, fingerprint: str, cache: Path | None = None) -> "Pack":
     """The pack that ``make_pack`` built in a store. From a bucket it is fetched to ``cache`` once per node.
 
     ``cache`` is ``cache_folder()`` by default.
     """
-    store, top = open_store(store_url), folder_of(fingerprint)
+    top = folder_of(fingerprint)
     try:
         pack = PackDescription.read(store.read(f"{top}/{PACK}"))
     except FileNotFoundError as error:

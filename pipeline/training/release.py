@@ -4,10 +4,9 @@ import io
 from typing import Any
 
 from wavmill.model.token_lm.generate import Sampling
-from wavmill.pipeline.dataset_json import PublishedDataset
 from wavmill.pipeline.errors import Stopped
+from wavmill.pipeline.features.vocoder import NoVoice
 from wavmill.pipeline.generate import Wish, generate, voice_of
-from wavmill.pipeline.job.training_job import Previous, TrainJob, decisive
 from wavmill.pipeline.model_json import (
     MODEL,
     ModelConfig,
@@ -18,43 +17,35 @@ from wavmill.pipeline.model_json import (
     VocabularyFacts,
 )
 from wavmill.pipeline.protocol.published import find_model
-from wavmill.pipeline.quantizers.codebooks import codebook_files, load_codebook
+from wavmill.pipeline.quantizers.codebooks import codebook_files, codebook_in
 from wavmill.pipeline.report.model_page import Sound, model_page
 from wavmill.pipeline.report.model_readme import model_card
-from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Store, join, sha256
 from wavmill.pipeline.store.versions import claim, claimed
 from wavmill.pipeline.trained_model import CONFIG, SCRIPT, WEIGHTS, Trained
-from wavmill.pipeline.training.checkpoints import Checkpoint, latest, lines_in, read_file, tensors_of
+from wavmill.pipeline.training.checkpoints import ReadCheckpoint, lines_in, read_latest
 from wavmill.pipeline.training.finite import check_best, check_weights
 from wavmill.pipeline.training.pack_build import PackDescription
-from wavmill.pipeline.vocoder import NoVoice
+from wavmill.pipeline.workspace import TrainWorkspace
 
 HEARD_LABELS, HEARD_S = 12, 6.0  # in the report: so many labels, clips no longer than that
 
 
-def release(
-    job: TrainJob,
-    parents: list[PublishedDataset],
-    pack: PackDescription,
-    run: str,
-    record: Checkpoint,
-    previous: Previous | None = None,
-) -> PublishedModel:
-    """Publish the best checkpoint of a training whose last one is ``record``; return model.json. Idempotent."""
-    store = open_store(job.store)
-    check_best(job.address, record.best)
-    best = record.best
+def release(work: TrainWorkspace, pack: PackDescription, last: ReadCheckpoint) -> PublishedModel:
+    """Publish the best checkpoint of a training that has ended with ``last``; return model.json. Idempotent."""
+    job, store, run, record, best = work.job, work.store, work.run, last.record, last.record.best
+    check_best(job.address, best)
     step = best.step if best else record.step
-    chosen = latest(store, run, step)
+    chosen = last if step == record.step else read_latest(store, run, step)
     if chosen is None:
         raise Stopped(f"{job.address}: the best checkpoint, of step {step:,}, is damaged or gone")
     vocabulary = pack.vocabulary
     net = job.model.open(vocabulary.size)
-    tensors = tensors_of(store, chosen)
-    check_weights(job.address, chosen.step, tensors)
+    tensors = chosen.tensors()
+    check_weights(job.address, step, tensors)
     net.load_state_dict({name: tensors[f"net.{name}"] for name in net.state_dict()})
-    codebook = next((join(one.address, one.codebook.path) for one in parents if one.codebook), None)
+    codebook = next((join(one.address, one.codebook.path) for one in work.parents if one.codebook), None)
+    carried = codebook_files(codebook) if codebook else {}
     config = ModelConfig(
         net=net.options,
         vocabulary=vocabulary.described(),
@@ -63,22 +54,20 @@ def release(
         rate_hz=pack.rate_hz,
         codebook=pack.codebook if codebook else None,
     )
-    book = load_codebook(codebook) if codebook else None
+    book = codebook_in(codebook, carried) if codebook else None
     trained = Trained(net.eval(), vocabulary, job.pack.layout, job.pack.dedup, float(pack.rate_hz or 0), book)
     version = claim(store, job.name, run, 0).version
     top, address = f"{job.name}/v{version}", join(store.url, job.name, f"v{version}")
-    files = {**net_files(net, config), "metrics.jsonl": read_file(store, record, "metrics.jsonl")}
-    if codebook:
-        files |= codebook_files(codebook)
+    files = {**net_files(net, config), "metrics.jsonl": last.files["metrics.jsonl"], **carried}
     model = PublishedModel(
         name=job.name,
         version=version,
         fingerprint=run,
         created_at=record.at,
-        does=decisive(job, parents, previous),
+        does=work.does,
         parents=[
             Parent(address=parent.address, fingerprint=parent.fingerprint, weight=one.weight)
-            for one, parent in zip(job.data, parents, strict=True)
+            for one, parent in zip(job.data, work.parents, strict=True)
         ],
         pack=PackFacts(
             fingerprint=pack.fingerprint,

@@ -6,20 +6,20 @@ _mill/train/<T>/goes_on.json   that the job with fingerprint T goes on from anot
 """
 
 import json
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import replace
+from typing import Any, ClassVar
 
 from wavmill.pipeline.at_rest import AtRest, read_if_there
-from wavmill.pipeline.dataset_json import PublishedDataset
 from wavmill.pipeline.errors import JobError, Stopped
-from wavmill.pipeline.job.training_job import Previous, TrainJob, decisive, fingerprint, parents_of
+from wavmill.pipeline.job.training_job import Previous, TrainJob
 from wavmill.pipeline.model_json import MODEL
 from wavmill.pipeline.protocol.published import find_model, numbers
-from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Store, join
-from wavmill.pipeline.training.checkpoints import TrainingState, latest, lines_of, recorded, save, tensors_of
+from wavmill.pipeline.training.checkpoints import TrainingState, latest, read_latest, recorded, save
 from wavmill.pipeline.training.finite import not_finite_field
 from wavmill.pipeline.training.loop import length_of
 from wavmill.pipeline.training.release import already
+from wavmill.pipeline.workspace import TrainWorkspace
 
 OLD_SPLIT_BY = "clip"  # the default of pack.split.by, before it was the source
 
@@ -33,102 +33,98 @@ class Training(AtRest):
     does: dict[str, Any]
 
 
-class Beginning(NamedTuple):
-    """A training job that is about to run. ``run`` is its fingerprint, under which its checkpoints lie."""
+def begin(job: TrainJob, write: bool = False) -> TrainWorkspace:
+    """The job about to run, split as the training that it goes on with, and what it goes on from in the store.
 
-    job: TrainJob  # with the split of the training that it goes on with
-    parents: list[PublishedDataset]
-    run: str
-    previous: Previous | None  # the run it goes on from, and its last step
-    notes: tuple[str, ...]  # for people
-
-
-def begin(job: TrainJob, write: bool = False) -> Beginning:
-    """Look in the store for what this job can go on from. ``write``: keep to what was found, whatever comes later."""
-    store, parents = open_store(job.store), parents_of(job)
-    job, notes = _settled(store, job, parents)
-    plain = fingerprint(job, parents)
-    previous = _previous(store, job, parents, write)
-    run = fingerprint(job, parents, previous)
+    ``write``: keep to what was found, whatever comes later.
+    """
+    plain = _settled(TrainWorkspace.of(job))
+    work, previous = plain, _previous(plain, write)
     if previous is not None:
-        notes = (*notes, f"goes on from step {previous.step:,} of the shorter training {previous.run[:16]}")
-    key = f"_mill/train/{run}/does.json"
-    if write and already(store, job.name, run) is None and store.stat(key) is None:
-        store.put(key, Training(run=run, job=plain, does=decisive(job, parents, previous)).written())
-    return Beginning(job, parents, run, previous, notes)
+        note = f"goes on from step {previous.step:,} of the shorter training {previous.run[:16]}"
+        work = replace(plain, previous=previous, notes=(*plain.notes, note))
+    key = f"_mill/train/{work.run}/does.json"
+    if write and already(work.store, job.name, work.run) is None and work.store.stat(key) is None:
+        work.store.put(key, Training(run=work.run, job=plain.run, does=work.does).written())
+    return work
 
 
-def carry_over(store: Store, job: TrainJob, run: str, previous: Previous) -> None:
+def carry_over(work: TrainWorkspace) -> None:
     """Let a run that goes on from another begin with its checkpoint: that of its best validation, too. Idempotent.
 
     Validations that were no better are counted anew. JobError when the checkpoint is gone.
     """
+    job, store, run, previous = work.job, work.store, work.run, work.previous
+    if previous is None:
+        return
     record = latest(store, run)
     if record is not None and record.step >= previous.step:
         return
-    last = latest(store, previous.run, previous.step)
-    if last is None:
+    found = read_latest(store, previous.run, previous.step)
+    if found is None:
         raise JobError(
             f"{job.address} goes on from step {previous.step:,} of the training {previous.run[:16]}, whose "
             "checkpoint is gone; train.from: scratch begins anew"
         )
-    best = last.best
+    last, best = found.record, found.record.best
     state = TrainingState(
         best=best, worse=0, stopped="", seconds=last.seconds, world=last.world, steps_per_epoch=last.steps_per_epoch
     )
     if best is not None and best.step != last.step:
-        kept = latest(store, previous.run, best.step)
+        kept = read_latest(store, previous.run, best.step)
         if kept is None:
             raise Stopped(f"{job.address}: the best checkpoint, of step {best.step:,}, is damaged or gone")
-        save(store, run, best.step, tensors_of(store, kept), state, lines_of(store, kept))
-    save(store, run, last.step, tensors_of(store, last), state, lines_of(store, last))
+        save(store, run, best.step, kept.tensors(), state, kept.lines())
+    save(store, run, last.step, found.tensors(), state, found.lines())
 
 
-def _settled(store: Store, job: TrainJob, parents: list[PublishedDataset]) -> tuple[TrainJob, tuple[str, ...]]:
+def _settled(work: TrainWorkspace) -> TrainWorkspace:
     """The job, split as a training that was begun under the former default, where there is one and none under today's.
 
     Only a job that leaves pack.split.by to wavmill is looked at.
     """
+    job = work.job
     if "by" in job.pack.split.model_fields_set:
-        return job, ()
+        return work
     split = job.pack.split.model_copy(update={"by": OLD_SPLIT_BY})
-    old = job.model_copy(update={"pack": job.pack.model_copy(update={"split": split})})
-    if _begun(store, job, parents) or not (_begun(store, old, parents) or _previous(store, old, parents, False)):
-        return job, ()
+    old = replace(work, job=job.model_copy(update={"pack": job.pack.model_copy(update={"split": split})}))
+    if _begun(work) or not (_begun(old) or _previous(old, False)):
+        return work
     by = job.pack.split.by
-    return old, (
+    note = (
         f"goes on with pack.split.by: {OLD_SPLIT_BY}, the default when this training was begun; parts of one {by} are "
-        f"on both sides. pack.split.by: {by} trains anew",
+        f"on both sides. pack.split.by: {by} trains anew"
     )
+    return replace(old, notes=(note,))
 
 
-def _begun(store: Store, job: TrainJob, parents: list[PublishedDataset]) -> bool:
+def _begun(work: TrainWorkspace) -> bool:
     """Whether there is a checkpoint or a model of exactly this job."""
-    plain = fingerprint(job, parents)
+    store, run = work.store, work.run
     return bool(
-        recorded(store, plain) or already(store, job.name, plain) or store.stat(f"_mill/train/{plain}/goes_on.json")
+        recorded(store, run) or already(store, work.job.name, run) or store.stat(f"_mill/train/{run}/goes_on.json")
     )
 
 
-def _previous(store: Store, job: TrainJob, parents: list[PublishedDataset], write: bool) -> Previous | None:
+def _previous(work: TrainWorkspace, write: bool) -> Previous | None:
     """The run that this job goes on from, chosen once; None when it begins by itself."""
+    job, store, run = work.job, work.store, work.run
     if job.train.origin == "scratch":
         return None
-    plain = fingerprint(job, parents)
-    key = f"_mill/train/{plain}/goes_on.json"
+    key = f"_mill/train/{run}/goes_on.json"
     if (known := read_if_there(store, key, Previous)) is not None:
         return known
-    if recorded(store, plain) or already(store, job.name, plain) is not None:
+    if recorded(store, run) or already(store, job.name, run) is not None:
         return None
-    found = _shorter(store, job, parents)
+    found = _shorter(work)
     if found is not None and write:
         return Previous.read(store.create_once(key, found.written()))
     return found
 
 
-def _shorter(store: Store, job: TrainJob, parents: list[PublishedDataset]) -> Previous | None:
+def _shorter(work: TrainWorkspace) -> Previous | None:
     """Of the runs of a job that is this one but for a smaller length, the last checkpoint of the longest."""
-    mine = _but_its_length(decisive(job, parents))
+    job, store, mine = work.job, work.store, _but_its_length(work.does)
     found: list[Previous] = []
     for run, does in _known(store, job).items():
         if _but_its_length(does) != mine:

@@ -5,8 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from wavmill.pipeline.store import open_store
-from wavmill.pipeline.store.base import join
+from wavmill.pipeline.store.base import Store, join
 from wavmill.pipeline.store.folder import Folder
 
 TOLD = (
@@ -25,8 +24,8 @@ TOLD = (
 class TensorBoard:
     """Called with each line; a context manager. In a bucket the events arrive whenever a validation was told."""
 
-    def __init__(self, store_url: str, name: str, run: str) -> None:
-        self.store, self.below = open_store(store_url), f"{name}/tensorboard/{run[:12]}"
+    def __init__(self, store: Store, name: str, run: str) -> None:
+        self.store, self.below = store, f"{name}/tensorboard/{run[:12]}"
         self.address = join(self.store.url, name, "tensorboard")
         self.here = isinstance(self.store, Folder)
         self.writer: Any = None

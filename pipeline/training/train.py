@@ -1,4 +1,4 @@
-"""train(job): pack, learn on as many workers as the job says, publish. The same call again goes on where it ended."""
+"""train(work): pack, learn on as many workers as the job says, publish. The same call again goes on where it ended."""
 
 import contextlib
 import tempfile
@@ -22,14 +22,14 @@ from wavmill.pipeline.execution.worker_errors import brief, expected, fault_of_r
 from wavmill.pipeline.job.training_job import TrainJob
 from wavmill.pipeline.model_json import PublishedModel
 from wavmill.pipeline.protocol.published import find_model
-from wavmill.pipeline.store import open_store
-from wavmill.pipeline.training.checkpoints import latest
+from wavmill.pipeline.training.checkpoints import ReadCheckpoint, read_latest
 from wavmill.pipeline.training.finite import Diverged
 from wavmill.pipeline.training.initial_weights import check_start
 from wavmill.pipeline.training.loop import Learner, Tell
 from wavmill.pipeline.training.pack_build import make_pack
 from wavmill.pipeline.training.release import already, release
-from wavmill.pipeline.training.resume_point import begin, carry_over
+from wavmill.pipeline.training.resume_point import carry_over
+from wavmill.pipeline.workspace import TrainWorkspace
 
 RETRIES = 3  # a worker that died is started again with all others, from the last checkpoint
 ASK_S = 0.5  # how often the workers' lines are fetched
@@ -37,18 +37,19 @@ LOOK_S = 5.0  # without a line, until the driver looks whether all nodes are the
 SAY_S = 300.0  # until it says so again
 
 
-def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: None) -> PublishedModel:
-    """Train and publish; return model.json. ``connect`` is called when Ray is needed, ``watch`` gets each line told."""
-    store = open_store(job.store)
-    job, parents, run, previous, _ = begin(job, write=True)
-    if (said := already(store, job.name, run)) is not None:
+def train(work: TrainWorkspace, connect: Callable[[], Any], watch: Tell = lambda line: None) -> PublishedModel:
+    """Train and publish what was begun (resume_point.py, to be kept to); return model.json.
+
+    ``connect`` is called when Ray is needed, ``watch`` gets each line told.
+    """
+    job, store, run = work.job, work.store, work.run
+    if (said := already(store, job.name, run)) is not None:  # asked anew: another driver may have published it
         return said
     pack = make_pack(store, list(job.data), job.pack)
     check_start(job, pack.codes, pack.codebook, tuple(pack.labels))
-    if previous is not None:
-        carry_over(store, job, run, previous)
-    record = latest(store, run)
-    if record is None or not record.stopped:
+    carry_over(work)
+    last = _ended(work)
+    if last is None:
         if job.scale.workers == 0:
             alone(job, pack.fingerprint, run, watch)
         else:
@@ -56,10 +57,16 @@ def train(job: TrainJob, connect: Callable[[], Any], watch: Tell = lambda line: 
             starts = [partial(find_model, origin)] if (origin := job.train.starts_from) else []
             check_nodes(Needs(job.store, looks=starts))
             together(job, pack.fingerprint, run, watch)
-        record = latest(store, run)
-    if record is None or not record.stopped:
+        last = _ended(work)  # what the workers have saved meanwhile
+    if last is None:
         raise Stopped(f"{job.address}: the training ended without its last checkpoint; run the same command again")
-    return release(job, parents, pack, run, record, previous)
+    return release(work, pack, last)
+
+
+def _ended(work: TrainWorkspace) -> ReadCheckpoint | None:
+    """The last checkpoint of a training that has ended; None while it has not."""
+    last = read_latest(work.store, work.run)
+    return last if last is not None and last.record.stopped else None
 
 
 def alone(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
