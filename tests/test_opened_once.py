@@ -85,7 +85,7 @@ def counting(monkeypatch, tmp_path):
             counts.fingerprints += 1
             return function(*args)
 
-        for module in [one for name, one in sys.modules.items() if name.startswith("pipeline.")]:
+        for module in [one for name, one in sys.modules.items() if name.startswith("wavmill.pipeline.")]:
             for name in [name for name, value in vars(module).items() if value is function]:
                 monkeypatch.setattr(module, name, counted)
 
