@@ -389,7 +389,7 @@ def test_a_lost_piece_of_a_bucket_stops_with_its_name(bucket, tmp_path):
 OPENER = """
 import sys
 from wavmill.pipeline.training.pack_read import open_pack
-from wavmill.pipeline.store.base import open_store
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.s3 import Bucket
 
 opened, really = [], Bucket.open
