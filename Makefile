@@ -12,7 +12,7 @@ INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check chaos clean
+.PHONY: demo test check docs chaos clean
 .NOTPARALLEL:
 
 demo: .venv/.installed
@@ -27,6 +27,10 @@ check: .venv/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 3 --dist loadfile
+
+# docs/job.md, docs/images/way.svg, what plan prints in the READMEs. docs/generate.py says how to make the rest anew.
+docs: .venv/.installed-dev
+	$(BIN)/python docs/generate.py
 
 # What takes too long for every change: every fault at every request and every call to the disk, 900 kills without Ray
 # and 100 through it, 100,000 headers, the whole state space. Kills go on where they were interrupted.

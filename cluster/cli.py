@@ -22,6 +22,7 @@ from wavmill.cluster.verbs import verify as verifyverb
 from wavmill.pipeline.errors import JobError, TooManyRejects, WavmillError
 
 MAX_REJECTS = 0.1
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"  # of the clone, where wavmill/cluster is a link
 INTERRUPTED, TERMINATED = 130, 143  # the first is what typer makes of Ctrl-C
 
 
@@ -29,12 +30,11 @@ INTERRUPTED, TERMINATED = 130, 143  # the first is what typer makes of Ctrl-C
 def demo(
     to: Annotated[str, Option(help="where the results go")] = "demo-out", on: On = None, verbose: Verbose = False
 ) -> None:
-    """Run everything on the corpus in the package: a codebook, tokens, windows, a token LM, generated words."""
-    examples = Path(__file__).parents[1] / "examples"
-    if not (examples / "demo.yaml").exists():
+    """Run everything on the example corpus: a codebook, tokens, windows, a token LM, generated words."""
+    if not (EXAMPLES / "demo.yaml").exists():
         raise JobError("the demo needs the examples of a clone; there are none beside this installation")
-    making, training = str(examples / "demo.yaml"), str(examples / "demo-train.yaml")
-    sets = [f"source.path={examples / 'corpus'}", f"store={to}", f"token.codebook={to}/codebook"]
+    making, training = str(EXAMPLES / "demo.yaml"), str(EXAMPLES / "demo-train.yaml")
+    sets = [f"source.path={EXAMPLES / 'corpus'}", f"store={to}", f"token.codebook={to}/codebook"]
     out.print(f"[bold]fit[/]       {escape(words.command('fit', making))}")
     fit(making, sets, on=on, verbose=verbose)
     out.print(f"[bold]run[/]       {escape(words.command('run', making))}")

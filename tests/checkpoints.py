@@ -36,10 +36,10 @@ def net_of(name: str, seed: int = 0, **sizes: Any) -> Any:
 
 
 @lru_cache
-def tiny_hubert(name: str = "Base", normalize: bool | None = None, seed: int = 0) -> str:
+def tiny_hubert(name: str = "Base", normalize: bool | None = None, seed: int = 0, **sizes: Any) -> str:
     """The folder of a checkpoint of the HuBERT family."""
     folder = tempfile.mkdtemp(prefix="wavmill-tiny-")
-    net_of(name, seed).save_pretrained(folder)
+    net_of(name, seed, **sizes).save_pretrained(folder)
     if normalize is not None:
         (Path(folder) / "preprocessor_config.json").write_text(json.dumps({"do_normalize": normalize}))
     return folder

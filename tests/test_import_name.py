@@ -70,6 +70,12 @@ def test_every_name_of_the_surface_is_there_and_documented():
         wavmill.opne  # noqa: B018
 
 
+def test_the_examples_are_found_from_a_clone_and_not_from_a_wheel():
+    from wavmill.cluster.cli import EXAMPLES
+
+    assert EXAMPLES.samefile(ROOT / "examples")
+
+
 def test_importing_it_loads_nothing():
     asked = "import sys, wavmill; sys.exit(str([name for name in sys.modules if name.startswith('wavmill.')]))"
     assert ran("-c", asked, cwd=ROOT).stderr.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Adding an extractor from outside the repository: the README's own file and line, as a user would have them."""
+"""Adding an extractor from outside the repository: the documentation's own file and line, as a user would have them."""
 
 import re
 import subprocess
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pyarrow.dataset
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "contributing.md"
 WAVMILL = str(Path(sys.executable).parent / "wavmill")
 
 
-def test_the_readme_s_extractor_works_from_a_folder_of_its_own(corpus, tmp_path):
-    section = README.read_text().split("## Add your own")[1]
+def test_the_extractor_of_the_docs_works_from_a_folder_of_its_own(corpus, tmp_path):
+    section = PAGE.read_text().split("## Add your own")[1]
     code = re.search(r"```python\n# (\w+\.py)\n(.*?)```", section, re.S)
     line = re.search(r"^(feature: .*)$", section, re.M)
-    assert code and line, "the README shows one file and one line"
+    assert code and line, "the page shows one file and one line"
     (tmp_path / code[1]).write_text(code[2])
     job = f"name: mine\nsource: {{kind: files, path: {corpus}}}\n{line[1]}\nstore: {tmp_path}/store\n"
     (tmp_path / "mine.yaml").write_text(job)
