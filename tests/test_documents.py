@@ -5,6 +5,7 @@ model of the hub, a small net with random weights is in its place. A block that 
 ``# NAME.py`` is that file. A block that cannot run here is marked ``not-run``, and NOT_RUN says why.
 """
 
+import importlib.util
 import json
 import re
 import shlex
@@ -164,11 +165,11 @@ def test_every_link_leads_to_a_file(page):
 
 
 @pytest.fixture
-def generate(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    import generate as made
-
-    return made
+def generate():
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def unhashed(text: str) -> str:
