@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from rich.console import Console
 from rich.progress import TaskID
 
 from wavmill.cluster.progress import bar
 from wavmill.cluster.terminal import escape
-from wavmill.pipeline.model_json import SplitFacts
+from wavmill.pipeline.model_json import MetricsLine, SplitFacts
 from wavmill.pipeline.report.dataset_readme import hours
 from wavmill.pipeline.report.model_readme import split_line
 
@@ -17,7 +16,7 @@ from wavmill.pipeline.report.model_readme import split_line
 class TrainWatch:
     """Called with each line of metrics, which it hands on; a context manager for the bar."""
 
-    def __init__(self, console: Console, hand_on: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, console: Console, hand_on: Callable[[MetricsLine], None]) -> None:
         self.console, self.hand_on = console, hand_on
         self.bar = bar(console, "steps", "said")
         self.task: TaskID | None = None
@@ -31,7 +30,7 @@ class TrainWatch:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def __call__(self, line: dict[str, Any]) -> None:
+    def __call__(self, line: MetricsLine) -> None:
         if line["kind"] == "waiting":
             self.console.print(f"[yellow]{escape(line['why'])}[/]")
             return
@@ -53,7 +52,7 @@ class TrainWatch:
         return f", {hours((time.monotonic() - began) / (step - first) * (total - step))} left"
 
     @staticmethod
-    def validated(line: dict[str, Any]) -> str:
+    def validated(line: MetricsLine) -> str:
         label = ""
         if line["label_accuracy"] is not None:
             label = f", labels {line['label_accuracy']:.1%} (the largest label's share: {line['label_chance']:.1%})"

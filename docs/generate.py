@@ -42,8 +42,8 @@ def job_page() -> str:
     from wavmill.pipeline.job.training_job import Team, Train, TrainJob
     from wavmill.pipeline.quantizers import QUANTIZERS
     from wavmill.pipeline.sources import SOURCES
-    from wavmill.pipeline.training.models import MODELS
     from wavmill.pipeline.training.pack_build import Data, Packing
+    from wavmill.pipeline.training.token_lm import MODELS
     from wavmill.pipeline.windows import WINDOWS
 
     texts: dict[str, dict[str, str]] = YAML(typ="safe").load(ROOT / "docs" / "options.yaml")

@@ -1,5 +1,6 @@
 """The contracts of a job's parts: one abstract class for each family, with every attribute that wavmill asks for.
 
+That of a training, ``Task``, is in training/task.py.
 A class that fits a section of a job file derives from its family's class here and overrides what differs. Attributes
 that are not declared here are its own business: options (pydantic fields) and helpers. A public one whose name is
 almost that of a declared attribute is refused when a job file names the class, since it would be ignored.
@@ -22,6 +23,7 @@ from wavmill.pipeline.store.base import Entry, Store
 from wavmill.pipeline.store.corpus import look
 
 Work = Callable[..., list[np.ndarray | Reject]]  # arrays of clips, then the facts -> for each clip an array or a Reject
+CONTRACTS = (__name__, "wavmill.pipeline.training.task")  # the modules that declare attributes
 SIMILAR = 0.8  # of difflib: from here on a name is taken for a misspelt one
 
 
@@ -33,8 +35,9 @@ class Part(Choice, ABC):
     @classmethod
     def check_class(cls) -> None:
         """ValueError when a class lacks what it must say, or says something that is almost one of the names above."""
-        declared = _public([one for one in cls.__mro__ if one.__module__ == __name__])
-        own = _public([one for one in cls.__mro__ if issubclass(one, Part) and one.__module__ != __name__])
+        parts = [one for one in cls.__mro__ if issubclass(one, Part)]
+        declared = _public([one for one in cls.__mro__ if one.__module__ in CONTRACTS])
+        own = _public([one for one in parts if one.__module__ not in CONTRACTS])
         for name in sorted(own - declared):
             if close := get_close_matches(name, declared - own, n=1, cutoff=SIMILAR):
                 raise ValueError(f"has {name}, which nothing reads; did you mean {close[0]}?")
@@ -290,11 +293,3 @@ class Export(Part):
     @abstractmethod
     def files(self, frames: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """The files of a clip: (name, array) of its rows, (T, L, D) of features and (T,) or (T, Q) of tokens."""
-
-
-class Model(Part):
-    """What fits as ``model:`` of a training job."""
-
-    @abstractmethod
-    def open(self, vocabulary: int) -> Any:
-        """A torch module for ids below ``vocabulary``, with weights from torch's random state."""

@@ -1,6 +1,6 @@
 """model.json and config.json: what a published version of a model is, and what its net needs to be opened."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 from pydantic import Field
 
@@ -8,6 +8,7 @@ from wavmill.model.token_lm.vocabulary import Vocabulary
 from wavmill.pipeline.at_rest import AtRest
 
 MODEL = "model.json"
+CONFIG, WEIGHTS, SCRIPT = "config.json", "model.safetensors", "model.pt"
 
 
 class Parent(AtRest):
@@ -48,6 +49,42 @@ class BestValidation(AtRest):
     token_accuracy: float
     label_accuracy: float | None
     label_chance: float | None
+
+
+Curve = Literal[  # the measurements in a line of metrics
+    "loss",
+    "perplexity",
+    "token_accuracy",
+    "label_accuracy",
+    "label_chance",
+    "grad_norm",
+    "lr",
+    "padding",
+    "tokens_per_s",
+]
+
+
+class MetricsLine(TypedDict, total=False):
+    """A line of metrics.jsonl. ``train``: means since the last such line; ``valid``: over the validation clips."""
+
+    kind: Literal["split", "train", "valid", "waiting"]  # the first and the last are shown, not kept
+    step: int
+    steps: int  # of the training; not kept
+    epoch: float
+    loss: float  # nats a token
+    perplexity: float
+    token_accuracy: float
+    label_accuracy: float | None
+    label_chance: float | None  # the accuracy of always naming the commonest label
+    grad_norm: float  # before clipping
+    lr: float
+    padding: float  # the share of positions that hold nothing
+    tokens_per_s: float
+    seconds: float  # of training so far
+    by: str  # of the split: SplitFacts
+    train: int
+    valid: int
+    why: str  # of waiting
 
 
 class VocabularyFacts(AtRest):

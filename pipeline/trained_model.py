@@ -12,14 +12,12 @@ from typing import Any
 from wavmill.model.quantization.codebook import Codebook
 from wavmill.model.token_lm.vocabulary import Vocabulary
 from wavmill.pipeline.errors import JobError
-from wavmill.pipeline.model_json import MODEL, ModelConfig, PublishedModel
+from wavmill.pipeline.model_json import CONFIG, MODEL, SCRIPT, WEIGHTS, ModelConfig, PublishedModel
 from wavmill.pipeline.protocol.published import find_model
 from wavmill.pipeline.quantizers.codebooks import load_codebook
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Store, join, read_checked
 from wavmill.pipeline.training.finite import not_finite_in
-
-CONFIG, WEIGHTS, SCRIPT = "config.json", "model.safetensors", "model.pt"
 
 
 @dataclass(frozen=True)

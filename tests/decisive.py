@@ -9,8 +9,8 @@ from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.job.training_job import Train, TrainJob
 from wavmill.pipeline.quantizers import QUANTIZERS
 from wavmill.pipeline.sources import SOURCES
-from wavmill.pipeline.training.models import SamOut
 from wavmill.pipeline.training.pack_build import Data, Packing, Split
+from wavmill.pipeline.training.token_lm import SamOut
 from wavmill.pipeline.windows import WINDOWS
 
 SHA = "0" * 64

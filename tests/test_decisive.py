@@ -18,8 +18,8 @@ from wavmill.pipeline.job.dataset_job import Job, decisive, fingerprint
 from wavmill.pipeline.job.training_job import Train
 from wavmill.pipeline.quantizers import QUANTIZERS
 from wavmill.pipeline.sources import SOURCES
-from wavmill.pipeline.training.models import MODELS
 from wavmill.pipeline.training.pack_build import Data, Packing
+from wavmill.pipeline.training.token_lm import MODELS
 from wavmill.pipeline.windows import WINDOWS
 
 BEFORE = json.loads((Path(__file__).parent / "decisive.json").read_text())  # as of when it was listed by hand

@@ -167,7 +167,7 @@ def test_the_command_on_two_workers_of_ray_killed_as_a_whole_gives_bit_equal_wei
 @pytest.mark.parametrize("before,after", [(1, 2), (2, 3), (3, 1)])
 def test_another_number_of_workers_loses_and_repeats_no_row_of_the_epoch(data, tmp_path, before, after):
     job = training(data, tmp_path)
-    sampler = Learner(job, *prepared(job)).sampler
+    sampler = Learner(job, *prepared(job)).task.sampler
     cut = sampler.steps_per_epoch // 2
     worlds = [before] * cut + [after] * (sampler.steps_per_epoch - cut)
     seen = [part(sampler.rows(step), rank, world) for step, world in enumerate(worlds) for rank in range(world)]

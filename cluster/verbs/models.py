@@ -17,23 +17,23 @@ def train(job: JobFile, set: Set = [], on: On = None, verbose: Verbose = False) 
     """Train the model that a job describes. Run the same command again to resume, also in the middle of an epoch."""
     from wavmill.cluster.load import load_training
     from wavmill.cluster.training_progress import TrainWatch
-    from wavmill.pipeline.training.release import already
+    from wavmill.pipeline.training.release import published_by
     from wavmill.pipeline.training.resume_point import begin
     from wavmill.pipeline.training.tensorboard import TensorBoard
 
     work = begin(load_training(job, set), write=True)
     for note in work.notes:
         out.print(escape(note))
-    said = already(work.store, work.job.name, work.run)
-    if said is not None:
+    model = published_by(work.store, work.job.name, work.run)
+    if model is not None:
         out.print("done already")
     else:
         from wavmill.pipeline.training.train import train as train_model
 
         with TensorBoard(work.store, work.job.name, work.run) as board, TrainWatch(out, board) as watch:
-            said = train_model(work, connecting(on, verbose), watch)
+            model = train_model(work, connecting(on, verbose), watch)
         out.print(f"curves    tensorboard --logdir {escape(board.address)}")
-    words.print_model(out, said)
+    words.print_model(out, model)
 
 
 def generate(

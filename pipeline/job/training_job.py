@@ -5,14 +5,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from wavmill.pipeline.at_rest import AtRest
-from wavmill.pipeline.contracts import Model
 from wavmill.pipeline.dataset_json import PublishedDataset
 from wavmill.pipeline.job.choice import Address, Choice, NotDecisive, sha256_of
 from wavmill.pipeline.job.one_of import OneOf
 from wavmill.pipeline.protocol.published import VERSION, find_dataset, find_model
 from wavmill.pipeline.store.base import join, split
-from wavmill.pipeline.training.models import MODELS
 from wavmill.pipeline.training.pack_build import Data, Packing
+from wavmill.pipeline.training.task import Task
+from wavmill.pipeline.training.token_lm import MODELS
 
 ORIGINS = ("auto", "scratch")  # of weights, where train.from names no model
 TRAINING_VERSION = 1  # raised when a fix changes what a training gives
@@ -84,7 +84,7 @@ class TrainJob(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     data: tuple[Data, ...] = Field(min_length=1)
     pack: Packing = Packing()
-    model: Annotated[Model, OneOf(MODELS)]
+    model: Annotated[Task, OneOf(MODELS)]
     train: Train = Train()
     store: str
     scale: Team = Team()

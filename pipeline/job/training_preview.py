@@ -42,7 +42,7 @@ def foretell(job: TrainJob) -> Foretold:
     token = datasets[0].columns["token"]
     vocabulary = Vocabulary((), token.code_count, token.codebook_count)
     with torch.device("meta"):
-        net = job.model.open(vocabulary.size)
+        net = job.model.net(datasets)
     rows = sum(round(one.weight * dataset.counts.done) for one, dataset in zip(job.data, datasets, strict=True))
     epoch = max(1, -(-round(rows * (1 - job.pack.split.valid)) // job.train.batch))
     check_start(job, vocabulary.codes, token.codebook or "")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wavmill.pipeline.model_json import BestValidation, PublishedModel
+from wavmill.pipeline.model_json import BestValidation, Curve, MetricsLine, PublishedModel
 from wavmill.pipeline.report.cards import Card, clip_card
 from wavmill.pipeline.report.charts import curves
 from wavmill.pipeline.report.dataset_page import Chart
@@ -35,7 +35,7 @@ class Sound:
 def model_page(
     model: PublishedModel,
     address: str,
-    metrics: list[dict[str, Any]],
+    metrics: list[MetricsLine],
     sounds: Sequence[Sound],
     voice_missing: str = "",
 ) -> str:
@@ -58,7 +58,7 @@ def model_page(
     )
 
 
-def _headlines(best: BestValidation | None, train: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+def _headlines(best: BestValidation | None, train: list[MetricsLine]) -> Iterator[tuple[str, str, str]]:
     if best:
         note = f"perplexity {best.perplexity:,.1f}, at step {best.step:,}"
         yield "validation loss", f"{best.loss:.3f}", note
@@ -85,7 +85,7 @@ def _cards(sounds: Sequence[Sound]) -> list[Card]:
     return cards
 
 
-def _charts(train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> Iterator[Chart]:
+def _charts(train: list[MetricsLine], valid: list[MetricsLine]) -> Iterator[Chart]:
     losses = {"training": _line(train, "loss"), "validation": _line(valid, "loss")}
     yield ("Loss", curves("loss by step", losses, "step", "loss, nats a token"), "")
     if any(line["label_accuracy"] is not None for line in valid):
@@ -99,9 +99,10 @@ def _charts(train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> Iterato
     yield ("Speed", speed, "")
 
 
-def _line(lines: list[dict[str, Any]], what: str) -> tuple[list[Any], list[Any]]:
+def _line(lines: list[MetricsLine], what: Curve) -> tuple[list[int], list[float]]:
     some = spread(lines, POINTS)
-    return [line["step"] for line in some], [math.nan if line[what] is None else line[what] for line in some]
+    values = (line[what] for line in some)
+    return [line["step"] for line in some], [math.nan if value is None else value for value in values]
 
 
 def _ended(model: PublishedModel) -> str:

@@ -8,11 +8,11 @@ _mill/train/<T>/done/<step>.<A>.json            the record, with the hashes of b
 import json
 import secrets
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from wavmill.pipeline import VERSION
 from wavmill.pipeline.at_rest import AtRest, Sealed
-from wavmill.pipeline.model_json import BestValidation, SplitFacts
+from wavmill.pipeline.model_json import BestValidation, MetricsLine, SplitFacts
 from wavmill.pipeline.store.base import Store, read_checked, sha256
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ class ReadCheckpoint(NamedTuple):
 
         return load(self.files["safetensors"])
 
-    def lines(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[MetricsLine]:
         return lines_in(self.files["metrics.jsonl"])
 
 
 def save(
-    store: Store, run: str, step: int, tensors: dict[str, "Tensor"], state: TrainingState, lines: list[dict[str, Any]]
+    store: Store, run: str, step: int, tensors: dict[str, "Tensor"], state: TrainingState, lines: list[MetricsLine]
 ) -> None:
     """Put a checkpoint, and only then take away those that nobody needs: all but the last two and the best."""
     from safetensors.torch import save as pack
@@ -128,7 +128,8 @@ def _read_file(store: Store, record: Checkpoint, what: FileName) -> bytes:
     return read_checked(store, file.key, file.sha256, other)
 
 
-def lines_in(metrics: bytes) -> list[dict[str, Any]]:
+def lines_in(metrics: bytes) -> list[MetricsLine]:
+    """The lines of a metrics.jsonl."""
     return [json.loads(line) for line in metrics.splitlines()]
 
 

@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.model_json import BestValidation
+
+if TYPE_CHECKING:
+    import torch
 
 NEVER = 1 << 62  # in place of a step: none so far
 
@@ -29,12 +32,12 @@ class Watch:
     ``see`` is called at every step and waits for nothing; ``first`` reads the step from the device.
     """
 
-    def __init__(self, device: Any) -> None:
+    def __init__(self, device: "torch.device") -> None:
         import torch
 
         self._first = torch.full((), NEVER, dtype=torch.int64, device=device)
 
-    def see(self, step: int, *values: Any) -> None:
+    def see(self, step: int, *values: "torch.Tensor") -> None:
         """Note this step, counted from 1, if one of the values, tensors of one number, is not finite."""
         import torch
 
@@ -51,7 +54,7 @@ class Watch:
         return None if first == NEVER else first
 
 
-def not_finite_in(tensors: Mapping[str, Any]) -> str:
+def not_finite_in(tensors: "Mapping[str, torch.Tensor]") -> str:
     """The name of a tensor with a value that is not finite, "" when there is none. Waits for the device once."""
     import torch
 
@@ -62,7 +65,7 @@ def not_finite_in(tensors: Mapping[str, Any]) -> str:
     return next((name for name, good in zip(checked, finite, strict=True) if not good), "")
 
 
-def not_finite_field(line: Mapping[str, Any]) -> str:
+def not_finite_field(line: Mapping[str, object]) -> str:
     """The name of a number of a line of metrics that is not finite, "" when there is none."""
     return next((name for name, value in line.items() if isinstance(value, float) and not math.isfinite(value)), "")
 
@@ -77,7 +80,7 @@ def check_best(where: str, best: BestValidation | None) -> None:
         )
 
 
-def check_weights(where: str, step: int, tensors: Mapping[str, Any]) -> None:
+def check_weights(where: str, step: int, tensors: "Mapping[str, torch.Tensor]") -> None:
     """Refuse a checkpoint's weights that are not finite, as wavmill saved them before it looked."""
     if name := not_finite_in(tensors):
         raise Diverged(

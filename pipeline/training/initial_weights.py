@@ -1,14 +1,17 @@
 """Training on from the weights of a published model: whether it fits the job, and its weights."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.job.training_job import TrainJob
-from wavmill.pipeline.model_json import PublishedModel
+from wavmill.pipeline.model_json import WEIGHTS, PublishedModel
 from wavmill.pipeline.protocol.published import find_model
 from wavmill.pipeline.store import open_store
-from wavmill.pipeline.trained_model import WEIGHTS, checked_file, config_of
+from wavmill.pipeline.trained_model import checked_file, config_of
 from wavmill.pipeline.training.finite import check_weights
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def check_start(job: TrainJob, codes: int, codebook: str, labels: tuple[str, ...] | None = None) -> None:
@@ -39,7 +42,7 @@ def check_start(job: TrainJob, codes: int, codebook: str, labels: tuple[str, ...
         raise JobError(f"train.from: {origin} does not fit: {'; '.join(problems)}")
 
 
-def put_start(job: TrainJob, net: Any) -> None:
+def put_start(job: TrainJob, net: "nn.Module") -> None:
     """Give a net the weights that ``train.from`` names; nothing where it names none."""
     from safetensors.torch import load
 

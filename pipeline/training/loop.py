@@ -1,15 +1,15 @@
-"""learn(): what one worker of a training does. Knows torch.distributed, not Ray; alone it is the whole training."""
+"""The training loop of one worker: optimiser, learning rate, checkpoints, early stopping. It knows no Ray."""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wavmill.pipeline.job.training_job import Train, TrainJob
-from wavmill.pipeline.model_json import BestValidation, SplitFacts
+from wavmill.pipeline.model_json import BestValidation, MetricsLine
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Store
 from wavmill.pipeline.training.checkpoints import TrainingState, read_files, read_latest, recorded, save, step_of
@@ -23,13 +23,16 @@ from wavmill.pipeline.training.finite import (
     not_finite_in,
 )
 from wavmill.pipeline.training.initial_weights import put_start
-from wavmill.pipeline.training.pack_read import Pack, open_pack
-from wavmill.pipeline.training.validation import Validation
+from wavmill.pipeline.training.task import Worker
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 AUTO_VALIDATE_STEPS = 500
 WARM_UP = 0.05  # of all steps, unless the job says
 LR_FLOOR = 0.1  # of the highest rate, where the cosine ends
-Tell = Callable[[dict[str, Any]], None]
+Tell = Callable[[MetricsLine], None]
 
 
 def length_of(plan: Train, steps_per_epoch: int) -> int:
@@ -46,7 +49,7 @@ class Progress:
     worse: int = 0  # validations since
     stopped: str = ""  # "steps" or "early" once it has ended
     seconds: float = 0.0
-    lines: list[dict[str, Any]] = field(default_factory=list)
+    lines: list[MetricsLine] = field(default_factory=list)
 
 
 class Learner:
@@ -55,20 +58,11 @@ class Learner:
     def __init__(self, job: TrainJob, pack: str, run: str, rank: int = 0, world: int = 1, tell: Tell = lambda _: None):
         import torch
 
-        from wavmill.model.token_lm.batches import Sampler
-        from wavmill.model.token_lm.loss import Loss
-
         self.job, self.run, self.rank, self.world, self.tell = job, run, rank, world, tell
         self.store: Store = open_store(job.store)  # of its own: a worker is another process, but for workers: 0
-        self.pack: Pack = open_pack(self.store, pack)
-        self.vocabulary = self.pack.vocabulary
-        self.train_rows, valid_rows = self.pack.split(job.pack.split)
-        weights = np.array([one.weight for one in job.data])[self.pack.dataset_of[self.train_rows]]
-        self.sampler = Sampler(self.pack.lengths[self.train_rows], weights, job.train.batch, job.train.seed)
-        plan, epoch = job.train, self.sampler.steps_per_epoch
-        among = job.pack.layout, plan.batch, plan.seed, rank, world
-        self.validation = Validation(self.pack, valid_rows, self.vocabulary, *among)
-        self.split = SplitFacts(by=job.pack.split.by, train=len(self.train_rows), valid=len(valid_rows))
+        plan, worker = job.train, Worker(rank, world)
+        self.task = job.model.on_worker(self.store, pack, job.pack, job.data, plan.batch, plan.seed, worker)
+        epoch = self.task.steps_per_epoch
         self.steps = length_of(plan, epoch)
         self.validate_every = min(epoch, AUTO_VALIDATE_STEPS) if plan.validate_every == "auto" else plan.validate_every
         every = plan.checkpoint_every
@@ -76,10 +70,10 @@ class Learner:
         self.warm_up = math.ceil(WARM_UP * self.steps) if plan.warmup_steps == "auto" else plan.warmup_steps
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(plan.seed)
-        self.net = job.model.open(self.vocabulary.size)
+        self.net = self.task.net()
         put_start(job, self.net)
         self.net.to(self.device)
-        self.loss: Any = Loss(self.net)
+        self.loss = self.task.loss(self.net)
         if world > 1:
             # Without find_unused_parameters DDP sorts its buckets anew after the first step, and with it the order of
             # its sums: a run that is resumed would end with other weights than one that is not.
@@ -97,7 +91,9 @@ class Learner:
         """
         self._resume()
         if self.rank == 0:
-            self.tell({"kind": "split", "step": self.progress.step, "steps": self.steps, **self.split.as_json()})
+            split = self.task.split
+            sides: MetricsLine = {"by": split.by, "train": split.train, "valid": split.valid}
+            self.tell({"kind": "split", "step": self.progress.step, "steps": self.steps, **sides})
         started = time.monotonic() - self.progress.seconds
         window = _Window()
         while not self.progress.stopped:
@@ -110,7 +106,7 @@ class Learner:
             self.progress.seconds = time.monotonic() - started
             self._stop_if_not_finite()
             self._log(window)
-            if (validates or last) and len(self.validation.rows):
+            if (validates or last) and self.task.split.valid:
                 self._validate()
             early = 0 < self.job.train.patience <= self.progress.worse
             self.progress.stopped = "early" if early else "steps" if last else ""
@@ -123,29 +119,19 @@ class Learner:
     def _step(self, window: "_Window") -> None:
         import torch
 
-        from wavmill.model.token_lm.batches import part
-        from wavmill.model.token_lm.loss import collate
-
         step, plan = self.progress.step, self.job.train
-        rows = self.train_rows[self.sampler.rows(step)]
         torch.manual_seed(int(np.random.SeedSequence([plan.seed, step, self.rank]).generate_state(1)[0]))
-        mine = part(rows, self.rank, self.world)
-        batch = collate([self.validation.sequence(row) for row in mine]).to(self.device)
+        batch, terms = self.task.batch(step, self.device)
         self.adam.zero_grad()
         with self._precision():
-            loss, right = self.loss(batch)
-        # DDP averages over workers; the loss is a mean over all tokens of the global batch, whoever has them
-        (loss * (self.world / self._targets(rows))).backward()
+            loss, outputs = self.loss(batch)
+        # DDP averages over workers; the loss is a mean over all terms of the global batch, on whichever worker
+        (loss * (self.world / terms)).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), plan.clip_norm)
         self.adam.step()
         self.schedule.step()
         self.watch.see(step + 1, loss.detach(), norm.detach())
-        window.add(loss.detach(), right, norm, batch)
-
-    def _targets(self, rows: np.ndarray) -> int:
-        """How many ids are foretold in these rows: all of a sequence but its first."""
-        extra = 1 if self.job.pack.layout == "suffix" else 2
-        return int(self.pack.lengths[rows].sum() + extra * len(rows) + (self.pack.label_of[rows] >= 0).sum())
+        window.add(norm, self.task.sums(batch, loss.detach(), outputs))
 
     def _rate(self, step: int) -> float:
         """The share of the highest learning rate at a step: up in a line, down in half a cosine."""
@@ -154,7 +140,7 @@ class Learner:
         done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
         return LR_FLOOR + (1 - LR_FLOOR) * (1 + math.cos(math.pi * done)) / 2
 
-    def _precision(self) -> Any:
+    def _precision(self) -> "torch.autocast":
         import torch
 
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.train.dtype == "bfloat16")
@@ -162,19 +148,14 @@ class Learner:
     # ---- what is told ---------------------------------------------------------------------------------------------
 
     def _log(self, window: "_Window") -> None:
-        loss, right, targets, places = self._summed([window.loss, window.right, window.targets, window.places])
         step = self.progress.step
-        line = {
+        line: MetricsLine = {
             "kind": "train",
             "step": step,
-            "epoch": step / self.sampler.steps_per_epoch,
-            "loss": loss / targets,
-            "perplexity": math.exp(min(loss / targets, 50)),
-            "token_accuracy": right / targets,
+            "epoch": step / self.task.steps_per_epoch,
+            **self.task.metrics(self._summed(window.sums), window.seconds()),
             "grad_norm": float(window.norm) / window.steps,
             "lr": self.job.train.lr * self._rate(step - 1),
-            "padding": 1 - targets / places,
-            "tokens_per_s": targets / window.spent_s(),
             "seconds": self.progress.seconds,
         }
         if name := not_finite_field(line):  # each step was finite, and yet their sum may not be
@@ -184,18 +165,22 @@ class Learner:
     def _validate(self) -> None:
         """A better loss on the validation rows than all before is the best."""
         with self._precision():
-            sums = self.validation.sums(self.net)
-        said = {"kind": "valid", "step": self.progress.step, **self.validation.line(self._summed(sums))}
-        if not_finite_field(said):
+            sums = self.task.validation_sums(self.net)
+        line: MetricsLine = {
+            "kind": "valid",
+            "step": self.progress.step,
+            **self.task.validation_metrics(self._summed(sums)),
+        }
+        if not_finite_field(line):
             raise self._diverged(f"the validation loss at step {self.progress.step:,}")
         best = self.progress.best
-        if best is None or said["loss"] < best.loss:
-            self.progress.best, self.progress.worse = BestValidation.of(said), 0
+        if best is None or line["loss"] < best.loss:
+            self.progress.best, self.progress.worse = BestValidation.of(line), 0
         else:
             self.progress.worse += 1
-        self._tell(said)
+        self._tell(line)
 
-    def _summed(self, values: list[Any]) -> list[float]:
+    def _summed(self, values: "Sequence[Tensor | float]") -> list[float]:
         """Each value summed over all workers."""
         import torch
 
@@ -204,14 +189,14 @@ class Learner:
             torch.distributed.all_reduce(sums)
         return sums.tolist()
 
-    def _tell(self, line: dict[str, Any]) -> None:
+    def _tell(self, line: MetricsLine) -> None:
         self.progress.lines.append(line)
         if self.rank == 0:
             self.tell({**line, "steps": self.steps})
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> dict[str, "Tensor"]:
         """The weights and Adam's moments, on the device. Diverged on all ranks when one of them is not finite.
 
         ``get_optimizer_state_dict`` of torch.distributed.checkpoint names them otherwise, adds param_groups, which the
@@ -237,7 +222,7 @@ class Learner:
         plan = self.job.train
         return diverged(self.job.address, what, step_of(saved[0]) if saved else 0, plan.lr, plan.clip_norm)
 
-    def _save(self, tensors: dict[str, Any]) -> None:
+    def _save(self, tensors: dict[str, "Tensor"]) -> None:
         if self.rank:
             return
         tensors = {name: value.cpu() for name, value in tensors.items()}
@@ -247,8 +232,8 @@ class Learner:
             stopped=self.progress.stopped,
             seconds=self.progress.seconds,
             world=self.world,
-            steps_per_epoch=self.sampler.steps_per_epoch,
-            split=self.split,
+            steps_per_epoch=self.task.steps_per_epoch,
+            split=self.task.split,
         )
         save(self.store, self.run, self.progress.step, tensors, state, self.progress.lines)
 
@@ -282,15 +267,15 @@ class _Window:
     """Sums between two lines of metrics, kept on the device: nothing waits for them before."""
 
     def __init__(self) -> None:
-        self.loss, self.right, self.norm = 0.0, 0.0, 0.0
-        self.targets = self.places = self.steps = 0
+        self.norm: Tensor | float = 0.0
+        self.sums: list[Tensor | float] = []
+        self.steps = 0
         self.started = time.monotonic()
 
-    def add(self, loss: Any, right: Any, norm: Any, batch: Any) -> None:
-        self.loss, self.right, self.norm = self.loss + loss, self.right + right, self.norm + norm
-        self.targets += len(batch.targets)
-        self.places += len(batch.ids) * (batch.ids.shape[1] - 1)
+    def add(self, norm: "Tensor", sums: "Sequence[Tensor | float]") -> None:
+        self.norm = self.norm + norm
+        self.sums = [one + more for one, more in zip(self.sums or [0.0] * len(sums), sums, strict=True)]
         self.steps += 1
 
-    def spent_s(self) -> float:
+    def seconds(self) -> float:
         return max(time.monotonic() - self.started, 1e-9)

@@ -1,15 +1,11 @@
 """A finished training -> the version that people load: weights, TorchScript, codebook, report; model.json last."""
 
-import io
-from typing import Any
-
 from wavmill.model.token_lm.generate import Sampling
 from wavmill.pipeline.errors import Stopped
 from wavmill.pipeline.features.vocoder import NoVoice
 from wavmill.pipeline.generate import Wish, generate, voice_of
 from wavmill.pipeline.model_json import (
     MODEL,
-    ModelConfig,
     ModelFile,
     PackFacts,
     Parent,
@@ -22,13 +18,13 @@ from wavmill.pipeline.report.model_page import Sound, model_page
 from wavmill.pipeline.report.model_readme import model_card
 from wavmill.pipeline.store.base import Store, join, sha256
 from wavmill.pipeline.store.versions import claim, claimed
-from wavmill.pipeline.trained_model import CONFIG, SCRIPT, WEIGHTS, Trained
+from wavmill.pipeline.trained_model import Trained
 from wavmill.pipeline.training.checkpoints import ReadCheckpoint, lines_in, read_latest
 from wavmill.pipeline.training.finite import check_best, check_weights
 from wavmill.pipeline.training.pack_build import PackDescription
 from wavmill.pipeline.workspace import TrainWorkspace
 
-HEARD_LABELS, HEARD_S = 12, 6.0  # in the report: so many labels, clips no longer than that
+EXAMPLE_LABELS, EXAMPLE_S = 12, 6.0  # in the report: of how many labels at most, and how long
 
 
 def release(work: TrainWorkspace, pack: PackDescription, last: ReadCheckpoint) -> PublishedModel:
@@ -40,25 +36,19 @@ def release(work: TrainWorkspace, pack: PackDescription, last: ReadCheckpoint) -
     if chosen is None:
         raise Stopped(f"{job.address}: the best checkpoint, of step {step:,}, is damaged or gone")
     vocabulary = pack.vocabulary
-    net = job.model.open(vocabulary.size)
+    net = job.model.net(work.parents, pack)
     tensors = chosen.tensors()
     check_weights(job.address, step, tensors)
     net.load_state_dict({name: tensors[f"net.{name}"] for name in net.state_dict()})
+    net.eval()
     codebook = next((join(one.address, one.codebook.path) for one in work.parents if one.codebook), None)
     carried = codebook_files(codebook) if codebook else {}
-    config = ModelConfig(
-        net=net.options,
-        vocabulary=vocabulary.described(),
-        layout=job.pack.layout,
-        dedup=job.pack.dedup,
-        rate_hz=pack.rate_hz,
-        codebook=pack.codebook if codebook else None,
-    )
     book = codebook_in(codebook, carried) if codebook else None
-    trained = Trained(net.eval(), vocabulary, job.pack.layout, job.pack.dedup, float(pack.rate_hz or 0), book)
+    trained = Trained(net, vocabulary, job.pack.layout, job.pack.dedup, float(pack.rate_hz or 0), book)
     version = claim(store, job.name, run, 0).version
     top, address = f"{job.name}/v{version}", join(store.url, job.name, f"v{version}")
-    files = {**net_files(net, config), "metrics.jsonl": last.files["metrics.jsonl"], **carried}
+    files = job.model.files(net, pack, job.pack, bool(codebook))
+    files |= {"metrics.jsonl": last.files["metrics.jsonl"], **carried}
     model = PublishedModel(
         name=job.name,
         version=version,
@@ -91,8 +81,8 @@ def release(work: TrainWorkspace, pack: PackDescription, last: ReadCheckpoint) -
         best=best,
         files=[ModelFile(path=path, bytes=len(data), sha256=sha256(data)) for path, data in files.items()],
     )
-    sounds, why_not = heard(trained)
-    files["report.html"] = model_page(model, address, lines_in(files["metrics.jsonl"]), sounds, why_not).encode()
+    sounds, why_none = example_sounds(trained)
+    files["report.html"] = model_page(model, address, lines_in(files["metrics.jsonl"]), sounds, why_none).encode()
     files["README.md"] = model_card(model, address).encode()
     for path, data in files.items():
         store.put(f"{top}/{path}", data)
@@ -100,30 +90,19 @@ def release(work: TrainWorkspace, pack: PackDescription, last: ReadCheckpoint) -
     return find_model(address)
 
 
-def net_files(net: Any, config: ModelConfig) -> dict[str, bytes]:
-    """The files that a net can be loaded from, by path."""
-    import torch
-    from safetensors.torch import save
-
-    script = io.BytesIO()
-    torch.jit.save(torch.jit.script(net), script)
-    weights = save({name: tensor.contiguous() for name, tensor in net.state_dict().items()})
-    return {WEIGHTS: weights, SCRIPT: script.getvalue(), CONFIG: config.written()}
-
-
-def heard(model: Trained) -> tuple[list[Sound], str]:
+def example_sounds(model: Trained) -> tuple[list[Sound], str]:
     """One generated clip for each of a few labels, as sound; or none, and why."""
     try:
         speak = voice_of(model)
     except NoVoice as error:
         return [], str(error)
     named = model.layout == "prompt" and model.vocabulary.labels
-    wishes = [Wish(label) for label in model.vocabulary.labels[:HEARD_LABELS]] if named else [Wish()] * 4
-    clips = generate(model, wishes, Sampling(top_p=0.9, max_tokens=int(HEARD_S * speak.frames_hz)))
+    wishes = [Wish(label) for label in model.vocabulary.labels[:EXAMPLE_LABELS]] if named else [Wish()] * 4
+    clips = generate(model, wishes, Sampling(top_p=0.9, max_tokens=int(EXAMPLE_S * speak.frames_hz)))
     return [
         Sound(
             wish.label or f"clip {i + 1}",
-            f"{len(codes)} tokens" + (f", cut at {HEARD_S:g} s" if cut else ""),
+            f"{len(codes)} tokens" + (f", cut at {EXAMPLE_S:g} s" if cut else ""),
             speak(codes),
             speak.rate_hz,
             codes,
@@ -133,7 +112,7 @@ def heard(model: Trained) -> tuple[list[Sound], str]:
     ], ""
 
 
-def already(store: Store, name: str, run: str) -> PublishedModel | None:
+def published_by(store: Store, name: str, run: str) -> PublishedModel | None:
     """model.json of a training that was published under a name, or None."""
     choice = claimed(store, name, run, 0)
     if choice is None or store.stat(f"{name}/v{choice.version}/{MODEL}") is None:

@@ -18,7 +18,7 @@ from wavmill.pipeline.store.base import Store, join
 from wavmill.pipeline.training.checkpoints import TrainingState, latest, read_latest, recorded, save
 from wavmill.pipeline.training.finite import not_finite_field
 from wavmill.pipeline.training.loop import length_of
-from wavmill.pipeline.training.release import already
+from wavmill.pipeline.training.release import published_by
 from wavmill.pipeline.workspace import TrainWorkspace
 
 OLD_SPLIT_BY = "clip"  # the default of pack.split.by, before it was the source
@@ -44,7 +44,7 @@ def begin(job: TrainJob, write: bool = False) -> TrainWorkspace:
         note = f"goes on from step {previous.step:,} of the shorter training {previous.run[:16]}"
         work = replace(plain, previous=previous, notes=(*plain.notes, note))
     key = f"_mill/train/{work.run}/does.json"
-    if write and already(work.store, job.name, work.run) is None and work.store.stat(key) is None:
+    if write and published_by(work.store, job.name, work.run) is None and work.store.stat(key) is None:
         work.store.put(key, Training(run=work.run, job=plain.run, does=work.does).written())
     return work
 
@@ -102,7 +102,7 @@ def _begun(work: TrainWorkspace) -> bool:
     """Whether there is a checkpoint or a model of exactly this job."""
     store, run = work.store, work.run
     return bool(
-        recorded(store, run) or already(store, work.job.name, run) or store.stat(f"_mill/train/{run}/goes_on.json")
+        recorded(store, run) or published_by(store, work.job.name, run) or store.stat(f"_mill/train/{run}/goes_on.json")
     )
 
 
@@ -114,7 +114,7 @@ def _previous(work: TrainWorkspace, write: bool) -> Previous | None:
     key = f"_mill/train/{run}/goes_on.json"
     if (known := read_if_there(store, key, Previous)) is not None:
         return known
-    if recorded(store, run) or already(store, job.name, run) is not None:
+    if recorded(store, run) or published_by(store, job.name, run) is not None:
         return None
     found = _shorter(work)
     if found is not None and write:

@@ -1,4 +1,4 @@
-"""train(work): pack, learn on as many workers as the job says, publish. The same call again goes on where it ended."""
+"""train(work): pack, train on as many workers as the job says, publish. The same call again resumes."""
 
 import contextlib
 import tempfile
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import ray
 import ray.train
@@ -20,32 +20,34 @@ from wavmill.pipeline.execution.ray_executor import beside_driver
 from wavmill.pipeline.execution.resources import Node, nodes_of
 from wavmill.pipeline.execution.worker_errors import brief, expected, fault_of_ray, in_short
 from wavmill.pipeline.job.training_job import TrainJob
-from wavmill.pipeline.model_json import PublishedModel
+from wavmill.pipeline.model_json import MetricsLine, PublishedModel
 from wavmill.pipeline.protocol.published import find_model
 from wavmill.pipeline.training.checkpoints import ReadCheckpoint, read_latest
 from wavmill.pipeline.training.finite import Diverged
 from wavmill.pipeline.training.initial_weights import check_start
 from wavmill.pipeline.training.loop import Learner, Tell
-from wavmill.pipeline.training.pack_build import make_pack
-from wavmill.pipeline.training.release import already, release
+from wavmill.pipeline.training.release import published_by, release
 from wavmill.pipeline.training.resume_point import carry_over
 from wavmill.pipeline.workspace import TrainWorkspace
 
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
 RETRIES = 3  # a worker that died is started again with all others, from the last checkpoint
-ASK_S = 0.5  # how often the workers' lines are fetched
-LOOK_S = 5.0  # without a line, until the driver looks whether all nodes are there, and again
-SAY_S = 300.0  # until it says so again
+POLL_S = 0.5  # how often the workers' lines are fetched
+CHECK_NODES_S = 5.0  # without a line, until the driver checks whether all nodes are alive, and again
+REPEAT_S = 300.0  # until the same warning is shown again
 
 
-def train(work: TrainWorkspace, connect: Callable[[], Any], watch: Tell = lambda line: None) -> PublishedModel:
-    """Train and publish what was begun (resume_point.py, to be kept to); return model.json.
+def train(work: TrainWorkspace, connect: Callable[[], object], watch: Tell = lambda line: None) -> PublishedModel:
+    """Train and publish the job of ``resume_point.begin(job, write=True)``; return model.json.
 
-    ``connect`` is called when Ray is needed, ``watch`` gets each line told.
+    ``connect`` is called when Ray is needed, ``watch`` with each line of metrics.
     """
     job, store, run = work.job, work.store, work.run
-    if (said := already(store, job.name, run)) is not None:  # asked anew: another driver may have published it
-        return said
-    pack = make_pack(store, list(job.data), job.pack)
+    if (model := published_by(store, job.name, run)) is not None:  # another driver may have published it meanwhile
+        return model
+    pack = job.model.prepare(store, job.data, job.pack)
     check_start(job, pack.codes, pack.codebook, tuple(pack.labels))
     carry_over(work)
     last = _ended(work)
@@ -81,12 +83,12 @@ def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
     """On the workers of Ray Train. Their lines come through an actor; resuming needs nothing that Ray keeps."""
     workers, cpus, gpu = shares(job, nodes_of(ray))
     lines = beside_driver(Lines)
-    given = {"job": job, "pack": pack, "run": run, "lines": lines, "threads": cpus}
+    options: WorkerOptions = {"job": job, "pack": pack, "run": run, "lines": lines, "threads": cpus}
     waits = partial(why_waiting, workers, cpus, gpu, alive())
-    with tempfile.TemporaryDirectory() as scratch, passed_on(lines, watch, waits):
+    with tempfile.TemporaryDirectory() as scratch, forwarding(lines, watch, waits):
         trainer = TorchTrainer(
-            work,
-            train_loop_config=given,
+            train_on_worker,
+            train_loop_config=options,
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus}),
             run_config=RunConfig(
                 name=f"{run[:12]}-{datetime.now(UTC):%H%M%S%f}",
@@ -111,17 +113,25 @@ def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
         raise Diverged(result.return_value)
 
 
-def work(given: dict[str, Any]) -> str:
+class WorkerOptions(TypedDict):
+    job: TrainJob
+    pack: str  # its fingerprint
+    run: str
+    lines: "ActorHandle"  # of Lines
+    threads: int
+
+
+def train_on_worker(options: WorkerOptions) -> str:
     """What each worker runs. Returns why the training diverged, "" when it did not.
 
-    Ray Train would start workers again after any exception; all ranks would meet the same numbers again.
+    Returned, not raised: Ray Train would start the workers again, and they would diverge again.
     """
     import torch
 
-    torch.set_num_threads(given["threads"])
+    torch.set_num_threads(options["threads"])
     context = ray.train.get_context()
-    rank, world, lines = context.get_world_rank(), context.get_world_size(), given["lines"]
-    learner = Learner(given["job"], given["pack"], given["run"], rank, world, lambda line: lines.put.remote(line))
+    rank, world, lines = context.get_world_rank(), context.get_world_size(), options["lines"]
+    learner = Learner(options["job"], options["pack"], options["run"], rank, world, lambda line: lines.put.remote(line))
     try:
         learner.learn()
     except Diverged as error:
@@ -130,45 +140,45 @@ def work(given: dict[str, Any]) -> str:
 
 
 class Lines:
-    """The actor between rank 0 and who watches."""
+    """A queue of lines of metrics, as an actor: rank 0 puts them, the driver takes them."""
 
     def __init__(self) -> None:
-        self.held: list[dict[str, Any]] = []
+        self.queue: list[MetricsLine] = []
 
-    def put(self, line: dict[str, Any]) -> None:
-        self.held.append(line)
+    def put(self, line: MetricsLine) -> None:
+        self.queue.append(line)
 
-    def take(self) -> list[dict[str, Any]]:
-        held, self.held = self.held, []
-        return held
+    def take(self) -> list[MetricsLine]:
+        lines, self.queue = self.queue, []
+        return lines
 
 
 @contextlib.contextmanager
-def passed_on(lines: Any, watch: Tell, waits: Callable[[], str]) -> Iterator[None]:
-    """While this lasts, another thread hands the workers' lines to ``watch``; trainer.fit() needs the main thread.
+def forwarding(lines: "ActorHandle", watch: Tell, waits: Callable[[], str]) -> Iterator[None]:
+    """Meanwhile a thread calls ``watch`` with the workers' lines; trainer.fit() needs the main thread.
 
-    While none comes, ``waits`` is asked for what the training waits for; ``watch`` gets that as a line, too.
+    While there are none, ``waits`` tells what the training waits for, and ``watch`` gets that as a line, too.
     """
     over = threading.Event()
 
-    def ask() -> None:
-        moved = looked = monotonic()
-        said = -SAY_S
+    def poll() -> None:
+        last_line_s = checked_s = monotonic()
+        warned_s = -REPEAT_S
         while True:
-            last = over.wait(ASK_S)
+            last = over.wait(POLL_S)
             for line in ray.get(lines.take.remote()):
                 watch(line)
-                moved, said = monotonic(), -SAY_S
+                last_line_s, warned_s = monotonic(), -REPEAT_S
             if last:
                 return
-            now = monotonic()
-            if now - max(moved, looked) > LOOK_S and now - said > SAY_S:
-                looked = now
+            now_s = monotonic()
+            if now_s - max(last_line_s, checked_s) > CHECK_NODES_S and now_s - warned_s > REPEAT_S:
+                checked_s = now_s
                 if why := waits():
-                    said = now
+                    warned_s = now_s
                     watch({"kind": "waiting", "why": why})
 
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
         yield
@@ -198,9 +208,9 @@ def shares(job: TrainJob, nodes: Sequence[Node]) -> tuple[int, int, bool]:
 
 
 def why_waiting(workers: int, cpus: int, gpu: bool, before: set[str]) -> str:
-    """What keeps so many workers from being started, or "" when the nodes have room for them.
+    """Why so many workers cannot start, or "" when the nodes have room for them.
 
-    ``before``: the names of the nodes that were there when the training began.
+    ``before``: the names of the nodes that were alive when the training began.
     """
     nodes = nodes_of(ray)
     if (room := _room(nodes, cpus, gpu)) >= workers:
