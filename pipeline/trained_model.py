@@ -34,6 +34,7 @@ class Trained:
 
 def open_model(address: str, script: bool = False) -> Trained:
     """The model in a folder. ``script`` takes its TorchScript, not its weights: the same numbers from another file.
+    So is a net from outside opened, whose class need not be here.
 
     JobError when there is none, a file is not the one that model.json describes, or its weights are not finite.
     """
@@ -43,7 +44,7 @@ def open_model(address: str, script: bool = False) -> Trained:
     store = open_store(model.address)
     config = config_of(store, model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if script:
+    if script or model.model["kind"] != "samout":
         net: Any = torch.jit.load(io.BytesIO(checked_file(store, model, SCRIPT)), map_location=device)
     else:
         from safetensors.torch import load

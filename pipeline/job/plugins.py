@@ -34,6 +34,6 @@ def class_of(kind: str, beside: Path | None, family: type[AnyPart]) -> type[AnyP
         raise ValueError(f"cannot be imported: {error}{where}") from error
     if not (isinstance(outside, type) and issubclass(outside, family)):
         name = family.__name__
-        raise ValueError(f"is no {name.lower()}: it must be a class derived from wavmill.pipeline.contracts.{name}")
+        raise ValueError(f"is no {name.lower()}: it must be a class derived from {family.__module__}.{name}")
     outside.check_class()
     return outside
