@@ -104,7 +104,7 @@ def products() -> Iterator[Finding]:
     why = {
         "numpy": "numpy gives a frame the same bits wherever it stands",
         "torch": "numpy gives a frame other bits at other places, torch does not",
-        "terms": "neither numpy nor torch gives a frame the same bits wherever it stands: slow, but the same",
+        "integers": "numpy gives a frame other bits at other places, sums of whole numbers do not",
     }
     yield Finding(True, "products", f"{said} ({why[max(ways.values(), key=list(why).index)]}); {cpu()}")
 

@@ -14,6 +14,7 @@ import numpy as np
 BLOCK_FRAMES = 256  # rows of every block
 PROBE_VECTORS = 8
 LARGE = 1 << 15  # inner * columns above which one round shows as much as three of smaller products
+TORCH_PAYS = 1 << 17  # inner * columns from which torch's faster product makes up for the two seconds of its import
 USUAL_SHAPES = ((39, 100), (401, 80), (768, 500))  # (inner, columns): k-means on MFCC, mel, k-means on HuBERT
 
 Product = Callable[[np.ndarray], np.ndarray]
@@ -39,7 +40,11 @@ def product_with(right: np.ndarray) -> Product:
 def way_for(inner: int, columns: int) -> str:
     """The name of the first way that holds on this machine for (256, inner) @ (inner, columns)."""
     with one_blas_thread():
-        return next(name for name, way in WAYS.items() if name == LAST or holds(way, inner, columns))
+        return next(
+            name
+            for name, way in WAYS.items()
+            if name == LAST or ((name != "torch" or inner * columns >= TORCH_PAYS) and holds(way, inner, columns))
+        )
 
 
 def holds(way: Callable[[np.ndarray], Product], inner: int, columns: int) -> bool:
@@ -84,21 +89,45 @@ def _by_torch(right: np.ndarray) -> Product:
     return product
 
 
-def _by_terms(right: np.ndarray) -> Product:
-    """Term by term in double precision, in the order of the inner axis: the same bits on every machine, slowly."""
-    terms = right.T.astype(float)  # (D, N)
+def _by_integers(right: np.ndarray) -> Product:
+    """In whole numbers that double precision adds without rounding, so the order of the sums cannot matter.
+
+    Each row of either side is scaled by a power of two and cut into two parts: the right's of 15 bits, the block's of
+    as many as sums of ``inner`` terms below 2**53 allow. That is 29 for a mel of 401 bins, 58 with both parts, so bands
+    that are quiet beside loud ones are as exact as in float32. The same bits by any BLAS on any machine, at eight times
+    the work of float32 (K. Ozaki et al., Error-free transformations of matrix multiplication, 2012).
+    """
+    right_bits = 15
+    block_bits = 53 - right_bits - right.shape[1].bit_length()
+    scaled, right_exponents = _scaled_rows(right, right_bits)
+    parts = _two_parts(scaled, right_bits)  # (2, N, D)
 
     def product(block: np.ndarray) -> np.ndarray:
-        total, term = np.zeros((2, len(block), len(right)))
-        for column, row in zip(block.T.astype(float), terms, strict=True):
-            total += np.multiply(column[:, None], row, out=term)
-        return total.astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # a row that is not finite becomes NaN
+            scaled, exponents = _scaled_rows(block, block_bits)
+            rows = _two_parts(scaled, block_bits)  # (2, 256, D)
+            (high, low), (high_of_rest, low_of_rest) = ([one @ other.T for other in parts] for one in rows)
+            rest = (high_of_rest + low_of_rest * 2.0**-right_bits) * 2.0**-block_bits
+            total = high + (low * 2.0**-right_bits + rest)
+            return np.ldexp(total, exponents + right_exponents.T - block_bits - right_bits).astype(np.float32)
 
     return product
 
 
-WAYS: dict[str, Callable[[np.ndarray], Product]] = {"numpy": _by_numpy, "torch": _by_torch, "terms": _by_terms}
-LAST = "terms"  # holds by construction
+def _scaled_rows(rows: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """(M, D) -> in double precision rows * 2**(bits - exponents), all below 2**bits, and the exponents (M, 1)."""
+    _, exponents = np.frexp(np.abs(rows).max(axis=1, keepdims=True, initial=0))
+    return np.ldexp(rows.astype(float), bits - exponents), exponents
+
+
+def _two_parts(scaled: np.ndarray, bits: int) -> np.ndarray:
+    """Whole numbers (2, M, D): what was rounded off the first is the second times 2**-bits."""
+    first = np.rint(scaled)
+    return np.stack([first, np.rint((scaled - first) * 2.0**bits)])
+
+
+WAYS: dict[str, Callable[[np.ndarray], Product]] = {"numpy": _by_numpy, "torch": _by_torch, "integers": _by_integers}
+LAST = "integers"  # holds by construction
 
 
 def one_blas_thread() -> Any:

@@ -56,9 +56,11 @@ def test_a_run_goes_on_with_the_shards_that_are_left(left):
     assert len(after) == 13 and before.items() <= after.items()
     done("run", "half.yaml", "--set", "store=anew")
     mine, fresh = (globbed(left / store / "half/v1/data").sort_by("clip") for store in ("out", "anew"))
-    assert mine.drop_columns("feature").equals(fresh.drop_columns("feature"))
+    computed = ["rms_db", "feature"]  # the shards of before are another machine's: other last bits
+    assert mine.drop_columns(computed).equals(fresh.drop_columns(computed))
     for one, other in zip(mine["feature"].to_pylist(), fresh["feature"].to_pylist(), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-4)  # those of before are another machine's
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    np.testing.assert_allclose(mine["rms_db"], fresh["rms_db"], atol=1e-5)
     assert pq.read_table(left / "out/half/v1/rejects.parquet")["clip"].to_pylist() == ["low/empty.wav"]
 
 

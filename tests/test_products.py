@@ -52,12 +52,12 @@ def test_numpy_is_not_taken_where_its_kernels_depend_on_the_place():
     _, told, _ = under("Haswell")
     if "openblas Haswell" not in told:
         pytest.skip("these kernels do not run here")
-    assert "torch" in told or "terms" in told
+    assert "torch" in told or "integers" in told
 
 
 def exact(right):
-    """The way whose order of sums is its own: nothing to find."""
-    return products.WAYS["terms"](right)
+    """The way whose sums are exact: nothing to find."""
+    return products.WAYS["integers"](right)
 
 
 def with_flaw(at):
@@ -106,7 +106,7 @@ def ways(monkeypatch):
     """Sets the ways of this process, and forgets what was chosen before and after."""
 
     def put(**found):
-        monkeypatch.setattr(products, "WAYS", {**found, "terms": products.WAYS["terms"]})
+        monkeypatch.setattr(products, "WAYS", {**found, "integers": products.WAYS["integers"]})
         products.way_for.cache_clear()
 
     yield put
@@ -121,12 +121,12 @@ def test_the_first_way_that_holds_is_taken_for_each_shape(ways):
     assert [products.way_for(*shape) for shape in SHAPES] == ["good", "wide", "good"]
 
 
-def test_where_every_way_is_broken_the_slow_one_is_taken_and_codes_hold(ways):
+def test_where_every_other_way_is_broken_integers_are_taken_and_codes_hold(ways):
     ways(broken=with_flaw(np.s_[9]), worse=with_flaw(np.s_[:, 1]))
     frames, centroids = normal(0, 300, 39), normal(1, 40, 39)
     centroids[1] = centroids[0]
     codes = assign(np.concatenate([frames, centroids[:2]]), centroids)
-    assert products.way_for(39, 40) == "terms" and codes[-2:].tolist() == [0, 0]
+    assert products.way_for(39, 40) == "integers" and codes[-2:].tolist() == [0, 0]
     distances = ((frames[:, None].astype(float) - centroids.astype(float)) ** 2).sum(2)
     assert (codes[:300] == distances.argmin(1)).all()
 
@@ -154,11 +154,40 @@ def test_every_way_gives_the_product(way, inner, columns, seed):
     assert np.allclose(found, block.astype(float) @ right.T.astype(float), rtol=0, atol=1e-5 * (1 + inner))
 
 
-def test_the_slow_way_s_bits_are_those_of_sums_in_order_in_double_precision():
-    block, right = normal(2, BLOCK_FRAMES, 7), normal(3, 5, 7)
-    found = products.WAYS["terms"](right)(block)
-    for row, column in ((0, 0), (255, 4), (17, 2)):
-        total = 0.0
-        for a, b in zip(block[row].tolist(), right[column].tolist(), strict=True):
-            total += a * b
-        assert found[row, column] == np.float32(total)
+@quick
+@given(st.integers(1, 300) | st.sampled_from([16_384, 20_000]), st.integers(1, 20), st.integers(0, 1 << 30))
+def test_products_in_integers_have_the_same_bits_in_whatever_order_their_terms_are_added(inner, columns, seed):
+    draw = np.random.default_rng(seed)
+    block, right = normal(seed, 8, inner), normal(seed + 1, columns, inner)
+    block *= (10.0 ** draw.integers(-30, 30, (8, 1))).astype(np.float32)  # rows that are much louder than others
+    found = products.WAYS["integers"](right)(block)
+    terms, columns_at = draw.permutation(inner), draw.permutation(columns)
+    other = products.WAYS["integers"](right[columns_at][:, terms])(block[::-1, terms])
+    assert (other == found[::-1, columns_at]).all()
+
+
+def test_products_in_integers_are_as_close_as_float32_where_quiet_terms_stand_beside_loud_ones():
+    block, right = normal(2, BLOCK_FRAMES, 401), np.abs(normal(3, 80, 401))
+    block = np.abs(block) * (10.0 ** np.random.default_rng(4).integers(-6, 5, block.shape)).astype(np.float32)
+    right[0, 1:] = 0  # a column that hears one band alone, and so a quiet one
+    right_answer = block.astype(float) @ right.T.astype(float)
+    assert np.allclose(products.WAYS["integers"](right)(block), right_answer, rtol=1e-6, atol=0)
+
+
+def test_products_in_integers_of_what_is_not_finite_or_too_large_concern_their_own_row_alone():
+    block, right = normal(5, 6, 3), normal(6, 2, 3)
+    clean = products.WAYS["integers"](right)(block)
+    block[1, 0], block[2], block[4] = np.nan, np.inf, 3e38
+    found = products.WAYS["integers"](right * np.float32(100))(block)
+    assert np.isnan(found[1:3]).all() and not np.isfinite(found[4]).all()
+    assert np.allclose(found[[0, 3, 5]], 100 * clean[[0, 3, 5]], rtol=1e-5)
+
+
+def test_torch_is_not_imported_for_a_product_that_is_over_before_its_import_would_be(ways):
+    def must_not_be_tried(right):
+        raise AssertionError("the import of torch costs two seconds")
+
+    ways(numpy=with_flaw(np.s_[9]), torch=must_not_be_tried)
+    assert {products.way_for(*shape) for shape in (*SHAPES, (39, 500), (401, 128))} == {"integers"}
+    ways(numpy=with_flaw(np.s_[9]), torch=exact)
+    assert products.way_for(768, 500) == "torch"
