@@ -135,9 +135,9 @@ def print_columns(console: Console, dataset: PublishedDataset) -> None:
 
 def print_rejects(console: Console, dataset: PublishedDataset) -> None:
     from wavmill.pipeline.store import open_store
-    from wavmill.pipeline.store.parquet import parquet_in
+    from wavmill.pipeline.store.parquet import open_parquet
 
-    with parquet_in(open_store(dataset.address), "rejects.parquet") as file:
+    with open_parquet(open_store(dataset.address), "rejects.parquet") as file:
         rejected = file.read()
     made = table("clip", "stage", "reason", "message")
     for row in rejected.slice(0, SHOWN_REJECTS).to_pylist():

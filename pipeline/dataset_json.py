@@ -130,13 +130,13 @@ class PublishedDataset(AtRest):
         import pyarrow as pa
 
         from wavmill.pipeline.store import open_store
-        from wavmill.pipeline.store.parquet import parquet_in
+        from wavmill.pipeline.store.parquet import open_parquet
 
         names = list(self.columns) if columns is None else list(columns)
         if missing := [name for name in names if name not in self.columns]:
             raise KeyError(f"{self.address} has no column {missing[0]!r}; it has {', '.join(self.columns)}")
         store, tables = open_store(self.address), []
         for part in self.parts:
-            with parquet_in(store, part.path) as file:
+            with open_parquet(store, part.path) as file:
                 tables.append(file.read(names))
         return pa.concat_tables(tables)

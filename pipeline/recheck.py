@@ -25,7 +25,7 @@ from wavmill.pipeline.rows import VIDEO
 from wavmill.pipeline.sources.manifest import Manifest
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import faults_of
-from wavmill.pipeline.store.parquet import parquet_in
+from wavmill.pipeline.store.parquet import open_parquet
 from wavmill.pipeline.workspace import Workspace
 
 Kind = Literal["rejected", "accepted", "otherwise", "length", "new", "gone", "twice"]
@@ -128,11 +128,11 @@ def _published(dataset: PublishedDataset, schema: pa.Schema) -> Iterator[pa.Tabl
     store = open_store(dataset.address)
     columns = [name for name in schema.names if name in dataset.columns]
     for part in dataset.parts:
-        with parquet_in(store, part.path) as file:
+        with open_parquet(store, part.path) as file:
             for batch in file.iter_batches(columns=columns):
                 nothing = pa.repeat("", batch.num_rows)
                 yield _as(pa.table(batch), schema, nothing, nothing)
-    with parquet_in(store, "rejects.parquet") as file:
+    with open_parquet(store, "rejects.parquet") as file:
         for batch in file.iter_batches():
             early = pc.is_in(batch["stage"], pa.array(BEFORE_FEATURES))
             yield _as(pa.table(batch), schema, pc.if_else(early, batch["reason"], ""), batch["message"])

@@ -26,7 +26,7 @@ from wavmill.pipeline.protocol.plan import Plan, read_objects
 from wavmill.pipeline.rows import arrays_of
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import sha256
-from wavmill.pipeline.store.parquet import parquet_in
+from wavmill.pipeline.store.parquet import open_parquet
 
 CLIPS = 32
 RELATIVE = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}  # the most that is let pass, by the job's dtype
@@ -126,12 +126,12 @@ def sample(job: Job, dataset: PublishedDataset, clips: int, seed: int) -> pa.Tab
         mine = drawn[(drawn >= start) & (drawn < stop)] - start
         if not len(mine):
             continue
-        with parquet_in(store, part.path) as parquet:
+        with open_parquet(store, part.path) as parquet:
             first = 0
             for group in range(parquet.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
                 if len(some := mine[(mine >= first) & (mine < first + rows)] - first):
-                    tables.append(parquet.read_row_group(group, columns=names).take(pa.array(some)))
+                    tables.append(parquet.read_row_groups([group], columns=names).take(pa.array(some)))
                 first += rows
     return pa.concat_tables(tables).combine_chunks()
 

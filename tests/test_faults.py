@@ -17,7 +17,7 @@ from inline import digest, rows_of, run_inline, words
 from wavmill.pipeline.errors import NotAllowed, Stopped
 from wavmill.pipeline.protocol.commit import parquet_bytes
 from wavmill.pipeline.store import open_store, s3
-from wavmill.pipeline.store.parquet import parquet_in
+from wavmill.pipeline.store.parquet import open_parquet
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +136,7 @@ def test_a_flip_in_a_window_of_a_large_part_stops_the_run(bucket, proxied, monke
     for number in range(1, 5):
         proxied[1].inject({number: "flipped down"})
         try:
-            with parquet_in(store, "part") as part:
+            with open_parquet(store, "part") as part:
                 assert part.read().equals(table)
         except Stopped:
             noticed += 1

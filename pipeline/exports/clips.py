@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from wavmill.pipeline.dataset_json import Part, PublishedDataset
 from wavmill.pipeline.errors import JobError, Stopped
@@ -18,7 +17,7 @@ from wavmill.pipeline.rows import arrays_of
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import read_checked
 from wavmill.pipeline.store.cache import cache_folder, make_once
-from wavmill.pipeline.store.parquet import parquet_in
+from wavmill.pipeline.store.parquet import ParquetFile, open_parquet
 
 
 class Clip(NamedTuple):
@@ -90,7 +89,7 @@ class Clips:
             return
         store = open_store(self.dataset.address)
         for part in self.dataset.parts:
-            with parquet_in(store, part.path) as file:
+            with open_parquet(store, part.path) as file:
                 for batch in file.iter_batches(columns=["fps", "start_s"]):
                     fps, start_s = (batch[name].to_pylist() for name in ("fps", "start_s"))
                     yield from zip(map(Fraction, fps), start_s, strict=True)
@@ -117,11 +116,11 @@ def _plain(dataset: PublishedDataset, cache: Path) -> list[Path]:
         def write(partial: Path) -> None:
             other = Stopped(f"{dataset.address}/{part.path} is damaged: its hash is not dataset.json's")
             data = read_checked(store, part.path, part.sha256, other)
-            parquet = pq.ParquetFile(pa.BufferReader(data))
-            schema = pa.schema([parquet.schema_arrow.field(name) for name in ("clip", "feature", "window")])
+            parquet = ParquetFile(pa.BufferReader(data))
+            schema = pa.schema([parquet.schema.field(name) for name in ("clip", "feature", "window")])
             with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
                 for group in range(parquet.num_row_groups):
-                    writer.write_table(parquet.read_row_group(group, columns=schema.names))
+                    writer.write_table(parquet.read_row_groups([group], columns=schema.names))
 
         return make_once(cache / "clips" / f"{part.sha256}.arrow", write)
 

@@ -21,7 +21,7 @@ from wavmill.pipeline.formats.clip_ids import without_suffixes
 from wavmill.pipeline.rows import arrays_of
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import faults_of, sha256
-from wavmill.pipeline.store.parquet import parquet_in
+from wavmill.pipeline.store.parquet import open_parquet
 
 SAID, PARTIAL = "export.json", ".partial-"
 LONGEST = 240  # bytes of a name that every file system takes, with PARTIAL before it
@@ -146,13 +146,13 @@ def _groups(dataset: PublishedDataset, columns: list[str], wanted: set[str] | No
     """The row groups of a dataset, in order; with ``wanted`` those with one of these clips."""
     store = open_store(dataset.address)
     for part in dataset.parts:
-        with parquet_in(store, part.path) as parquet:
+        with open_parquet(store, part.path) as parquet:
             for group in range(parquet.num_row_groups):
                 if wanted is not None:
-                    names = parquet.read_row_group(group, columns=["clip"])["clip"].to_pylist()
+                    names = parquet.read_row_groups([group], columns=["clip"])["clip"].to_pylist()
                     if wanted.isdisjoint(names):
                         continue
-                yield parquet.read_row_group(group, columns=columns)
+                yield parquet.read_row_groups([group], columns=columns)
 
 
 def _counted(folder: Path) -> int:

@@ -198,7 +198,7 @@ def _parquet(file: BinaryIO, where: str, label: str, carry: Sequence[str]) -> It
     import pyarrow.parquet as pq
 
     try:
-        parquet = pq.ParquetFile(file)
+        parquet = pq.ParquetFile(file, pre_buffer=False)  # no other thread calls back into Python
         names = parquet.schema_arrow.names
         columns, first = choose(names, label, carry, where).names, 1
         for name in columns[:1]:

@@ -17,7 +17,6 @@ from time import perf_counter
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from wavmill.pipeline import VERSION, notices
 from wavmill.pipeline.errors import Bug
@@ -26,7 +25,7 @@ from wavmill.pipeline.protocol.records import Record, StoredRows, record_key
 from wavmill.pipeline.protocol.timing import spent_s
 from wavmill.pipeline.rows import FAULT, NOTHING, rejects
 from wavmill.pipeline.store.base import sha256
-from wavmill.pipeline.store.parquet import parquet_writer
+from wavmill.pipeline.store.parquet import ParquetFile, parquet_writer
 from wavmill.pipeline.workspace import Workspace
 
 GROUP_ROWS = 1000  # of the clips at rest
@@ -90,8 +89,8 @@ class Commit:
 
     def _put(self, key: str, table: pa.Table) -> StoredRows:
         data = parquet_bytes(table)
-        again = pq.ParquetFile(io.BytesIO(data))
-        if again.metadata.num_rows != table.num_rows or again.schema_arrow != table.schema:
+        again = ParquetFile(pa.BufferReader(data))
+        if again.metadata.num_rows != table.num_rows or again.schema != table.schema:
             raise Bug(f"{key}: what was written is not what is read back")
         self.store.put(key, data)
         return StoredRows(key=key, sha256=sha256(data), bytes=len(data), rows=table.num_rows)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from wavmill.pipeline.errors import Stopped, WavmillError
 from wavmill.pipeline.protocol.records import Record, StoredRows
@@ -11,7 +10,7 @@ from wavmill.pipeline.protocol.superseded import Growth, kept
 from wavmill.pipeline.rows import rejects
 from wavmill.pipeline.sources.duplicates import ClipIds, Renamed, renamed, with_renamed, without_renamed
 from wavmill.pipeline.store.base import Store, read_checked
-from wavmill.pipeline.store.parquet import parquet_in
+from wavmill.pipeline.store.parquet import open_parquet, table_of
 
 
 class Standing:
@@ -42,7 +41,7 @@ class Standing:
 
     def ids_in(self, stored: StoredRows, shard: str) -> pa.Table:
         """clip and source of what stands of a shard's data or rejects, without the other columns being read."""
-        with parquet_in(self.store, stored.key) as file:
+        with open_parquet(self.store, stored.key) as file:
             table = file.read(columns=["clip", "source"])
         return kept(table, self.growth.gone(shard))
 
@@ -72,4 +71,4 @@ class Standing:
             data = read_checked(self.store, stored.key, stored.sha256, other)
         except FileNotFoundError as error:
             raise Stopped(f"{at} is gone, and its record says it was written") from error
-        return kept(pq.read_table(pa.BufferReader(data)), self.growth.gone(shard))
+        return kept(table_of(data), self.growth.gone(shard))

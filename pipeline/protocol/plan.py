@@ -27,7 +27,7 @@ from wavmill.pipeline.protocol.listing import PIECE_ROWS, Listing, identities, u
 from wavmill.pipeline.rows import frame_bytes
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Store, sha256
-from wavmill.pipeline.store.parquet import damage_of, parquet_in, parquet_of
+from wavmill.pipeline.store.parquet import ParquetFile, damage_stops, open_parquet, table_of
 from wavmill.pipeline.workspace import Workspace
 
 SHARD_S = 3600.0
@@ -193,22 +193,22 @@ def bytes_per_s(job: Job) -> float:
 
 def read_objects(store: Store, plan: Plan) -> pa.Table:
     """All objects of a plan."""
-    with parquet_in(store, plan.objects_key) as file:
+    with open_parquet(store, plan.objects_key) as file:
         return file.read()
 
 
 def objects_between(url: str, key: str, row_lo: int, row_hi: int) -> pa.Table:
     """Rows [row_lo, row_hi) of a plan's objects; a worker keeps the file open from shard to shard."""
     first, last = row_lo // GROUP_ROWS, (row_hi - 1) // GROUP_ROWS
-    with damage_of(f"{url}/{key}"):
+    with damage_stops(f"{url}/{key}"):
         rows = _objects_file(url, key).read_row_groups(list(range(first, last + 1)))
     return rows.slice(row_lo - first * GROUP_ROWS, row_hi - row_lo)
 
 
 @lru_cache(maxsize=4)
-def _objects_file(url: str, key: str) -> pq.ParquetFile:
+def _objects_file(url: str, key: str) -> ParquetFile:
     """By the store's address: a task of Ray brings its stages anew, and the store in them is another one each time."""
-    return parquet_of(open_store(url).open(key))
+    return ParquetFile(open_store(url).open(key))
 
 
 def put_table(store: Store, folder: str, name: str, table: pa.Table) -> StoredTable:
@@ -227,7 +227,7 @@ def _load(store: Store, key: str, data: bytes) -> Plan:
     except ValueError as error:
         raise Stopped(f"{store.url}/{key} is damaged: {error}") from error
     shards = store.read(head.shards.key)  # at once: to open it would ask for its size first
-    return Plan(head.number, head, pq.read_table(pa.BufferReader(shards)))
+    return Plan(head.number, head, table_of(shards))
 
 
 def todo_of(plans: list[Plan], done: set[str]) -> Iterator[dict[str, Any]]:

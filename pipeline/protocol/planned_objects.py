@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from wavmill.pipeline.store.base import Store
-from wavmill.pipeline.store.parquet import damage_of, parquet_of
+from wavmill.pipeline.store.parquet import ParquetFile, damage_stops
 
 CACHED_GROUPS = 4  # of each plan: shards are looked at in the order of their paths, several at once
 ROW = "row"  # the place of an object in its plan, beside the columns of the plan
@@ -30,9 +29,9 @@ class PlannedObjects:
         self._cached: dict[int, pa.Table] = {}
         self._names: ClipNames | None = None
         self.source = store.open(key)
-        with damage_of(self.where):
-            self.file: pq.ParquetFile = parquet_of(self.source)
-            at = self.file.schema_arrow.get_field_index("path")
+        with damage_stops(self.where):
+            self.file = ParquetFile(self.source)
+            at = self.file.schema.get_field_index("path")
             groups = [self.file.metadata.row_group(group) for group in range(self.file.num_row_groups)]
             found = [group.column(at).statistics for group in groups]
         spans = [(one.min, one.max) if one and one.has_min_max else ("", "\U0010ffff") for one in found]
@@ -48,7 +47,7 @@ class PlannedObjects:
     @property
     def has_names(self) -> bool:
         """Whether each object carries the name of its clip, as the rows of a manifest do."""
-        return "clip" in self.file.schema_arrow.names
+        return "clip" in self.file.schema.names
 
     def beside(self, objects: pa.Table) -> pa.Table:
         """The objects of this plan that have one of these paths (ordered), with their place in the column ``row``."""
@@ -74,7 +73,7 @@ class PlannedObjects:
         """The clip names of this plan; read when they are first asked for."""
         with self._lock:
             if self._names is None:
-                with damage_of(self.where):
+                with damage_stops(self.where):
                     self._names = ClipNames(
                         batch.column(0).to_pylist() for batch in self.file.iter_batches(columns=["clip"])
                     )
@@ -85,7 +84,7 @@ class PlannedObjects:
             if group not in self._cached:
                 while len(self._cached) >= CACHED_GROUPS:
                     del self._cached[next(iter(self._cached))]
-                with damage_of(self.where):
+                with damage_stops(self.where):
                     table = self.file.read_row_groups([group]).combine_chunks()
                 rows = np.arange(self.starts[group], self.starts[group + 1])
                 self._cached[group] = table.append_column(ROW, pa.array(rows, pa.int64()))
@@ -93,7 +92,7 @@ class PlannedObjects:
 
     def empty(self) -> pa.Table:
         """No object, with the columns of those there are."""
-        return self.file.schema_arrow.remove_metadata().empty_table().append_column(ROW, pa.array([], pa.int64()))
+        return self.file.schema.remove_metadata().empty_table().append_column(ROW, pa.array([], pa.int64()))
 
 
 class ClipNames:

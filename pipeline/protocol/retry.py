@@ -2,7 +2,6 @@
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from wavmill.pipeline.errors import JobError, Stopped
 from wavmill.pipeline.protocol.listing import by_path
@@ -11,6 +10,7 @@ from wavmill.pipeline.protocol.planned_objects import ROW
 from wavmill.pipeline.protocol.publish import published
 from wavmill.pipeline.protocol.records import attempts_done, read_records
 from wavmill.pipeline.protocol.superseded import Growth
+from wavmill.pipeline.store.parquet import table_of
 from wavmill.pipeline.store.versions import claimed
 from wavmill.pipeline.workspace import Workspace
 
@@ -29,7 +29,7 @@ def retried(work: Workspace, plans: list[Plan], reason: str) -> list[Plan]:
         left = len(list(todo_of(plans, set(attempts_done(store, work.fingerprint)))))
         raise JobError(f"--retry {reason}: the run is not finished, {left:,} shards are left; run it without --retry")
     top = f"{job.name}/v{dataset.version}"
-    rejects = pq.read_table(pa.BufferReader(store.read(f"{top}/{dataset.rejects.path}")))
+    rejects = table_of(store.read(f"{top}/{dataset.rejects.path}"))
     sources = pc.unique(rejects.filter(pc.equal(rejects["reason"], reason))["source"])
     if not len(sources):
         there = ", ".join(dataset.counts.reasons) or "nothing was rejected"

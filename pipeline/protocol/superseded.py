@@ -26,7 +26,7 @@ from wavmill.pipeline.protocol.records import Record
 from wavmill.pipeline.protocol.retry_rules import Outcome, after_retry
 from wavmill.pipeline.store.base import Store
 from wavmill.pipeline.store.objects import ahead
-from wavmill.pipeline.store.parquet import parquet_in
+from wavmill.pipeline.store.parquet import open_parquet
 
 CACHED_SHARDS = 64
 
@@ -181,7 +181,7 @@ class Growth:
 
     def _columns(self, key: str, columns: Iterable[str]) -> pa.Table:
         try:
-            with parquet_in(self.store, key) as file:
+            with open_parquet(self.store, key) as file:
                 return file.read(columns=list(columns))
         except FileNotFoundError as error:
             raise Stopped(f"{self.store.url}/{key} is gone, and its record says it was written") from error

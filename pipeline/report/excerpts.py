@@ -2,22 +2,23 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import zip_longest
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from wavmill.pipeline.dataset_json import PublishedDataset
 from wavmill.pipeline.errors import WavmillError
 from wavmill.pipeline.formats.clip_ids import part_of
 from wavmill.pipeline.protocol.plan import Plan
+from wavmill.pipeline.protocol.planned_objects import ROW, PlannedObjects
 from wavmill.pipeline.rows import arrays_of
 from wavmill.pipeline.store.base import Store
 from wavmill.pipeline.store.objects import LONG_BYTES
-from wavmill.pipeline.store.parquet import damage_of, parquet_in
+from wavmill.pipeline.store.parquet import open_parquet
 from wavmill.pipeline.workspace import Workspace
 
 GROUPS = 20  # row groups read, of about 1,000 clips each
@@ -42,7 +43,7 @@ def some_rows(store: Store, top: str, dataset: PublishedDataset) -> pa.Table:
         groups[path].append(group)
     tables = []
     for path in groups or [dataset.parts[0].path]:
-        with parquet_in(store, f"{top}/{path}") as part:
+        with open_parquet(store, f"{top}/{path}") as part:
             tables.append(part.read_row_groups(groups[path], columns=columns))
     return pa.concat_tables(tables).combine_chunks()
 
@@ -50,7 +51,7 @@ def some_rows(store: Store, top: str, dataset: PublishedDataset) -> pa.Table:
 def some_rejects(store: Store, top: str) -> dict[str, list[dict[str, Any]]]:
     """reason -> a few of its rejects, from the first of them all."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    with parquet_in(store, f"{top}/rejects.parquet") as file:
+    with open_parquet(store, f"{top}/rejects.parquet") as file:
         names, seen = ["clip", "stage", "reason", "message"], 0
         for batch in file.iter_batches(1000, columns=names):
             for row in batch.to_pylist():
@@ -77,11 +78,13 @@ def originals(work: Workspace, plans: list[Plan], clips: list[dict[str, Any]]) -
     """For each clip its sound (N,) float32 at 16 kHz, read from the corpus again; or why that cannot be."""
     if work.job.source.gives != "audio":
         return ["it was made from a dataset, not from sound"] * len(clips)
-    return [_original(work, plans, clip) for clip in clips]
+    with ExitStack() as opened:
+        planned = [opened.enter_context(PlannedObjects(work.store, plan.objects_key)) for plan in reversed(plans)]
+        return [_original(work, planned, clip) for clip in clips]
 
 
-def _original(work: Workspace, plans: list[Plan], clip: dict[str, Any]) -> np.ndarray | str:
-    objects = _objects(work.store, plans, clip)
+def _original(work: Workspace, planned: list[PlannedObjects], clip: dict[str, Any]) -> np.ndarray | str:
+    objects = _objects(planned, clip)
     if not objects.num_rows:
         return "no plan names its object"
     if pc.max(objects["size"]).as_py() > LONG_BYTES:
@@ -101,12 +104,10 @@ def _original(work: Workspace, plans: list[Plan], clip: dict[str, Any]) -> np.nd
     return audio[row["lead_samples"] : row["lead_samples"] + row["kept_samples"]]
 
 
-def _objects(store: Store, plans: list[Plan], clip: dict[str, Any]) -> pa.Table:
+def _objects(planned: list[PlannedObjects], clip: dict[str, Any]) -> pa.Table:
     """The rows of the newest plan that holds the clip's object; of a manifest, which names clips, only the clip's."""
-    for plan in reversed(plans):
-        with store.open(plan.objects_key) as file, damage_of(f"{store.url}/{plan.objects_key}"):
-            only = pc.field("path") == clip["source"]
-            rows = pq.read_table(file, filters=only, page_checksum_verification=True)
+    for plan in planned:
+        rows = plan.beside(pa.table({"path": [clip["source"]]})).drop_columns([ROW])
         if "clip" in rows.column_names:
             names = rows["clip"].to_pylist()
             whole, _ = part_of(clip["clip"]) or ("", 0)

@@ -17,7 +17,7 @@ from wavmill.pipeline.rows import ERROR, VIDEO
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Entry, Store, join
 from wavmill.pipeline.store.objects import SCHEMA
-from wavmill.pipeline.store.parquet import parquet_in
+from wavmill.pipeline.store.parquet import open_parquet
 
 PARTS_LOOKED_AT = 8
 
@@ -68,9 +68,9 @@ class Dataset(Source):
         store, rows = open_store(find_dataset(self.origin).address), objects.select(["path", "lo"]).to_pylist()
         known: dict[str, list[float]] = {}
         for path in {row["path"] for row in rows}:
-            with parquet_in(store, path) as part:
+            with open_parquet(store, path) as part:
                 known[path] = [
-                    part.read_row_group(group, columns=["seconds"])["seconds"].to_numpy().sum()
+                    part.read_row_groups([group], columns=["seconds"])["seconds"].to_numpy().sum()
                     for group in range(part.num_row_groups)
                 ]
         return np.array([known[row["path"]][row["lo"]] for row in rows], float)
@@ -82,8 +82,8 @@ class Dataset(Source):
         facts = ["start_s", "seconds", "peak", "rms_db", *seen]
         columns = ["clip", "source", "label", *dataset.carry, *facts, self.column]
         for row in objects.to_pylist():
-            with parquet_in(store, row["path"]) as part:
-                tables.append(part.read_row_group(row["lo"], columns=columns))
+            with open_parquet(store, row["path"]) as part:
+                tables.append(part.read_row_groups([row["lo"]], columns=columns))
         table = pa.concat_tables(tables).combine_chunks()
         for field in ERROR:
             table = table.append_column(field, pa.array([""] * table.num_rows, field.type))

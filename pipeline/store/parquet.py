@@ -1,6 +1,6 @@
 """Parquet as we write and read it: with a checksum in every page, so that damage is found wherever a file is read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,19 +11,45 @@ from wavmill.pipeline.errors import Stopped
 from wavmill.pipeline.store.base import Store
 
 
+class ParquetFile:
+    """A Parquet file that the calling thread alone reads.
+
+    pyarrow's threads call back into Python for a file that is Python's and for bytes that Python holds. One that is
+    still at it when the interpreter ends aborts the process: "terminate called without an active exception", exit -6.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
+        self.metadata: pq.FileMetaData = self._file.metadata
+        self.schema: pa.Schema = self._file.schema_arrow
+        self.num_row_groups: int = self._file.num_row_groups
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        return self._file.read(columns, use_threads=False)
+
+    def read_row_groups(self, groups: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
+        return self._file.read_row_groups(groups, columns, use_threads=False)
+
+    def iter_batches(self, rows: int = 65_536, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Batches of at most so many rows."""
+        yield from self._file.iter_batches(rows, columns=columns, use_threads=False)
+
+
 @contextmanager
-def parquet_in(store: Store, key: str) -> Iterator[pq.ParquetFile]:
+def open_parquet(store: Store, key: str) -> Iterator[ParquetFile]:
     """A file of a store. Stopped when it is damaged, FileNotFoundError when there is none."""
-    with store.open(key) as file, damage_of(f"{store.url}/{key}"):
-        yield parquet_of(file)
+    where = f"{store.url}/{key}"
+    with store.open(key) as file, damage_stops(where):
+        yield ParquetFile(file)
 
 
-def parquet_of(file: Any) -> pq.ParquetFile:
-    return pq.ParquetFile(file, page_checksum_verification=True)
+def table_of(data: bytes) -> pa.Table:
+    """The rows of a Parquet file that was read whole."""
+    return ParquetFile(pa.BufferReader(data)).read()
 
 
 @contextmanager
-def damage_of(where: str) -> Iterator[None]:
+def damage_stops(where: str) -> Iterator[None]:
     """Turn what pyarrow says of bytes that are not what was written into the error people see."""
     try:
         yield

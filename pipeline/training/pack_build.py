@@ -27,7 +27,7 @@ from wavmill.pipeline.protocol.published import find_dataset
 from wavmill.pipeline.rows import PRODUCTS
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Store
-from wavmill.pipeline.store.parquet import parquet_in
+from wavmill.pipeline.store.parquet import open_parquet
 from wavmill.pipeline.training.flat_tokens import UNPACKED, flat
 
 PACK = "pack.json"
@@ -263,7 +263,7 @@ def _arrays(
     columns = list(dict.fromkeys(["token", packing.split.by, *([label] if label else [])]))
     at = f"{dataset.address}/{part.path}"
     try:
-        with parquet_in(source, part.path) as file:
+        with open_parquet(source, part.path) as file:
             batches = file.iter_batches(BATCH_ROWS, columns=columns)
             token, split = dataset.columns["token"], packing.split
             arrays = flat(

@@ -10,7 +10,7 @@ from wavmill.pipeline.dataset_json import PublishedDataset
 from wavmill.pipeline.errors import JobError, Stopped
 from wavmill.pipeline.job.training_job import TrainJob
 from wavmill.pipeline.store import open_store
-from wavmill.pipeline.store.parquet import parquet_in
+from wavmill.pipeline.store.parquet import open_parquet
 from wavmill.pipeline.training.flat_tokens import hashes_of
 
 MOST_ROWS = 1_000_000  # of data with more, the sides are worked out from the share alone
@@ -49,7 +49,7 @@ def sides(job: TrainJob, datasets: list[PublishedDataset]) -> Sides:
 
 def _column(dataset: PublishedDataset, path: str, name: str) -> pa.Array:
     try:
-        with parquet_in(open_store(dataset.address), path) as file:
+        with open_parquet(open_store(dataset.address), path) as file:
             return file.read(columns=[name])[name].combine_chunks()
     except (FileNotFoundError, ValueError, KeyError) as error:
         raise Stopped(f"{dataset.address}/{path} is damaged or gone: {error}") from error
