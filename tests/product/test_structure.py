@@ -79,7 +79,8 @@ def declared(*groups: str) -> set[str]:
 
 def distributions(paths: list[Path]) -> set[str]:
     """The distributions that files import from."""
-    own = {*PACKAGES, "wavmill", *(path.stem for path in TESTS if "hostile" not in path.parts)}
+    stems = {path.stem for path in TESTS} - {*packages_distributions()}  # a hostile soundfile.py stands for soundfile
+    own = {*PACKAGES, "wavmill", *stems}
     names = {name for path in paths for name in roots(imports(path))} - own - sys.stdlib_module_names
     provided = packages_distributions()
     found = {COMES_WITH.get(name) or provided.get(name, [name])[0] for name in names}
