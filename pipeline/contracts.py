@@ -13,12 +13,14 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+from pydantic import JsonValue
 
 from wavmill.model.clock import Clock
 from wavmill.pipeline.decoding.decode import Clip
 from wavmill.pipeline.errors import AGAIN, ObjectFault, Reject, WavmillError
 from wavmill.pipeline.job.choice import Choice
 from wavmill.pipeline.protocol.left_out import LeftOut
+from wavmill.pipeline.rows import PlannedObject
 from wavmill.pipeline.store.base import Entry, Store
 from wavmill.pipeline.store.corpus import look
 
@@ -164,7 +166,7 @@ class Quantizer(Step):
         """The address of the codebook that ``wavmill fit`` learns for it; None when there is none to learn."""
         return None
 
-    def fitted(self, recipe: Callable[[], dict[str, Any]]) -> Self | None:
+    def fitted(self, recipe: Callable[[], dict[str, JsonValue]]) -> Self | None:
         """With what its codebook decides filled in; None when the codebook is not there yet.
 
         ``recipe`` gives that of the features it is to quantize. JobError when the codebook is of others.
@@ -250,7 +252,7 @@ class Source(Part):
         """What is at a path now, None for nothing: asked when a listing named it twice with two sizes or stamps."""
         raise ObjectFault(f"{path} was listed twice, with two sizes or stamps; {AGAIN}")
 
-    def has(self, row: dict[str, Any]) -> bool:
+    def has(self, row: PlannedObject) -> bool:
         """Whether this process sees an object of a plan, by its path, size and stamp, as it was listed."""
         try:
             entry = look(*place) if (place := self.place_of(row["path"])) is not None else None
@@ -286,7 +288,7 @@ class Export(Part):
         return None
 
     @property
-    def recipe_has(self) -> dict[str, Any]:
+    def recipe_has(self) -> dict[str, JsonValue]:
         """What the recipe of the dataset's features must say for the files to be what the loader takes."""
         return {}
 

@@ -1,7 +1,7 @@
 """dataset.json: what a published version of a dataset holds. It is written last, so what it names is there."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -17,7 +17,7 @@ class MadeBy(AtRest):
     """The job that made it: its fingerprint, and all that decides its rows (job.decisive)."""
 
     fingerprint: str
-    does: dict[str, Any]
+    does: Mapping[str, object]
 
 
 class Counts(AtRest):
@@ -107,7 +107,7 @@ class PublishedDataset(AtRest):
     version: int
     fingerprint: str
     job: MadeBy
-    recipe: dict[str, Any]  # of its features (job.recipe_of)
+    recipe: Mapping[str, object]  # of its features (job.recipe_of)
     created_at: str
     listed_at: list[str]  # by plan
     counts: Counts

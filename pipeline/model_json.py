@@ -1,6 +1,7 @@
 """model.json and config.json: what a published version of a model is, and what its net needs to be opened."""
 
-from typing import Any, ClassVar, Literal, TypedDict
+from collections.abc import Mapping
+from typing import ClassVar, Literal, TypedDict
 
 from pydantic import Field
 
@@ -111,14 +112,14 @@ class PublishedModel(AtRest):
     version: int
     fingerprint: str  # of the training
     created_at: str
-    does: dict[str, Any]  # all that decides its weights (trainjob.decisive)
+    does: Mapping[str, object]  # all that decides its weights (trainjob.decisive)
     parents: list[Parent]
     pack: PackFacts
     split: SplitFacts | None = None
-    model: dict[str, Any]  # the kind and options of the net, and how many parameters it has
+    model: Mapping[str, object]  # the kind and options of the net, and how many parameters it has
     vocabulary: VocabularyFacts
     layout: Literal["prompt", "suffix"]
-    train: dict[str, Any]  # the options of the training
+    train: Mapping[str, object]  # the options of the training
     workers: int
     steps: int
     epochs: float
@@ -137,8 +138,8 @@ class ModelConfig(AtRest):
     """config.json: with the weights beside it all that a net needs, without wavmill's other files."""
 
     FORMAT: ClassVar[str] = "wavmill-samout-1"
-    net: dict[str, Any]  # the arguments of SamOut
-    vocabulary: dict[str, Any]  # Vocabulary.described
+    net: Mapping[str, object]  # the arguments of SamOut
+    vocabulary: Mapping[str, object]  # Vocabulary.described
     layout: Literal["prompt", "suffix"]
     dedup: bool
     rate_hz: str | None  # tokens in a second of sound

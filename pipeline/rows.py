@@ -19,7 +19,7 @@ The types in flight are the types at rest, so nothing is converted between a wor
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +42,24 @@ IDS = [pa.field(name, pa.string()) for name in ("clip", "source", "label")]
 NOTHING = "nothing"  # the error of a row that stands for no clip
 FAULT = "fault"  # the error of a row that stands for a shard which could not be read; the message says why
 PRODUCTS = ("feature", "token", "window")
+
+
+class PlannedObject(TypedDict):
+    """A row of a plan's objects; a manifest's has its carried columns, too."""
+
+    path: str
+    size: int
+    stamp: str
+
+
+class PlannedShard(TypedDict):
+    """A row of a plan's shards, as a worker gets it: rows [row_lo, row_hi) of the plan's objects, which lie at a key."""
+
+    shard: str
+    row_lo: int
+    row_hi: int
+    seconds: float
+    objects: str
 
 
 def decoded(carry: Sequence[str], video: bool = False) -> pa.Schema:

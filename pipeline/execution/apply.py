@@ -81,7 +81,7 @@ class Apply:
             column[i] = column[i][first:last]
 
 
-def finite(result: Any) -> bool:
+def finite(result: np.ndarray | Reject) -> bool:
     """False for an array that holds NaN or infinity."""
     floats = not isinstance(result, Reject) and np.issubdtype(result.dtype, np.floating)
     return not floats or bool(np.isfinite(result).all())

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.execution.resources import IN_FLIGHT, MEMORY_SHARE
@@ -95,7 +94,7 @@ def this_machine() -> Machine:
 
 
 def executor_of(
-    job: Job, seconds: float, on: str | None, cluster: bool, connect: Callable[[], Any], verbose: bool = False
+    job: Job, seconds: float, on: str | None, cluster: bool, connect: Callable[[], object], verbose: bool = False
 ) -> Executor:
     """The executor for so many seconds of sound; ``connect`` connects to Ray when it is Ray's."""
     machine = this_machine()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from multiprocessing.connection import Connection, wait
 from time import monotonic
@@ -95,7 +95,7 @@ class Pool:
         self.workers: list[Worker] = []
         self.again, self.tries = deque[Shard](), Counter[str]()
 
-    def tables(self, todo: Generator[Shard, None, None] | Any) -> Generator[pa.Table, None, None]:
+    def tables(self, todo: Iterator[Shard]) -> Generator[pa.Table, None, None]:
         """What the last stage made of each shard. Raises what a worker raised, and Stopped as an Executor does."""
         asked = monotonic()
         while self._hand_out(todo):
@@ -113,7 +113,7 @@ class Pool:
                 if worker.silent_s > (self.job.scale.patience_s if worker.began else START_S):
                     worker.process.kill()  # frozen, or deaf in a library that lets no other thread run
 
-    def _hand_out(self, todo: Any) -> bool:
+    def _hand_out(self, todo: Iterator[Shard]) -> bool:
         """Give a shard to whoever has none, starting workers as long as there may be more; whether any has one."""
         idle = [worker for worker in self.workers if worker.shard is None]
         while idle or len(self.workers) < self.executor.workers:
@@ -194,7 +194,7 @@ class Worker:
         self.shard = shard
         self.send(shard)
 
-    def send(self, message: Any) -> None:
+    def send(self, message: object) -> None:
         with suppress(OSError):  # it has ended: who listens hears of it
             self.line.send(message)
 

@@ -20,6 +20,7 @@ from wavmill.pipeline.errors import WavmillError
 from wavmill.pipeline.execution.parent import end_with
 from wavmill.pipeline.execution.stages import Stage
 from wavmill.pipeline.execution.watchdog import HUNG, Told, Watched
+from wavmill.pipeline.rows import PlannedShard
 
 ALIVE_S = 1.0  # between two signs of life
 Message = tuple[str, Any]  # alive None, begins (shard, stage, where), done table, failed error, broke traceback
@@ -31,14 +32,14 @@ class Driver:
     def __init__(self, line: Connection) -> None:
         self.line, self._lock = line, threading.Lock()
 
-    def tell(self, *message: Any) -> None:
+    def tell(self, *message: object) -> None:
         try:
             with self._lock:
                 self.line.send(message)
         except OSError:
             os._exit(1)
 
-    def next(self) -> Any:
+    def next(self) -> object:
         try:
             return self.line.recv()
         except (EOFError, OSError):
@@ -61,7 +62,7 @@ def watched_stages(stages: list[Stage], patience_s: float, board: Told, end: int
     return [Watched(stage.work, stage.name, patience_s, board, end) for stage in stages]
 
 
-def through(stages: list[Watched], shard: dict[str, Any]) -> pa.Table:
+def through(stages: list[Watched], shard: PlannedShard) -> pa.Table:
     """A row of the plan's shards through all stages."""
     table = pa.Table.from_pylist([shard])
     for stage in stages:

@@ -5,15 +5,19 @@ Without that question a path that one node lacks would end as rejects in a publi
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
+from wavmill.pipeline.contracts import Source
 from wavmill.pipeline.errors import JobError, NotAllowed, ObjectFault, Stopped, WavmillError
+from wavmill.pipeline.execution.watchdog import BoardHandle
+from wavmill.pipeline.job.choice import Choice
 from wavmill.pipeline.job.dataset_job import Job
+from wavmill.pipeline.rows import PlannedObject
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import join
 from wavmill.pipeline.store.corpus import look
@@ -33,8 +37,8 @@ class Needs:
     """
 
     store: str = ""
-    source: Any = None
-    objects: Sequence[dict[str, Any]] = ()
+    source: Source | None = None
+    objects: Sequence[PlannedObject] = ()
     looks: Sequence[Callable[[], object]] = ()
 
 
@@ -46,14 +50,14 @@ class Answer(NamedTuple):
     problems: list[WavmillError]
 
 
-def needs_of(job: Job, objects: Sequence[dict[str, Any]], choices: Sequence[Any]) -> Needs:
+def needs_of(job: Job, objects: Sequence[PlannedObject], choices: Sequence[Choice]) -> Needs:
     """What the workers of a job need; of the objects, only those that are as they were listed from here."""
     there = [row for row in objects if job.source.has(row)] if job.source.gives == "audio" else []
     looks = [choice.check_here for choice in (job.source, *choices) if choice is not None]
     return Needs(job.store, job.source, there, looks)
 
 
-def seen_by_driver(driver: Any, source: Any, objects: list[dict[str, Any]]) -> list[str]:
+def seen_by_driver(driver: BoardHandle, source: Source, objects: Sequence[PlannedObject]) -> list[str]:
     """The paths of those objects that the driver's node sees as they were listed. ``driver`` is an actor's handle."""
     import ray
 
@@ -138,7 +142,7 @@ def started_here() -> bool:
     return node is None or bool(node.is_head())
 
 
-def name_of(node: dict[str, Any]) -> str:
+def name_of(node: Mapping[str, object]) -> str:
     """A node of ``ray.nodes()`` for a message."""
     return f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
 

@@ -16,10 +16,12 @@ from wavmill.pipeline.execution.claims import end_dead_claims, execution_name
 from wavmill.pipeline.execution.nodes import SAMPLED, alive, check_nodes, lost_since, needs_of, started_here
 from wavmill.pipeline.execution.resources import Shares, nodes_of, shares_of, why_waiting
 from wavmill.pipeline.execution.stages import Stage, Watch, Wiring
-from wavmill.pipeline.execution.watchdog import Board, Watched, patience
+from wavmill.pipeline.execution.watchdog import Board, BoardHandle, Watched, patience
 from wavmill.pipeline.execution.worker_errors import brief, expected, fault_of_ray
+from wavmill.pipeline.job.choice import Choice
 from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.protocol.plan import bytes_per_s, objects_between
+from wavmill.pipeline.rows import PlannedObject, PlannedShard
 from wavmill.pipeline.store.corpus import spread
 
 MOST_AT_WORK = 3  # workers that a message about a fault lists
@@ -29,11 +31,11 @@ WAVE_SHARDS = 20_000  # Ray's driver keeps 16 KB per shard
 class RayExecutor:
     """An Executor (stages.py). ``connect`` is called when there is work: a finished job needs no Ray."""
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    def __init__(self, connect: Callable[[], object]) -> None:
         self.connect = connect
 
     def __call__(
-        self, job: Job, wiring: Wiring, shards: Iterable[dict[str, Any]], watch: Watch
+        self, job: Job, wiring: Wiring, shards: Iterable[PlannedShard], watch: Watch
     ) -> Generator[pa.Table, None, None]:
         todo, ready = iter(shards), False
         while wave := list(islice(todo, WAVE_SHARDS)):
@@ -45,7 +47,7 @@ class RayExecutor:
             yield from _mill(job, wiring, wave, watch)
 
 
-def make_ready(job: Job, shards: list[dict[str, Any]], stages: Sequence[Stage]) -> int:
+def make_ready(job: Job, shards: list[PlannedShard], stages: Sequence[Stage]) -> int:
     """What comes before the first shard; return how many others share the cluster's CPUs.
 
     Every node is asked about a few objects and about what the stages open, as check_nodes says; of a private Ray
@@ -59,13 +61,13 @@ def make_ready(job: Job, shards: list[dict[str, Any]], stages: Sequence[Stage]) 
     return end_dead_claims()
 
 
-def some_objects(job: Job, shards: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def some_objects(job: Job, shards: list[PlannedShard]) -> list[PlannedObject]:
     """The first object of a few shards, spread over all of them, for the nodes to look at."""
     heads = [(one["objects"], one["row_lo"], one["row_lo"] + 1) for one in spread(shards, SAMPLED)]
     return [row for head in heads for row in objects_between(job.store, *head).to_pylist()]
 
 
-def take_along(choices: Sequence[Any]) -> None:
+def take_along(choices: Sequence[Choice]) -> None:
     """Classes from outside travel to where they are not installed."""
     for choice in choices:
         module = sys.modules[type(choice).__module__]
@@ -76,7 +78,7 @@ def take_along(choices: Sequence[Any]) -> None:
 class ToBoard:
     """Passes on to a board, one small actor, what a worker begins and ends."""
 
-    def __init__(self, actor: Any) -> None:
+    def __init__(self, actor: BoardHandle) -> None:
         self.actor = actor
 
     def begins(self, shard: str, stage: str, where: str) -> None:
@@ -86,7 +88,7 @@ class ToBoard:
         self.actor.ends.remote(shard)
 
 
-def _mill(job: Job, wiring: Wiring, shards: list[dict[str, Any]], watch: Watch) -> Iterator[pa.Table]:
+def _mill(job: Job, wiring: Wiring, shards: list[PlannedShard], watch: Watch) -> Iterator[pa.Table]:
     """Run the stages over the shards of one wave. Tasks decode, a pool on GPUs extracts, tasks do the rest."""
     board = beside_driver(Board)
     stages = wiring(board if job.source.gives == "audio" and not started_here() else None)
@@ -111,7 +113,7 @@ def _mill(job: Job, wiring: Wiring, shards: list[dict[str, Any]], watch: Watch) 
             yield done
 
 
-def beside_driver(kind: type[Any]) -> Any:
+def beside_driver(kind: type[Board]) -> BoardHandle:
     """An actor on the driver's node: the loss of another node does not end it."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -137,7 +139,7 @@ def cluster_shares(job: Job, longest_s: float) -> Shares:
     return shares
 
 
-def results(rows: ray.data.Dataset, board: Any = None) -> Iterator[pa.Table]:
+def results(rows: ray.data.Dataset, board: BoardHandle | None = None) -> Iterator[pa.Table]:
     """The blocks of the last stage as they come. What stops a stage is raised as the error it was in the worker."""
     before = alive()
     try:
@@ -158,7 +160,7 @@ def idle() -> str:
     return f"no worker is at a shard: Ray has {free:g} of {all_cpus:g} CPUs free, and starts workers or waits for them"
 
 
-def board_says(board: Any) -> list[str]:
+def board_says(board: BoardHandle | None) -> list[str]:
     """What the workers are at; nothing when the board is lost."""
     try:
         lines: list[str] = ray.get(board.lines.remote(), timeout=10) if board is not None else []

@@ -2,7 +2,6 @@
 
 import socket
 from time import perf_counter
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,6 +9,7 @@ import pyarrow.compute as pc
 from wavmill.pipeline.errors import ObjectFault
 from wavmill.pipeline.execution.nodes import seen_by_driver
 from wavmill.pipeline.execution.processors import noted
+from wavmill.pipeline.execution.watchdog import BoardHandle
 from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.protocol.plan import objects_between
 from wavmill.pipeline.protocol.retry_rules import UNREAD
@@ -33,7 +33,7 @@ class Read:
     ``driver`` is an actor on the driver's node (watchdog.Board), asked about files that this node does not see.
     """
 
-    def __init__(self, job: Job, driver: Any = None) -> None:
+    def __init__(self, job: Job, driver: BoardHandle | None = None) -> None:
         self.job, self.driver = job, driver
 
     def __call__(self, planned: pa.Table) -> pa.Table:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
+from types import ModuleType
 from typing import Any
 
 from wavmill.pipeline.job.dataset_job import Job
@@ -32,7 +33,7 @@ class Node:
         return int(max(0.0, min(shares.pool_workers, by_cpus, by_gpus)))
 
 
-def nodes_of(ray: Any) -> list[Node]:
+def nodes_of(ray: ModuleType) -> list[Node]:
     """The live nodes of the cluster that Ray is connected to."""
     found = []
     for node in ray.nodes():
@@ -59,13 +60,13 @@ class Shares:
     memory_bytes: int
     gpu_kinds: tuple[str, ...]
 
-    def decode(self) -> dict[str, Any]:
+    def decode(self) -> dict[str, object]:
         """Options of the decoding tasks: on the nodes with the GPUs, for sound costs more to send than to make."""
         beside = {"ray.io/accelerator-type": f"in({','.join(self.gpu_kinds)})"}
         where = {"label_selector": beside} if self.feature_gpus and self.gpu_kinds else {}
         return self._tasks(self.decode_cpus) | where
 
-    def feature(self) -> dict[str, Any]:
+    def feature(self) -> dict[str, object]:
         """Options of the extractors: tasks, or a pool of workers that each load the model once."""
         if not self.pool_workers:
             return self._tasks(self.feature_cpus)
@@ -80,11 +81,11 @@ class Shares:
             **({"num_gpus": self.feature_gpus} if self.feature_gpus else {}),
         }
 
-    def rest(self) -> dict[str, Any]:
+    def rest(self) -> dict[str, object]:
         """Options of the tasks that quantise, cut windows and commit."""
         return self._tasks(self.token_cpus)
 
-    def _tasks(self, cpus: float) -> dict[str, Any]:
+    def _tasks(self, cpus: float) -> dict[str, object]:
         return {"num_cpus": cpus, "memory": self.memory_bytes, "max_retries": RETRIES}
 
 

@@ -4,21 +4,23 @@ An executor is a function from a job, its stages and shards of a plan to the tab
 ``ray_executor.py`` has a cluster do the work, ``local_executor.py`` this machine. The rows are the same.
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import pyarrow as pa
 
+from wavmill.pipeline.contracts import Step
 from wavmill.pipeline.execution.apply import Apply
 from wavmill.pipeline.execution.read import Read
+from wavmill.pipeline.execution.watchdog import BoardHandle
 from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.protocol.commit import Commit
-from wavmill.pipeline.rows import CONTEXT
+from wavmill.pipeline.rows import CONTEXT, PlannedShard
 from wavmill.pipeline.workspace import Workspace
 
-Watch = Callable[[dict[str, Any]], None]  # is given {"waiting": text} while no shard finishes, and why
-Wiring = Callable[[Any], "list[Stage]"]  # is given who is asked about files that a worker does not see, or None
+Watch = Callable[[Mapping[str, object]], None]  # is given {"waiting": text} while no shard finishes, and why
+Wiring = Callable[[BoardHandle | None], "list[Stage]"]  # is given who is asked about files that a worker does not see, or None
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Stage:
     name: str
     work: Callable[[pa.Table], pa.Table]
     share: Literal["decode", "feature", "rest"]
-    choices: tuple[Any, ...] = ()
+    choices: tuple[Step, ...] = ()
 
 
 class Executor(Protocol):
@@ -42,14 +44,14 @@ class Executor(Protocol):
     """
 
     def __call__(
-        self, job: Job, wiring: Wiring, shards: Iterable[dict[str, Any]], watch: Watch
+        self, job: Job, wiring: Wiring, shards: Iterable[PlannedShard], watch: Watch
     ) -> Generator[pa.Table, None, None]: ...
 
 
 Engine = Callable[[Job, float], Executor]  # the executor for a job with so many seconds of sound to go
 
 
-def stages_of(work: Workspace, driver: Any = None) -> list[Stage]:
+def stages_of(work: Workspace, driver: BoardHandle | None = None) -> list[Stage]:
     """The stages of a run: a row of the plan's shards -> the row that Commit makes of its record.
 
     A feature that nobody asked to keep leaves its worker only for a step that goes over it: tokens of it are made
@@ -69,7 +71,7 @@ def stages_of(work: Workspace, driver: Any = None) -> list[Stage]:
     ]
 
 
-def feature_stages(job: Job, driver: Any = None, early: Sequence[Any] = ()) -> list[Stage]:
+def feature_stages(job: Job, driver: BoardHandle | None = None, early: Sequence[Step] = ()) -> list[Stage]:
     """The first stages: a row of the plan's shards -> its clips with their features.
 
     ``early`` steps run where the features are made, and only what they make leaves that worker.

@@ -11,14 +11,15 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 
 from wavmill.pipeline.contracts import Source
+from wavmill.pipeline.rows import PlannedObject
 
 LOOK_S = 1.0
 SAY_S = 300.0  # without a finished shard, until the driver says who is at what, and again
@@ -97,7 +98,7 @@ def _look() -> None:
 
 @contextmanager
 def patience(
-    at_work: Callable[[], list[str]], idle: Callable[[], str], watch: Callable[[dict[str, Any]], None]
+    at_work: Callable[[], list[str]], idle: Callable[[], str], watch: Callable[[Mapping[str, object]], None]
 ) -> Iterator[Callable[[], None]]:
     """Gives what is to be called at every finished shard. While it is not for long, another thread says who waits.
 
@@ -131,6 +132,25 @@ def patience(
         thread.join()
 
 
+class RemoteCall(Protocol):
+    """A method of an actor: ``remote`` calls it there, and gives what ray.get waits for."""
+
+    def remote(self, *args: object) -> object: ...
+
+
+class BoardHandle(Protocol):
+    """A Board that is an actor of Ray's, seen from another process."""
+
+    @property
+    def begins(self) -> RemoteCall: ...
+    @property
+    def ends(self) -> RemoteCall: ...
+    @property
+    def lines(self) -> RemoteCall: ...
+    @property
+    def as_listed(self) -> RemoteCall: ...
+
+
 class Board:
     """What the workers of a run are at."""
 
@@ -146,7 +166,7 @@ class Board:
         self.at.pop(shard, None)
         self.tries.pop(shard, None)
 
-    def as_listed(self, source: Source, objects: list[dict[str, Any]]) -> list[bool]:
+    def as_listed(self, source: Source, objects: Sequence[PlannedObject]) -> list[bool]:
         """Of each object of a plan whether it is as it was listed, seen from where this actor runs."""
         return [source.has(row) for row in objects]
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 
 class NotDecisive:
@@ -40,7 +40,7 @@ class Choice(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     version: ClassVar[int] = 1
 
-    def recipe(self) -> dict[str, Any]:
+    def recipe(self) -> dict[str, JsonValue]:
         """Everything that decides a clip's numbers: it goes into fingerprints and codebooks."""
         return {**self.deciding(), "version": self.version}
 
@@ -54,7 +54,7 @@ class Choice(BaseModel):
         }
         return self.model_copy(update={name: full(value) for name, value in given.items() if value is not None})
 
-    def deciding(self) -> dict[str, Any]:
+    def deciding(self) -> dict[str, JsonValue]:
         """The fields that decide, by name, as JSON has them."""
         values, found = self.model_dump(mode="json"), {}
         for name in deciding_fields(type(self)):
@@ -75,6 +75,6 @@ def deciding_fields(kind: type[BaseModel]) -> list[str]:
     return [name for name, field in kind.model_fields.items() if not _is_marked(field.metadata)]
 
 
-def sha256_of(decides: dict[str, Any]) -> str:
+def sha256_of(decides: dict[str, JsonValue]) -> str:
     """The fingerprint of what decides a result: sha256 of its canonical JSON."""
     return hashlib.sha256(json.dumps(decides, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

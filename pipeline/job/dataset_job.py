@@ -5,7 +5,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from wavmill.model.clock import Clock
 from wavmill.pipeline.contracts import Extractor, Quantizer, Source, Step, Window
@@ -109,9 +109,9 @@ class Job(BaseModel):
         """Where the dataset is published: <store>/<name>."""
         return join(self.store, self.name)
 
-    def misfits(self) -> list[tuple[tuple[Any, ...], str]]:
+    def misfits(self) -> list[tuple[tuple[str | int, ...], str]]:
         """What is wrong between sections that are right: (path of the option, what)."""
-        problems: list[tuple[tuple[Any, ...], str]] = []
+        problems: list[tuple[tuple[str | int, ...], str]] = []
         there = {self.source.gives}
         for step in self.steps:
             name, reads = step.writes, step.reads
@@ -195,23 +195,23 @@ def _check_window(window: Window, dataset: PublishedDataset, column: str) -> Non
         )
 
 
-def recipe_of(job: Job) -> dict[str, Any]:
+def recipe_of(job: Job) -> dict[str, JsonValue]:
     """What a frame is, for a codebook: how the sound was made, and the extractor with every option."""
     if isinstance(job.source, Dataset):
         return find_dataset(job.source.origin).recipe
     return {"channel": job.clip.channel, "feature": described(job.feature) if job.feature is not None else None}
 
 
-def described(choice: Choice) -> dict[str, Any]:
+def described(choice: Choice) -> dict[str, JsonValue]:
     """A choice's recipe; a class from outside is named in full."""
     recipe, kind = choice.recipe(), type(choice)
     ours = kind.__module__.partition(".")[0] == "wavmill"
     return recipe if ours else {**recipe, "class": f"{kind.__module__}:{kind.__qualname__}"}
 
 
-def decisive(job: Job) -> dict[str, Any]:
+def decisive(job: Job) -> dict[str, JsonValue]:
     """All that decides the rows of a resolved job: not its name, its store, where the corpus lies, or its scale."""
-    said: dict[str, Any] = {"rows": ROWS_VERSION}
+    said: dict[str, JsonValue] = {"rows": ROWS_VERSION}
     for name in deciding_fields(type(job)):
         value = job.__dict__[name]
         if name == "keep":

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel
 
 from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.job.too_short import no_windows
@@ -144,7 +144,7 @@ def shape_of(kind: pa.DataType) -> str:
     return f"(T, {inner.list_size}) {inner.value_type}" if pa.types.is_fixed_size_list(inner) else f"(T,) {inner}"
 
 
-def options(choice: Any, but: set[str]) -> str:
+def options(choice: BaseModel, but: set[str]) -> str:
     given = {name: value for name, value in choice.model_dump().items() if name not in but and value not in ((), None)}
     texts = {
         name: ", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in given.items()

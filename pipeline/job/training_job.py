@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from wavmill.pipeline.at_rest import AtRest
 from wavmill.pipeline.dataset_json import PublishedDataset
@@ -54,7 +54,7 @@ class Train(Choice):
         """The address of the model whose weights it begins with, None for none."""
         return None if self.origin in ORIGINS else self.origin
 
-    def described(self) -> dict[str, Any]:
+    def described(self) -> dict[str, JsonValue]:
         """The options as they stand in model.json."""
         return self.model_dump(mode="json", by_alias=True, exclude={"origin"} if self.origin == "auto" else None)
 
@@ -95,9 +95,9 @@ class TrainJob(BaseModel):
         """Where the model is published: <store>/<name>."""
         return join(self.store, self.name)
 
-    def misfits(self) -> list[tuple[tuple[Any, ...], str]]:
+    def misfits(self) -> list[tuple[tuple[str | int, ...], str]]:
         """What is wrong between sections that are right: (path of the option, what)."""
-        problems: list[tuple[tuple[Any, ...], str]] = []
+        problems: list[tuple[tuple[str | int, ...], str]] = []
         if VERSION.fullmatch(self.name):
             problems.append((("name",), f"name is {self.name!r}, as the versions of a model are; take another"))
         if (origin := self.train.starts_from) is not None and not VERSION.fullmatch(split(origin)[1]):
@@ -111,7 +111,7 @@ def parents_of(job: TrainJob) -> list[PublishedDataset]:
     return [find_dataset(one.origin) for one in job.data]
 
 
-def decisive(job: TrainJob, parents: list[PublishedDataset], previous: Previous | None = None) -> dict[str, Any]:
+def decisive(job: TrainJob, parents: list[PublishedDataset], previous: Previous | None = None) -> dict[str, JsonValue]:
     """All that decides the weights, but for the order of sums on another number of workers.
 
     ``previous`` is the run that it goes on from.

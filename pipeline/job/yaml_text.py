@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pydantic import JsonValue
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -32,7 +33,7 @@ class _Constructor(SafeConstructor):
             raise ConstructorError(problem=problem, problem_mark=node.start_mark) from error
 
 
-def read_yaml(text: str, where: str) -> tuple[Any, Lines]:
+def read_yaml(text: str, where: str) -> tuple[JsonValue, Lines]:
     """The value that a YAML text holds (dict, list, str, int, float, bool, None), and the line of each option.
 
     Raises JobError, one sentence that begins with ``where`` and the line, for what is not such a text.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from wavmill.pipeline.errors import Stopped
 from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.protocol.left_out import LeftOut
 from wavmill.pipeline.protocol.listing import PIECE_ROWS, Listing, identities, unplanned
-from wavmill.pipeline.rows import frame_bytes
+from wavmill.pipeline.rows import PlannedShard, frame_bytes
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Store, sha256
 from wavmill.pipeline.store.parquet import ParquetFile, damage_stops, open_parquet, table_of
@@ -56,7 +56,7 @@ class PlanHead(AtRest):
     FORMAT: ClassVar[str] = "wavmill-plan-1"
     fingerprint: str
     number: int
-    does: dict[str, Any]  # all that decides the rows (job.decisive)
+    does: Mapping[str, object]  # all that decides the rows (job.decisive)
     listed_at: str  # UTC, ISO 8601
     remote: bool  # the corpus is in a bucket
     bytes: int
@@ -230,7 +230,7 @@ def _load(store: Store, key: str, data: bytes) -> Plan:
     return Plan(head.number, head, table_of(shards))
 
 
-def todo_of(plans: list[Plan], done: set[str]) -> Iterator[dict[str, Any]]:
+def todo_of(plans: list[Plan], done: set[str]) -> Iterator[PlannedShard]:
     """The shards without a record, as the rows that workers get."""
     finished = pa.array(done, pa.string())
     for plan in plans:

@@ -6,8 +6,8 @@ for each name.
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -124,7 +124,7 @@ class Replaced(NamedTuple):
     paths: set[str]
     names: set[str]
 
-    def holds(self, row: dict[str, Any]) -> bool:
+    def holds(self, row: Mapping[str, object]) -> bool:
         return row["path"] in self.paths or row.get("clip") in self.names
 
 

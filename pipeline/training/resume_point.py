@@ -6,6 +6,7 @@ _mill/train/<T>/goes_on.json   that the job with fingerprint T goes on from anot
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -30,7 +31,7 @@ class Training(AtRest):
     FORMAT: ClassVar[str] = "wavmill-training-1"
     run: str
     job: str
-    does: dict[str, Any]
+    does: Mapping[str, object]
 
 
 def begin(job: TrainJob, write: bool = False) -> TrainWorkspace:
