@@ -1,7 +1,7 @@
 """How long until a run that has N records knows its first undone shard, and how often it asks the store for that.
 
 A folder with N record files and a plan of as many shards, whose last one has no record; the same keys on a server that
-can only list (tests/list_server.py: 1,000 keys a page, in a process of its own); and, if asked, 2,000 objects on
+can only list (1,000 keys a page, in a process of its own); and, if asked, 2,000 objects on
 OpenStack Swift. A round is what ``run`` does before it starts Ray: read the plans, list the records, take the first
 shard without one.
 
@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from wavmill.pipeline.workspace import Workspace
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 FEWEST = 1000
 SERVED = 2000  # records on Swift

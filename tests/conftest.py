@@ -4,6 +4,8 @@ import io
 import os
 import signal
 
+from s3_server import bucket_on
+
 # What a shell starts in the background ignores Ctrl-C, and so would every process that these tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -150,15 +152,6 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
         return str(tmp_path / "store")
     server: S3Server = request.getfixturevalue(request.param)
     return bucket_on(server, monkeypatch)
-
-
-def bucket_on(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A new bucket, with the environment set so that this process and its children reach the server."""
-    for name, value in server.env().items():
-        monkeypatch.setenv(name, value)
-    bucket = f"b-{os.urandom(6).hex()}"
-    server.client().create_bucket(Bucket=bucket)
-    return f"s3://{bucket}/some/prefix"
 
 
 @pytest.fixture(scope="module")
