@@ -20,6 +20,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 KEPT = ROOT / ".mutants"
+HELPERS = ROOT / "tests/helpers"
 END_S = 400.0  # for the tests of a file, which should have ended before
 TARGETS = ("pipeline/contracts.py", "pipeline/job", "pipeline/protocol", "pipeline/store", "pipeline/execution")
 TARGETS += ("pipeline/training/loop.py", "model/clock.py")
@@ -51,7 +52,7 @@ def targets() -> list[str]:
 
 
 def concerns(test_file: Path) -> bool:
-    """Whether a test file, or a helper beside it that it imports, imports a package with files that are mutated, or one
+    """Whether a test file, or a helper that it imports, imports a package with files that are mutated, or one
     of the verbs, which run them."""
     todo, seen, packages = [test_file], set(), ("cluster", *(target.removesuffix(".py") for target in TARGETS))
     roots = tuple(f"wavmill.{package.replace('/', '.')}" for package in packages)
@@ -62,7 +63,7 @@ def concerns(test_file: Path) -> bool:
             names += [one.name for one in node.names] if isinstance(node, ast.Import) else []
             if any(name.startswith(roots) for name in names):
                 return True
-            helpers = (file.with_name(name.partition(".")[0] + ".py") for name in names)
+            helpers = (HELPERS / f"{name.partition('.')[0]}.py" for name in names)
             todo += [helper for helper in helpers if helper.exists() and helper not in seen]
     return False
 
@@ -89,7 +90,7 @@ def copied() -> Path:
 
 def environment(top: Path, **more: str) -> dict[str, str]:
     """The variables of a test run in a copy, whose compiled files are kept: they halve the time of a start."""
-    paths = [str(top), str(top / "tests"), str(HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    paths = [str(top), str(top / "tests/helpers"), str(HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     env = {**os.environ, **NO_RAY, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **more}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     return env
@@ -142,11 +143,7 @@ def measure(top: Path, test_file: str, kept: Path) -> None:
 def load(workers: int) -> Map:
     """The map, after measuring the test files that changed, or all when a file that is mutated did."""
     sources, made = digest(ROOT / file for file in targets()), Map()
-    files = {
-        path: KEPT / "map" / f"{path.stem}-{sources}-{digest([path])}.json"
-        for path in (ROOT / "tests").glob("test_*.py")
-        if concerns(path)
-    }
+    files = {path: _kept(path, sources) for path in (ROOT / "tests").rglob("test_*.py") if concerns(path)}
     todo = sorted((path for path, kept in files.items() if not kept.exists()), key=lambda path: path.stem)
     if todo:
         print(f"measuring what {len(todo)} test files execute", flush=True)
@@ -166,6 +163,10 @@ def load(workers: int) -> Map:
     for kept in files.values():
         _add(made, json.loads(kept.read_text()))
     return made
+
+
+def _kept(path: Path, sources: str) -> Path:
+    return KEPT / "map" / f"{path.parent.name}.{path.stem}-{sources}-{digest([path])}.json"
 
 
 def _add(made: Map, measured: dict[str, Any]) -> None:

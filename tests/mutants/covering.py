@@ -1,9 +1,10 @@
-"""A pytest plugin for mutants.py. WAVMILL_MUTANTS_COVER=FOLDER: which lines each test executes, and how long it takes.
+"""A pytest plugin for mutants.py.
 
-Coverage runs already, in this process and in those that tests start (COVERAGE_PROCESS_START); the plugin says which test
-is running. What a fixture of a module or of the session executes is counted for every test that uses it.
+WAVMILL_MUTANTS_COVER=FOLDER: writes which lines each test executes, and how long it takes. Coverage runs already, in
+this process and in those that tests start (COVERAGE_PROCESS_START); the plugin says which test is running. What a
+fixture of a module or of the session executes is counted for every test that uses it.
 
-WAVMILL_MUTANTS_RUN=FILE: the tests to run, a JSON list of [test, seconds] in their order; one that takes much longer
+WAVMILL_MUTANTS_RUN=FILE: runs the tests of a JSON list of [test, seconds], in its order; one that takes much longer
 than its seconds ends the process.
 """
 
