@@ -16,8 +16,8 @@ from places import HELPERS
 from raykills import WAVMILL, at_work, descendants, kill_tree, records, wait_for
 
 from wavmill.pipeline.errors import JobError, NotAllowed, ObjectFault, Stopped
+from wavmill.pipeline.execution import engine, watchdog
 from wavmill.pipeline.execution import resources as scale
-from wavmill.pipeline.execution import watchdog
 from wavmill.pipeline.execution.engine import ALONE_S, ARITHMETIC_SPEED, LOCAL_S, NET_SPEED, Chosen, Machine, choose
 from wavmill.pipeline.execution.local_executor import LocalExecutor, WorkerError
 from wavmill.pipeline.features import EXTRACTORS
@@ -342,3 +342,15 @@ def test_what_the_job_says_is_done(arithmetic, net):
 def test_workers_fit_into_the_cpus_and_the_memory(arithmetic, machine, cpus, workers, threads):
     found = chosen(scaled(arithmetic, feature={"cpus": cpus}), 1e5, machine)
     assert (found.workers, found.threads) == (workers, threads)
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpus"),
+    [("max 100000", 64), ("200000 100000", 2), ("150000 50000", 3), ("5000 100000", 1), ("9900000 100000", 64)],
+)
+def test_a_container_s_share_of_the_cpus_is_what_this_machine_has(tmp_path, monkeypatch, quota, cpus):
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    monkeypatch.setattr(engine, "CPU_MAX", tmp_path / "cpu.max")
+    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: range(64), raising=False)
+    monkeypatch.setattr(engine.sys, "platform", "linux")
+    assert engine.this_machine().cpus == cpus

@@ -138,3 +138,24 @@ def test_all_problems_of_all_nodes_are_one_message_and_its_code_is_that_of_the_w
 def test_looks_of_a_training_are_collected(tmp_path):
     looks = [partial(raises, JobError("no model")), partial(raises, NotAllowed("no permission"))]
     assert said(Needs(looks=looks)) == [(JobError, "no model"), (NotAllowed, "no permission")]
+
+
+def node(name: str, alive: bool = True) -> dict[str, object]:
+    return {"NodeManagerHostname": name, "NodeManagerAddress": "10.0.0.1", "NodeID": name * 9, "Alive": alive}
+
+
+def test_nodes_that_were_alive_and_are_not_now_are_lost_unless_the_head_is(monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "nodes", lambda: [node("a"), node("b"), node("c", alive=False)])
+    before = nodes.alive()
+    assert before == {"node a (10.0.0.1, aaaaaaaa)", "node b (10.0.0.1, bbbbbbbb)"}
+    assert nodes.lost_since(before) == []
+    monkeypatch.setattr(ray, "nodes", lambda: [node("a", alive=False), node("b"), node("c")])
+    assert nodes.lost_since(before) == ["node a (10.0.0.1, aaaaaaaa)"]
+
+    def silent():
+        raise ray.exceptions.RayError
+
+    monkeypatch.setattr(ray, "nodes", silent)
+    assert nodes.alive() == set() and nodes.lost_since(before) == []

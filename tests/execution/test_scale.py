@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from training import training
 
 from wavmill.pipeline.errors import Stopped
-from wavmill.pipeline.execution.resources import GIB, Node, Shares, shares_of, why_waiting
+from wavmill.pipeline.execution.resources import GIB, RETRIES, Node, Shares, shares_of, why_waiting
 from wavmill.pipeline.features.mel import Mel
 from wavmill.pipeline.job.load import parse_job
 from wavmill.pipeline.training.train import shares as train_shares
@@ -33,6 +33,13 @@ def test_an_extractor_on_the_cpu_runs_in_tasks_like_those_around_it_so_that_ray_
     made = shares(gpus=4.0)
     assert made.pool_workers == 0
     assert made.decode() == made.feature() == made.rest()
+
+
+def test_a_task_asks_for_its_cpus_and_for_the_memory_of_its_shard():
+    made = shares(scale="{feature: {cpus: 2}, token: {cpus: 0.5}}")
+    assert made.feature() == {"num_cpus": 2.0, "memory": made.memory_bytes, "max_retries": RETRIES}
+    assert made.rest() == {"num_cpus": 0.5, "memory": made.memory_bytes, "max_retries": RETRIES}
+    assert made.memory_bytes >= 0.25 * GIB
 
 
 def test_an_extractor_that_wants_a_gpu_gets_one_each_and_takes_no_cpu_from_decoding():

@@ -359,6 +359,21 @@ def test_steps_that_do_not_fit_together_are_an_error(text, said):
     assert said in "\n".join(problems(text))
 
 
+@pytest.mark.parametrize("section", ["data", "model", "train", "pack"])
+def test_one_section_of_a_training_tells_that_a_job_is_one(section):
+    said = "\n".join(problems(f"name: a\nstore: y\n{section}: {{}}\n"))
+    assert "is not an option of a job" not in said and "source is missing" not in said
+    assert section == "data" or "data is missing" in said
+
+
+def test_a_problem_within_a_list_names_the_item():
+    text = "name: a\ndata: [{from: x}, {wait: 2}]\nmodel: {kind: samout}\nstore: y\n"
+    assert [one.partition(": ")[2] for one in problems(text)] == [
+        "data.1.from is missing from data.1",
+        "data.1.wait is not an option of data.1; did you mean 'weight'?",
+    ]
+
+
 @pytest.mark.parametrize("name", ["label", "clip", "audio", "seconds", "error", "token", "path", "size", "text, text"])
 @pytest.mark.parametrize("kind", ["manifest", "webdataset"])
 def test_a_carried_column_may_not_take_the_name_of_another(kind, name):

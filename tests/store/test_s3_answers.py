@@ -41,7 +41,7 @@ ANSWERS: dict[str, Answer] = {
         f"{code} {name}": (code, {"Content-Type": "application/xml"}, XML % name.encode())
         for code, name in [
             (400, "ExpiredToken"), (403, "AccessDenied"), (403, "RequestTimeTooSkewed"), (403, "SignatureDoesNotMatch"),
-            (403, "InvalidAccessKeyId"), (404, "NoSuchKey"), (404, "NoSuchBucket"), (409, "OperationAborted"),
+            (403, "InvalidAccessKeyId"), (404, "NoSuchKey"), (404, "NoSuchBucket"), (400, "InvalidBucketName"), (409, "OperationAborted"),
             (409, "ConditionalRequestConflict"), (412, "PreconditionFailed"), (416, "InvalidRange"), (429, "SlowDown"),
             (500, "InternalError"), (501, "NotImplemented"), (503, "SlowDown"),
         ]
@@ -170,8 +170,8 @@ def done(operation: str, answer: str, gave: object) -> bool:
 def fates(operation: str, answer: str) -> set[type]:
     if answer in REFUSALS:
         return {Stopped} if operation in BY_HEAD and answer.startswith("400") else {NotAllowed}
-    if answer == "404 NoSuchBucket":
-        return {JobError, NotThere}
+    if answer in ("404 NoSuchBucket", "400 InvalidBucketName"):
+        return {Stopped if answer.startswith("400") else NotThere} if operation in BY_HEAD else {JobError}
     if answer.startswith("404"):
         return {NotThere, ObjectFault, Stopped} if operation in READS else {Stopped}
     if operation in READS and (answer.startswith(("412", "416", "cut")) or "etag" in answer):
