@@ -41,9 +41,10 @@ ANSWERS: dict[str, Answer] = {
         f"{code} {name}": (code, {"Content-Type": "application/xml"}, XML % name.encode())
         for code, name in [
             (400, "ExpiredToken"), (403, "AccessDenied"), (403, "RequestTimeTooSkewed"), (403, "SignatureDoesNotMatch"),
-            (403, "InvalidAccessKeyId"), (404, "NoSuchKey"), (404, "NoSuchBucket"), (400, "InvalidBucketName"), (409, "OperationAborted"),
-            (409, "ConditionalRequestConflict"), (412, "PreconditionFailed"), (416, "InvalidRange"), (429, "SlowDown"),
-            (500, "InternalError"), (501, "NotImplemented"), (503, "SlowDown"),
+            (403, "InvalidAccessKeyId"), (404, "NoSuchKey"), (404, "NoSuchBucket"), (400, "InvalidBucketName"),
+            (409, "OperationAborted"), (409, "ConditionalRequestConflict"), (412, "PreconditionFailed"),
+            (416, "InvalidRange"), (429, "SlowDown"), (500, "InternalError"), (501, "NotImplemented"),
+            (503, "SlowDown"),
         ]
     },
 }  # fmt: skip
