@@ -159,3 +159,17 @@ def test_nodes_that_were_alive_and_are_not_now_are_lost_unless_the_head_is(monke
 
     monkeypatch.setattr(ray, "nodes", silent)
     assert nodes.alive() == set() and nodes.lost_since(before) == []
+
+
+def test_the_probe_of_a_store_is_there_while_nodes_are_asked_and_gone_afterwards(tmp_path):
+    store = open_store(str(tmp_path))
+    with pytest.raises(KeyError), nodes._written(str(tmp_path), PROBE, TEXT):
+        assert store.read(PROBE) == TEXT
+        raise KeyError
+    assert store.stat(PROBE) is None
+
+
+def test_a_job_without_a_store_writes_no_probe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with nodes._written("", PROBE, TEXT):
+        assert not [*tmp_path.iterdir()]

@@ -1,13 +1,17 @@
 """Which columns each stage of a job reads, makes and drops."""
 
+from functools import partial
 from itertools import product
 from typing import Any
 
 import pytest
+from inline import words
 
 from wavmill.pipeline.execution.apply import Apply
+from wavmill.pipeline.execution.local_executor import LocalExecutor
 from wavmill.pipeline.execution.stages import stages_of
 from wavmill.pipeline.job.load import parse_job
+from wavmill.pipeline.protocol.plan import make_plans, todo_of
 from wavmill.pipeline.workspace import Workspace
 
 JOB = """
@@ -49,3 +53,17 @@ def test_a_feature_that_nobody_keeps_leaves_its_worker_only_for_windows_over_it(
     _, feature, *_ = stages_of(Workspace(job))
     over_feature = job.window is not None and job.window.reads == "feature"
     assert ("feature" in feature.work.drop) == ("feature" not in job.keep and not over_feature)
+
+
+def test_the_driver_gets_the_counts_of_every_shard(few, tmp_path):
+    made = words(few, tmp_path / "store")
+    plans, got = make_plans(Workspace(made)), []
+    for table in LocalExecutor(0)(made, partial(stages_of, Workspace(made)), list(todo_of(plans, set())), got.append):
+        got += table.to_pylist()
+    assert [set(row) for row in got] == [{"shard", "found", "done", "rejected", "seconds", "reasons", "fault"}] * 3
+    assert sorted((row["found"], row["done"], row["rejected"], row["reasons"], row["fault"]) for row in got) == [
+        (1, 0, 1, '{"not_audio": 1}', ""),
+        (1, 1, 0, "{}", ""),
+        (1, 1, 0, "{}", ""),
+    ]
+    assert sum(row["seconds"] for row in got) == pytest.approx(0.6)

@@ -588,6 +588,15 @@ def test_the_schema_refuses_what_the_job_file_refuses(validator, wrong):
     assert list(validator.iter_errors(yaml.safe_load(TOKENS + wrong)))
 
 
+@pytest.mark.parametrize(
+    "wrong", ["nam: a", "train: {lrr: 1}", "pack: {layout: x}", "model: {kind: x}", "clip: {max_s: 2}"]
+)
+def test_the_schema_refuses_what_a_training_job_refuses(validator, wrong):
+    job = {"name": "a", "data": [{"from": "x"}], "model": {"kind": "samout"}, "store": "y"}
+    assert not list(validator.iter_errors(job))
+    assert list(validator.iter_errors({**job, **yaml.safe_load(wrong)}))
+
+
 def opening(text: str) -> str:
     return "\n".join(line for line in text.splitlines()[:6] if line.startswith("#"))
 
