@@ -366,6 +366,11 @@ def test_one_section_of_a_training_tells_that_a_job_is_one(section):
     assert section == "data" or "data is missing" in said
 
 
+def test_a_problem_of_a_section_without_kinds_names_the_section():
+    [problem] = problems(MEL + "clip: {max: 2}\n")
+    assert problem.partition(": ")[2].startswith("clip.max is not an option of clip; ")
+
+
 def test_a_problem_within_a_list_names_the_item():
     text = "name: a\ndata: [{from: x}, {wait: 2}]\nmodel: {kind: samout}\nstore: y\n"
     assert [one.partition(": ")[2] for one in problems(text)] == [

@@ -38,11 +38,12 @@ context = ${{WAVMILL_MUTANTS_CONTEXT-}}
 @dataclass
 class Map:
     """seconds: of each test that passes without Ray, with those of the fixtures that it shares. lines: file and line ->
-    the tests that execute it. imported: the lines that are executed when a module is imported."""
+    the tests that execute it. collected: file and line -> the tests of the files that execute it when imported."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     fixtures: dict[str, list[str]] = field(default_factory=dict)
     lines: dict[tuple[str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
+    collected: dict[tuple[str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
 
 
 def targets() -> list[str]:
@@ -177,11 +178,13 @@ def _add(made: Map, measured: dict[str, Any]) -> None:
             made.fixtures[test["test"]] = sorted(name for name, s in test["fixtures"].items() if s > 0.1)
             for fixture in test["fixtures"]:
                 users[fixture].append(test["test"])
+    passed = {test["test"] for test in measured["tests"]} & made.seconds.keys()
     for file, lines in measured["lines"].items():
         for line, contexts in lines.items():
             for context in contexts:
-                found = users[context] if context.startswith("fixture ") else [context]
-                made.lines[file, int(line)].update(test for test in found if test in made.seconds)
+                kind = context.partition(" ")[0]
+                found = users[context] if kind == "fixture" else passed if kind == "collect" else {context} & passed
+                (made.collected if kind == "collect" else made.lines)[file, int(line)].update(found)
 
 
 if __name__ == "__main__":

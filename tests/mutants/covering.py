@@ -2,7 +2,8 @@
 
 WAVMILL_MUTANTS_COVER=FOLDER: writes which lines each test executes, and how long it takes. Coverage runs already, in
 this process and in those that tests start (COVERAGE_PROCESS_START); the plugin says which test is running. What a
-fixture of a module or of the session executes is counted for every test that uses it.
+fixture of a module or of the session executes is counted for every test that uses it, and what a file of tests
+executes when it is imported for every test in it.
 
 WAVMILL_MUTANTS_RUN=FILE: runs the tests of a JSON list of [test, seconds], in its order; one that takes much longer
 than its seconds ends the process.
@@ -69,6 +70,14 @@ class Covering:
                 file.write(json.dumps(line) + "\n")
             if time.monotonic() - self.started > FILE_S:
                 item.session.shouldstop = "tests enough of this file"
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector: pytest.Collector) -> Generator[None, Any, Any]:
+        self.switch(f"collect {collector.nodeid.partition('::')[0]}")
+        try:
+            return (yield)
+        finally:
+            self.switch("")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:

@@ -48,11 +48,14 @@ def sample(many: int) -> list[Mutant]:
 def tests_of(mutant: Mutant, made: Map) -> list[str]:
     """The tests that execute its statement, the quickest first, of TESTS_S in all. Of what is executed when its module
     is imported: first those that execute a line with the name that is set there, then any that execute its file."""
-    file = {line: found for (path, line), found in made.lines.items() if path == mutant.path}
-    first, last = mutant.lines
     if not mutant.top:
-        tests = _quickest(set().union(*(file.get(line, set()) for line in range(first, last + 1))), made)
+        first, last = mutant.lines
+        at = [(mutant.path, line) for line in range(first, last + 1)]
+        tests = _quickest(
+            set().union(*(some.get(one, ()) for one in at for some in (made.lines, made.collected))), made
+        )
     else:
+        file = {line: found for (path, line), found in made.lines.items() if path == mutant.path}
         found = _naming(mutant, made) | ({READS_DEFAULTS} & made.seconds.keys())
         tests = [*_quickest(found, made), *_quickest(set().union(*file.values()) - found, made)]
     ends = accumulate(made.seconds[test] for test in tests)
@@ -191,7 +194,7 @@ def take_back(chosen: list[Mutant], made: Map, results: Results) -> list[Mutant]
         bench.close()
     for test in sorted(failed):
         print(f"fails without a mutant, too: {test}", flush=True)
-    for found in made.lines.values():
+    for found in (*made.lines.values(), *made.collected.values()):
         found -= failed
     return [mutant for mutant in chosen if killers[mutant] & failed]
 
