@@ -104,6 +104,7 @@ def test_a_fault_of_ray_is_said_in_one_line(fault):
     assert "\n" not in line and "\t" not in line and len(line) < 400 and "Traceback" not in line
     assert line.startswith(type(fault).__name__) and (len(line) > 40 or not str(fault))
     assert line.count(NODE) == (NODE in str(fault))
+    assert not line.partition(" (node ")[0].endswith(".")
     nested = from_worker(fault)  # Ray puts another error in the place of one that it cannot pickle
     assert fault_of_ray(fault) is fault and fault_of_ray(nested.as_instanceof_cause()) is nested.cause
 
