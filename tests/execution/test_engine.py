@@ -83,3 +83,16 @@ def test_a_container_s_share_of_the_cpus_is_what_this_machine_has(tmp_path, monk
     monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: range(64), raising=False)
     monkeypatch.setattr(engine.sys, "platform", "linux")
     assert engine.this_machine().cpus == cpus
+
+
+def test_the_executor_is_the_chosen_one(arithmetic, net, monkeypatch):
+    from wavmill.pipeline.execution.local_executor import LocalExecutor
+    from wavmill.pipeline.execution.ray_executor import RayExecutor
+
+    monkeypatch.setattr(engine, "this_machine", lambda: Machine(4, 64 << 30, ("1", "3")))
+    assert isinstance(engine.executor_of(arithmetic, 1.0, "head:6379", True, dict), RayExecutor)
+    for job, gpus in ((arithmetic, ()), (scaled(net, engine="local"), ("1", "3"))):
+        made = engine.executor_of(job, ALONE_S * ARITHMETIC_SPEED * 2, None, False, dict, verbose=True)
+        wanted = chosen(job, ALONE_S * ARITHMETIC_SPEED * 2, Machine(4, 64 << 30, ("1", "3")))
+        assert isinstance(made, LocalExecutor) and (made.gpus, made.verbose) == (gpus, True)
+        assert (made.workers, made.threads) == (wanted.workers, wanted.threads)
