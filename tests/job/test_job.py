@@ -19,7 +19,7 @@ from wavmill.model.quantization.codebook import Codebook
 from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.job.dataset_job import Job, fingerprint, recipe_of, resolve
 from wavmill.pipeline.job.load import load_job, parse_job
-from wavmill.pipeline.job.preview import preview
+from wavmill.pipeline.job.preview import preview, steps_of
 from wavmill.pipeline.job.schema import schema
 from wavmill.pipeline.job.templates import TEMPLATES
 from wavmill.pipeline.job.yaml_text import read_yaml
@@ -562,6 +562,20 @@ def test_a_file_that_is_no_dataset_is_a_job_error(from_dataset, tmp_path, text):
     (tmp_path / "store" / "words" / "v2" / "dataset.json").write_text(text)
     with pytest.raises(JobError, match="not a wavmill dataset"):
         resolve(parse_job(from_dataset))
+
+
+def test_the_steps_of_a_job_are_listed_as_they_run():
+    job = parse_job(WINDOWS + "check: {max_step_gap: 1}\nkeep: [token, window]\n")
+    names = [(name, reads, makes.endswith(" (kept)")) for name, _, _, reads, makes, _ in steps_of(job)]
+    assert names == [
+        ("source", "", False),
+        ("decode", "audio", False),
+        ("check", "audio", False),
+        ("feature", "audio", False),
+        ("token", "feature", True),
+        ("window", "auto", True),
+    ]
+    assert "check" not in [name for name, *_ in steps_of(parse_job(WINDOWS))]
 
 
 # ---- schema, examples, templates ---------------------------------------------------------------------------------

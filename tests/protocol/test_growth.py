@@ -111,6 +111,17 @@ def test_a_row_whose_text_changed_replaces_all_its_clips_even_when_its_file_is_g
     assert (done, bad) == (["y#0", "y#2000", "y#4000"], {"x": "missing"})
 
 
+def test_a_sound_that_changed_replaces_the_rows_that_its_manifest_dropped_meanwhile(tmp_path, here, tone, wav):
+    rewrite(tmp_path / "a.wav", wav(tone(1.0)), 1)
+    rewrite(tmp_path / "b.wav", wav(tone(1.0)), 1)
+    (tmp_path / "m.csv").write_text("path,clip,text\na.wav,w,here\na.wav,x,dropped\nb.wav,y,here\nb.wav,z,dropped\n")
+    job = resolve(parse_job(MANIFEST.format(root=tmp_path), "rows.yaml"))
+    assert clips_of(job, run_inline(job)) == (["w", "x", "y", "z"], {})
+    rewrite(tmp_path / "a.wav", wav(tone(1.5)), 2)
+    (tmp_path / "m.csv").write_text("path,clip,text\na.wav,w,here\nb.wav,y,here\n")
+    assert clips_of(job, run_inline(job)) == (["w", "y", "z"], {})  # z is of a sound that nothing new is known of
+
+
 TARS = """
 name: tars
 source: {{kind: webdataset, path: "{root}/in"}}
