@@ -109,6 +109,11 @@ def test_a_fault_of_ray_is_said_in_one_line(fault):
     assert fault_of_ray(fault) is fault and fault_of_ray(nested.as_instanceof_cause()) is nested.cause
 
 
+def test_a_node_that_the_first_sentence_names_in_other_words_is_not_named_again():
+    text = f"The worker on {NODE} has died, and nobody knows why it did, or what it was doing then. Node IP: {NODE}"
+    assert brief(RayError(text)).count(NODE) == 1
+
+
 def test_what_happened_is_in_the_line():
     by_name = {type(fault).__name__: brief(fault) for fault in faults()}
     assert "lost due to node failure" in by_name["ObjectLostError"]
