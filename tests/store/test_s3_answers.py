@@ -75,6 +75,7 @@ class Server(http.server.ThreadingHTTPServer):
     """Gives one answer to whatever it is asked."""
 
     answer: Answer = (200, {}, b"")
+    to_puts: Answer | None = None  # another answer, if any
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
@@ -89,7 +90,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def any(self) -> None:
-        code, headers, body = self.server.answer
+        other = self.server.to_puts if self.command == "PUT" else None
+        code, headers, body = other or self.server.answer
         if self.headers.get("Expect"):
             self.close_connection = True
         else:
@@ -155,6 +157,16 @@ def test_every_answer_has_one_of_the_fates(operation, answer, bucket, server, tm
     text = str(error)
     if not isinstance(error, Reject):
         assert "s3://bucket/prefix" in text and "\n" not in text and len(text) < 700, text
+
+
+@pytest.mark.parametrize("name", ["403 AccessDenied", "404 NoSuchBucket", "500 InternalError"])
+def test_what_refuses_to_create_an_object_says_so_and_not_that_it_is_missing(name, bucket, server, monkeypatch):
+    server.answer = ANSWERS["404 NoSuchKey"]
+    monkeypatch.setattr(server, "to_puts", ANSWERS[name])
+    with told() as errors:
+        bucket.create_once("key", b"mine")
+    wanted = {"403 AccessDenied": NotAllowed, "404 NoSuchBucket": JobError, "500 InternalError": Stopped}[name]
+    assert [type(error) for error in errors] == [wanted]
 
 
 def done(operation: str, answer: str, gave: object) -> bool:
