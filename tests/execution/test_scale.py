@@ -52,6 +52,11 @@ def test_an_extractor_that_wants_a_gpu_runs_in_tasks_where_there_is_none():
     assert shares(OnGpu()).pool_workers == 0
 
 
+def test_a_node_of_which_nothing_but_its_cpus_is_known_has_no_gpu():
+    made = shares(OnGpu(), [Node(8.0)] * 2)
+    assert (made.pool_workers, made.feature_gpus, made.gpu_kinds) == (0, 0.0, ())
+
+
 def test_half_a_gpu_each_puts_two_extractors_on_one():
     assert shares(OnGpu(), gpus=2.0, scale="{feature: {gpus: 0.5}}").pool_workers == 4
 

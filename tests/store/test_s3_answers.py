@@ -28,6 +28,7 @@ ANSWERS: dict[str, Answer] = {
     "200 empty": (200, {}, b""),
     "204": (204, {}, b""),
     "206 html": (206, PAGE, HTML),
+    "299 html": (299, PAGE, HTML),
     "301": (301, {}, XML % b"PermanentRedirect"),
     "302 to a portal": (302, {"Location": "http://127.0.0.1:9/login", **PAGE}, HTML),
     "307 without location": (307, {}, XML % b"TemporaryRedirect"),
