@@ -14,7 +14,7 @@ INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check docs chaos clean
+.PHONY: demo test check docs chaos mutants clean
 .NOTPARALLEL:
 
 demo: .venv/.installed
@@ -39,9 +39,14 @@ docs: .venv/.installed-dev
 chaos: .venv/.installed-dev
 	WAVMILL_CHAOS=1 $(BIN)/python -m pytest -rP -n 3 --dist worksteal $(CHAOS)
 
+# Whether the tests notice small changes of the product: 200 of all that are possible, always the same ones. It goes on
+# where it was interrupted, and the first time measures which tests execute which line.
+mutants: .venv/.installed-dev
+	$(BIN)/python tests/mutants/mutants.py
+
 # What make and the tools made; never what a job made.
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.installed: pyproject.toml constraints.txt | $(BIN)/python

@@ -1,4 +1,4 @@
-"""The local executor: its workers killed, frozen, hung and failing; its driver killed and ended; the choice of it."""
+"""The local executor: its workers killed, frozen, hung and failing; its driver killed and ended."""
 
 import json
 import os
@@ -18,9 +18,7 @@ from raykills import WAVMILL, at_work, descendants, kill_tree, records, wait_for
 from wavmill.pipeline.errors import JobError, NotAllowed, ObjectFault, Stopped
 from wavmill.pipeline.execution import resources as scale
 from wavmill.pipeline.execution import watchdog
-from wavmill.pipeline.execution.engine import ALONE_S, ARITHMETIC_SPEED, LOCAL_S, NET_SPEED, Chosen, Machine, choose
 from wavmill.pipeline.execution.local_executor import LocalExecutor, WorkerError
-from wavmill.pipeline.features import EXTRACTORS
 from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.run import run
 from wavmill.pipeline.workspace import Workspace
@@ -275,70 +273,3 @@ def test_a_local_run_imports_neither_ray_nor_torch(few, tmp_path):
     assert ended.stdout.strip().splitlines()[-1] == "[]", ended.stderr
     [record] = [json.loads(path.read_bytes()) for path in sorted(tmp_path.rglob("done/**/*.json"))][:1]
     assert record["versions"]["ray"]
-
-
-# ---- which executor ----------------------------------------------------------------------------------------------
-
-TWO, GPU = Machine(2, 16 << 30), Machine(16, 128 << 30, ("0",))
-
-
-def chosen(job, seconds, machine=TWO, on=None, cluster=False) -> Chosen:
-    return choose(job, seconds, on, cluster or bool(on), machine)
-
-
-@pytest.fixture
-def arithmetic(corpus, tmp_path):
-    return words(corpus, tmp_path / "store")
-
-
-@pytest.fixture
-def net(arithmetic):
-    feature = EXTRACTORS["hubert"](model="some/model", sha256="0" * 64, dtype="float32", dim=768, layer=9)
-    return arithmetic.model_copy(update={"feature": feature})
-
-
-def scaled(job, **options):
-    return job.model_copy(update={"scale": type(job.scale).model_validate(options)})
-
-
-def test_little_work_is_done_by_this_machine_and_much_by_ray(arithmetic, net):
-    assert chosen(arithmetic, 52 * 60).engine == "local"  # 600 clips
-    for job, speed in ((arithmetic, ARITHMETIC_SPEED), (net, NET_SPEED)):
-        assert chosen(job, 2 * LOCAL_S * speed * 0.99).engine == "local"
-        assert chosen(job, 2 * LOCAL_S * speed * 1.01).engine == "ray"
-
-
-def test_hardly_any_work_needs_no_worker(arithmetic):
-    assert chosen(arithmetic, ALONE_S * ARITHMETIC_SPEED * 0.99).workers == 0
-    assert chosen(arithmetic, ALONE_S * ARITHMETIC_SPEED * 1.01).workers == 2
-    assert chosen(scaled(arithmetic, feature={"workers": 3}), 1.0).workers == 3
-
-
-def test_a_cluster_and_a_gpu_mean_ray(arithmetic, net):
-    assert chosen(arithmetic, 1.0, on="head:6379").engine == "ray"
-    assert chosen(arithmetic, 1.0, cluster=True).engine == "ray"
-    assert chosen(net, 1.0, GPU).engine == "ray" and chosen(arithmetic, 1.0, GPU).engine == "local"
-    assert chosen(net, 1.0).engine == "local"
-
-
-def test_what_the_job_says_is_done(arithmetic, net):
-    assert chosen(scaled(arithmetic, engine="ray"), 1.0).engine == "ray"
-    assert chosen(scaled(net, engine="local"), 1e9, GPU).workers == 1  # there is one GPU
-    assert chosen(scaled(arithmetic, engine="local"), 1.0, cluster=True).engine == "local"
-    with pytest.raises(JobError, match=r"scale\.engine is local, and --on head:6379 names a Ray cluster"):
-        chosen(scaled(arithmetic, engine="local"), 1.0, on="head:6379")
-
-
-@pytest.mark.parametrize(
-    ("machine", "cpus", "workers", "threads"),
-    [
-        (Machine(8, 64 << 30), "auto", 8, 1),
-        (Machine(8, 64 << 30), 2, 4, 2),
-        (Machine(8, 64 << 30), 0.5, 8, 1),
-        (Machine(64, 8 << 30), "auto", 6, 1),
-        (Machine(1, 1 << 30), "auto", 1, 1),
-    ],
-)
-def test_workers_fit_into_the_cpus_and_the_memory(arithmetic, machine, cpus, workers, threads):
-    found = chosen(scaled(arithmetic, feature={"cpus": cpus}), 1e5, machine)
-    assert (found.workers, found.threads) == (workers, threads)

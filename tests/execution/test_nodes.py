@@ -138,3 +138,38 @@ def test_all_problems_of_all_nodes_are_one_message_and_its_code_is_that_of_the_w
 def test_looks_of_a_training_are_collected(tmp_path):
     looks = [partial(raises, JobError("no model")), partial(raises, NotAllowed("no permission"))]
     assert said(Needs(looks=looks)) == [(JobError, "no model"), (NotAllowed, "no permission")]
+
+
+def node(name: str, alive: bool = True) -> dict[str, object]:
+    return {"NodeManagerHostname": name, "NodeManagerAddress": "10.0.0.1", "NodeID": name * 9, "Alive": alive}
+
+
+def test_nodes_that_were_alive_and_are_not_now_are_lost_unless_the_head_is(monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "nodes", lambda: [node("a"), node("b"), node("c", alive=False)])
+    before = nodes.alive()
+    assert before == {"node a (10.0.0.1, aaaaaaaa)", "node b (10.0.0.1, bbbbbbbb)"}
+    assert nodes.lost_since(before) == []
+    monkeypatch.setattr(ray, "nodes", lambda: [node("a", alive=False), node("b"), node("c")])
+    assert nodes.lost_since(before) == ["node a (10.0.0.1, aaaaaaaa)"]
+
+    def silent():
+        raise ray.exceptions.RayError
+
+    monkeypatch.setattr(ray, "nodes", silent)
+    assert nodes.alive() == set() and nodes.lost_since(before) == []
+
+
+def test_the_probe_of_a_store_is_there_while_nodes_are_asked_and_gone_afterwards(tmp_path):
+    store = open_store(str(tmp_path))
+    with pytest.raises(KeyError), nodes._written(str(tmp_path), PROBE, TEXT):
+        assert store.read(PROBE) == TEXT
+        raise KeyError
+    assert store.stat(PROBE) is None
+
+
+def test_a_job_without_a_store_writes_no_probe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with nodes._written("", PROBE, TEXT):
+        assert not [*tmp_path.iterdir()]

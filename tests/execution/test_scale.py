@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from training import training
 
 from wavmill.pipeline.errors import Stopped
-from wavmill.pipeline.execution.resources import GIB, Node, Shares, shares_of, why_waiting
+from wavmill.pipeline.execution.resources import GIB, RETRIES, Node, Shares, shares_of, why_waiting
 from wavmill.pipeline.features.mel import Mel
 from wavmill.pipeline.job.load import parse_job
 from wavmill.pipeline.training.train import shares as train_shares
@@ -35,6 +35,13 @@ def test_an_extractor_on_the_cpu_runs_in_tasks_like_those_around_it_so_that_ray_
     assert made.decode() == made.feature() == made.rest()
 
 
+def test_a_task_asks_for_its_cpus_and_for_the_memory_of_its_shard():
+    made = shares(scale="{feature: {cpus: 2}, token: {cpus: 0.5}}")
+    assert made.feature() == {"num_cpus": 2.0, "memory": made.memory_bytes, "max_retries": RETRIES}
+    assert made.rest() == {"num_cpus": 0.5, "memory": made.memory_bytes, "max_retries": RETRIES}
+    assert made.memory_bytes >= 0.25 * GIB
+
+
 def test_an_extractor_that_wants_a_gpu_gets_one_each_and_takes_no_cpu_from_decoding():
     made = shares(OnGpu(), gpus=4.0)
     assert (made.pool_workers, made.feature_gpus, made.feature_cpus) == (4, 1.0, 0.0)
@@ -43,6 +50,11 @@ def test_an_extractor_that_wants_a_gpu_gets_one_each_and_takes_no_cpu_from_decod
 
 def test_an_extractor_that_wants_a_gpu_runs_in_tasks_where_there_is_none():
     assert shares(OnGpu()).pool_workers == 0
+
+
+def test_a_node_of_which_nothing_but_its_cpus_is_known_has_no_gpu():
+    made = shares(OnGpu(), [Node(8.0)] * 2)
+    assert (made.pool_workers, made.feature_gpus, made.gpu_kinds) == (0, 0.0, ())
 
 
 def test_half_a_gpu_each_puts_two_extractors_on_one():

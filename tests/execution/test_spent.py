@@ -93,3 +93,9 @@ def test_a_record_without_times_counts_as_sound():
     old = documents.record(at="2026-01-01T00:00:07+00:00", seconds=3.0)
     assert time_of([old]).finished_s == [3.0]
     assert time_of([]).wall_s == 0
+
+
+def test_seconds_are_written_to_the_millisecond():
+    took = time_of([record(1, read=1 / 3, commit=2 / 3), record(1, read=1 / 7)])
+    assert took.spent_s == {"read": 0.476, "commit": 0.667}
+    assert took.wall_s == 1.0

@@ -103,9 +103,15 @@ def test_a_fault_of_ray_is_said_in_one_line(fault):
     line = brief(fault)
     assert "\n" not in line and "\t" not in line and len(line) < 400 and "Traceback" not in line
     assert line.startswith(type(fault).__name__) and (len(line) > 40 or not str(fault))
-    assert NODE not in str(fault) or NODE in line
+    assert line.count(NODE) == (NODE in str(fault))
+    assert not line.partition(" (node ")[0].endswith(".")
     nested = from_worker(fault)  # Ray puts another error in the place of one that it cannot pickle
     assert fault_of_ray(fault) is fault and fault_of_ray(nested.as_instanceof_cause()) is nested.cause
+
+
+def test_a_node_that_the_first_sentence_names_in_other_words_is_not_named_again():
+    text = f"The worker on {NODE} has died, and nobody knows why it did, or what it was doing then. Node IP: {NODE}"
+    assert brief(RayError(text)).count(NODE) == 1
 
 
 def test_what_happened_is_in_the_line():

@@ -19,7 +19,7 @@ from wavmill.model.quantization.codebook import Codebook
 from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.job.dataset_job import Job, fingerprint, recipe_of, resolve
 from wavmill.pipeline.job.load import load_job, parse_job
-from wavmill.pipeline.job.preview import preview
+from wavmill.pipeline.job.preview import preview, steps_of
 from wavmill.pipeline.job.schema import schema
 from wavmill.pipeline.job.templates import TEMPLATES
 from wavmill.pipeline.job.yaml_text import read_yaml
@@ -359,6 +359,26 @@ def test_steps_that_do_not_fit_together_are_an_error(text, said):
     assert said in "\n".join(problems(text))
 
 
+@pytest.mark.parametrize("section", ["data", "model", "train", "pack"])
+def test_one_section_of_a_training_tells_that_a_job_is_one(section):
+    said = "\n".join(problems(f"name: a\nstore: y\n{section}: {{}}\n"))
+    assert "is not an option of a job" not in said and "source is missing" not in said
+    assert section == "data" or "data is missing" in said
+
+
+def test_a_problem_of_a_section_without_kinds_names_the_section():
+    [problem] = problems(MEL + "clip: {max: 2}\n")
+    assert problem.partition(": ")[2].startswith("clip.max is not an option of clip; ")
+
+
+def test_a_problem_within_a_list_names_the_item():
+    text = "name: a\ndata: [{from: x}, {wait: 2}]\nmodel: {kind: samout}\nstore: y\n"
+    assert [one.partition(": ")[2] for one in problems(text)] == [
+        "data.1.from is missing from data.1",
+        "data.1.wait is not an option of data.1; did you mean 'weight'?",
+    ]
+
+
 @pytest.mark.parametrize("name", ["label", "clip", "audio", "seconds", "error", "token", "path", "size", "text, text"])
 @pytest.mark.parametrize("kind", ["manifest", "webdataset"])
 def test_a_carried_column_may_not_take_the_name_of_another(kind, name):
@@ -544,6 +564,20 @@ def test_a_file_that_is_no_dataset_is_a_job_error(from_dataset, tmp_path, text):
         resolve(parse_job(from_dataset))
 
 
+def test_the_steps_of_a_job_are_listed_as_they_run():
+    job = parse_job(WINDOWS + "check: {max_step_gap: 1}\nkeep: [token, window]\n")
+    names = [(name, reads, makes.endswith(" (kept)")) for name, _, _, reads, makes, _ in steps_of(job)]
+    assert names == [
+        ("source", "", False),
+        ("decode", "audio", False),
+        ("check", "audio", False),
+        ("feature", "audio", False),
+        ("token", "feature", True),
+        ("window", "auto", True),
+    ]
+    assert "check" not in [name for name, *_ in steps_of(parse_job(WINDOWS))]
+
+
 # ---- schema, examples, templates ---------------------------------------------------------------------------------
 
 
@@ -571,6 +605,15 @@ def test_the_schema_accepts_every_template(validator, name):
 )
 def test_the_schema_refuses_what_the_job_file_refuses(validator, wrong):
     assert list(validator.iter_errors(yaml.safe_load(TOKENS + wrong)))
+
+
+@pytest.mark.parametrize(
+    "wrong", ["nam: a", "train: {lrr: 1}", "pack: {layout: x}", "model: {kind: x}", "clip: {max_s: 2}"]
+)
+def test_the_schema_refuses_what_a_training_job_refuses(validator, wrong):
+    job = {"name": "a", "data": [{"from": "x"}], "model": {"kind": "samout"}, "store": "y"}
+    assert not list(validator.iter_errors(job))
+    assert list(validator.iter_errors({**job, **yaml.safe_load(wrong)}))
 
 
 def opening(text: str) -> str:

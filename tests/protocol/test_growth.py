@@ -111,6 +111,17 @@ def test_a_row_whose_text_changed_replaces_all_its_clips_even_when_its_file_is_g
     assert (done, bad) == (["y#0", "y#2000", "y#4000"], {"x": "missing"})
 
 
+def test_a_sound_that_changed_replaces_the_rows_that_its_manifest_dropped_meanwhile(tmp_path, here, tone, wav):
+    rewrite(tmp_path / "a.wav", wav(tone(1.0)), 1)
+    rewrite(tmp_path / "b.wav", wav(tone(1.0)), 1)
+    (tmp_path / "m.csv").write_text("path,clip,text\na.wav,w,here\na.wav,x,dropped\nb.wav,y,here\nb.wav,z,dropped\n")
+    job = resolve(parse_job(MANIFEST.format(root=tmp_path), "rows.yaml"))
+    assert clips_of(job, run_inline(job)) == (["w", "x", "y", "z"], {})
+    rewrite(tmp_path / "a.wav", wav(tone(1.5)), 2)
+    (tmp_path / "m.csv").write_text("path,clip,text\na.wav,w,here\nb.wav,y,here\n")
+    assert clips_of(job, run_inline(job)) == (["w", "y", "z"], {})  # z is of a sound that nothing new is known of
+
+
 TARS = """
 name: tars
 source: {{kind: webdataset, path: "{root}/in"}}
@@ -179,3 +190,20 @@ def test_a_retry_replaces_the_rejects_of_its_reason_by_what_it_found_of_their_so
     new = {clip: Outcome(1, reason) for clip, reason in found.items()}
     said = {clip: f"{one.plan} {one.reason}".strip() for clip, one in after_retry(source, old, new, "bad").items()}
     assert said == after
+
+
+def test_a_retry_of_a_file_that_replaced_another_has_no_memory_of_the_other(tmp_path, here, tone, wav):
+    """What the new file lacked at first, the old one had under the same names: that is no reason to leave it out."""
+    (tmp_path / "in").mkdir()
+    file, whole = tmp_path / "in" / "a.flac", wav(tone(12.0, seed=1), format="FLAC")
+    broken = bytearray(whole)
+    broken[len(whole) // 2 : len(whole) // 2 + 4000] = bytes(4000)
+    job = words(tmp_path / "in", tmp_path / "store")
+    rewrite(file, wav(tone(12.0, seed=2), format="FLAC"), 1)
+    parts = clips_of(job, run_inline(job))[0]
+    rewrite(file, bytes(broken), 2)
+    done, rejects = clips_of(job, run_inline(job))
+    [reason] = {*rejects.values()}
+    assert {*done} < {*parts} and len(done) + len(rejects) < len(parts)
+    rewrite(file, whole, 2)  # read wrongly, once
+    assert clips_of(job, run_inline(job, retry=reason)) == (parts, {})

@@ -215,6 +215,13 @@ def test_planning_again_writes_nothing(job):
     assert {path: path.stat().st_mtime_ns for path in Path(job.store).rglob("*")} == before
 
 
+def test_the_tables_of_a_plan_are_named_by_their_hash_and_what_they_hold(job):
+    [plan] = make_plans(Workspace(job))
+    for stored, name in ((plan.head.objects, "objects"), (plan.head.shards, "shards")):
+        assert stored.key.rpartition("/")[2] == f"{stored.sha256}.{name}.parquet"
+        assert open_store(job.store).stat(stored.key) is not None
+
+
 def test_a_plan_that_is_loaded_is_the_plan_that_was_made(job):
     [made], [loaded] = make_plans(Workspace(job)), plans_of(Workspace(job))
     assert (made.number, made.head, made.shards) == (loaded.number, loaded.head, loaded.shards)

@@ -124,7 +124,11 @@ def test_what_is_new_is_found_in_whatever_order_and_pieces_it_is_listed(planned,
 def test_of_a_plan_only_what_lies_beside_the_listing_is_read(planned, monkeypatch):
     store, key, objects = planned
     read, honest = [], pq.ParquetFile.read_row_groups
-    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", lambda file, some: read.extend(some) or honest(file, some))
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read_row_groups",
+        lambda file, some, *args, **options: read.extend(some) or honest(file, some, *args, **options),
+    )
     assert unplanned(store, [key], [objects.slice(1010, 40)]).num_rows == 0
     assert read == [10]
 
@@ -222,3 +226,15 @@ def test_a_preview_counts_an_upload_in_parts_among_what_cannot_be_verified(uploa
         **at, UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]}
     )
     assert preview(words(uploaded, tmp_path)).unverified.startswith("of 4, 1 have an etag of several parts:")
+
+
+def test_a_stretch_of_a_sound_counts_as_long_as_it_is(monkeypatch, tmp_path):
+    """(lo, hi) in seconds; hi -1 is the end of the sound, which has 10 s."""
+    monkeypatch.setattr(objects_module, "length_s", lambda file: 10.0)
+    monkeypatch.setattr(objects_module, "opened", lambda *_, **__: (io.BytesIO(), None, None))
+    stretches = {(0, -1): 10.0, (4, -1): 6.0, (12, -1): 0.0, (0, 3): 3.0, (2, 3): 1.0, (0, 0): 0.0}
+    objects = made([f"{number}.wav" for number in range(len(stretches))])
+    for name, values in zip(("lo", "hi"), zip(*stretches, strict=True), strict=True):
+        field = SCHEMA.field(name)
+        objects = objects.set_column(SCHEMA.get_field_index(name), field, [pa.array(values, field.type)])
+    assert seconds_by_suffix(open_store(str(tmp_path)), objects).tolist() == pytest.approx([*stretches.values()])

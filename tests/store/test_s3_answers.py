@@ -28,6 +28,7 @@ ANSWERS: dict[str, Answer] = {
     "200 empty": (200, {}, b""),
     "204": (204, {}, b""),
     "206 html": (206, PAGE, HTML),
+    "299 html": (299, PAGE, HTML),
     "301": (301, {}, XML % b"PermanentRedirect"),
     "302 to a portal": (302, {"Location": "http://127.0.0.1:9/login", **PAGE}, HTML),
     "307 without location": (307, {}, XML % b"TemporaryRedirect"),
@@ -41,9 +42,10 @@ ANSWERS: dict[str, Answer] = {
         f"{code} {name}": (code, {"Content-Type": "application/xml"}, XML % name.encode())
         for code, name in [
             (400, "ExpiredToken"), (403, "AccessDenied"), (403, "RequestTimeTooSkewed"), (403, "SignatureDoesNotMatch"),
-            (403, "InvalidAccessKeyId"), (404, "NoSuchKey"), (404, "NoSuchBucket"), (409, "OperationAborted"),
-            (409, "ConditionalRequestConflict"), (412, "PreconditionFailed"), (416, "InvalidRange"), (429, "SlowDown"),
-            (500, "InternalError"), (501, "NotImplemented"), (503, "SlowDown"),
+            (403, "InvalidAccessKeyId"), (404, "NoSuchKey"), (404, "NoSuchBucket"), (400, "InvalidBucketName"),
+            (409, "OperationAborted"), (409, "ConditionalRequestConflict"), (412, "PreconditionFailed"),
+            (416, "InvalidRange"), (429, "SlowDown"), (500, "InternalError"), (501, "NotImplemented"),
+            (503, "SlowDown"),
         ]
     },
 }  # fmt: skip
@@ -74,6 +76,7 @@ class Server(http.server.ThreadingHTTPServer):
     """Gives one answer to whatever it is asked."""
 
     answer: Answer = (200, {}, b"")
+    to_puts: Answer | None = None  # another answer, if any
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
@@ -88,7 +91,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def any(self) -> None:
-        code, headers, body = self.server.answer
+        other = self.server.to_puts if self.command == "PUT" else None
+        code, headers, body = other or self.server.answer
         if self.headers.get("Expect"):
             self.close_connection = True
         else:
@@ -156,6 +160,16 @@ def test_every_answer_has_one_of_the_fates(operation, answer, bucket, server, tm
         assert "s3://bucket/prefix" in text and "\n" not in text and len(text) < 700, text
 
 
+@pytest.mark.parametrize("name", ["403 AccessDenied", "404 NoSuchBucket", "500 InternalError"])
+def test_what_refuses_to_create_an_object_says_so_and_not_that_it_is_missing(name, bucket, server, monkeypatch):
+    server.answer = ANSWERS["404 NoSuchKey"]
+    monkeypatch.setattr(server, "to_puts", ANSWERS[name])
+    with told() as errors:
+        bucket.create_once("key", b"mine")
+    wanted = {"403 AccessDenied": NotAllowed, "404 NoSuchBucket": JobError, "500 InternalError": Stopped}[name]
+    assert [type(error) for error in errors] == [wanted]
+
+
 def done(operation: str, answer: str, gave: object) -> bool:
     """Whether an answer may count as that the operation was done, or that there is nothing."""
     if operation == "stat":
@@ -170,8 +184,8 @@ def done(operation: str, answer: str, gave: object) -> bool:
 def fates(operation: str, answer: str) -> set[type]:
     if answer in REFUSALS:
         return {Stopped} if operation in BY_HEAD and answer.startswith("400") else {NotAllowed}
-    if answer == "404 NoSuchBucket":
-        return {JobError, NotThere}
+    if answer in ("404 NoSuchBucket", "400 InvalidBucketName"):
+        return {Stopped if answer.startswith("400") else NotThere} if operation in BY_HEAD else {JobError}
     if answer.startswith("404"):
         return {NotThere, ObjectFault, Stopped} if operation in READS else {Stopped}
     if operation in READS and (answer.startswith(("412", "416", "cut")) or "etag" in answer):
