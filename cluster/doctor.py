@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from wavmill.cluster.connect import token_path
 from wavmill.cluster.listening import listening_below
@@ -204,6 +204,7 @@ def _needs(what: str) -> Any:
     from wavmill.pipeline.job.dataset_job import Job, resolve
     from wavmill.pipeline.job.load import load_job
     from wavmill.pipeline.protocol.listing import Listing
+    from wavmill.pipeline.rows import PlannedObject
     from wavmill.pipeline.store.corpus import spread_rows
 
     if not what.endswith((".yaml", ".yml")):
@@ -212,7 +213,8 @@ def _needs(what: str) -> Any:
     if not isinstance(job, Job):
         return Needs(job.store)
     job = resolve(job, f"wavmill fit {what}")
-    return needs_of(job, spread_rows(next(iter(Listing(job.source, job.clip))), SAMPLED), job.steps)
+    objects = cast(list[PlannedObject], spread_rows(next(iter(Listing(job.source, job.clip))), SAMPLED))
+    return needs_of(job, objects, job.steps)
 
 
 def token() -> Iterator[Finding]:

@@ -3,7 +3,6 @@
 import json
 import time
 from collections import Counter
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -12,6 +11,7 @@ from wavmill.cluster.terminal import escape
 from wavmill.pipeline.dataset_json import Counts
 from wavmill.pipeline.errors import TooManyRejects
 from wavmill.pipeline.report.dataset_readme import hours
+from wavmill.pipeline.rows import ShardLine
 
 GUARD_CLIPS = 1000  # a run that goes on is not stopped before: the first clips may be the bad ones
 MOST_NAN = 0.001  # of the clips: more comes from a bad GPU, not from bad clips
@@ -52,7 +52,7 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def __call__(self, row: dict[str, Any]) -> None:
+    def __call__(self, row: ShardLine) -> None:
         if "waiting" in row:
             self.console.print(f"[yellow]{escape(row['waiting'])}[/]")
             return

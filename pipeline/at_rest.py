@@ -6,6 +6,7 @@ write its default; so a field may be added under the same number, with a default
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -49,6 +50,14 @@ class AtRest(BaseModel):
     def written(self) -> bytes:
         """The file. ValueError when a number in it is not finite: JSON has no word for it."""
         return json.dumps(self.as_json(), indent=self.INDENT, allow_nan=False).encode()
+
+
+def section(described: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """The options of one part of a job as a file describes it; none where the job has no such part."""
+    options = described.get(name) or {}
+    if not isinstance(options, Mapping):
+        raise TypeError(f"{name} is {options!r}, not options")
+    return options
 
 
 R = TypeVar("R", bound=AtRest)

@@ -7,7 +7,7 @@ almost that of a declared attribute is refused when a job file names the class, 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
@@ -166,7 +166,7 @@ class Quantizer(Step):
         """The address of the codebook that ``wavmill fit`` learns for it; None when there is none to learn."""
         return None
 
-    def fitted(self, recipe: Callable[[], dict[str, JsonValue]]) -> Self | None:
+    def fitted(self, recipe: Callable[[], Mapping[str, object]]) -> Self | None:
         """With what its codebook decides filled in; None when the codebook is not there yet.
 
         ``recipe`` gives that of the features it is to quantize. JobError when the codebook is of others.

@@ -4,7 +4,6 @@ import hashlib
 from contextlib import closing
 from functools import partial
 from secrets import token_hex
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +13,10 @@ from wavmill.model.quantization.codebook import Codebook
 from wavmill.model.quantization.kmeans import fit as fit_kmeans
 from wavmill.pipeline.errors import JobError, ObjectFault
 from wavmill.pipeline.execution.stages import Engine, Stage, feature_stages
+from wavmill.pipeline.execution.watchdog import BoardHandle
 from wavmill.pipeline.job.dataset_job import Job, recipe_of
 from wavmill.pipeline.protocol.listing import Listing
-from wavmill.pipeline.protocol.plan import cut, put_table
+from wavmill.pipeline.protocol.plan import cut, planned_shards, put_table
 from wavmill.pipeline.protocol.published import find_dataset
 from wavmill.pipeline.quantizers.codebooks import CodebookDescription, describe_codebook, save_codebook
 from wavmill.pipeline.rows import FAULT, arrays_of
@@ -36,7 +36,7 @@ class Frames:
         return shard.filter(pc.equal(shard["error"], "")).select(["clip", "seconds", "feature"])
 
 
-def fit_stages(job: Job, driver: Any = None) -> list[Stage]:
+def fit_stages(job: Job, driver: BoardHandle | None = None) -> list[Stage]:
     """The stages of a fit: a row of the plan's shards -> the frames of its clips."""
     return [*feature_stages(job, driver), Stage("frames", Frames(), "rest")]
 
@@ -74,7 +74,7 @@ def address_of(job: Job) -> str:
     return job.token.fitted_at
 
 
-def sample(job: Job, engine: Engine) -> tuple[np.ndarray, dict[str, Any]]:
+def sample(job: Job, engine: Engine) -> tuple[np.ndarray, dict[str, object]]:
     """frames (N, D) float32 of a seeded sample of the corpus, N <= fit.frames, and what it was taken from."""
     listing = Listing(job.source, job.clip)
     objects = listing.in_order()
@@ -90,7 +90,7 @@ def sample(job: Job, engine: Engine) -> tuple[np.ndarray, dict[str, Any]]:
     chosen = objects.take(pa.array(np.sort(order[:enough])))
     work = Workspace(job)
     put = put_table(work.store, f"_mill/fit/{job.name}-{token_hex(4)}", "objects", chosen)
-    shards = [{**shard, "objects": put.key} for shard in cut(work, chosen).to_pylist()]
+    shards = planned_shards(cut(work, chosen), put.key)
     try:
         execute = engine(job, sum(shard["seconds"] for shard in shards))
         with closing(execute(job, partial(fit_stages, job), shards, lambda row: None)) as made:

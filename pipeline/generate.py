@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow as pa
 from wavmill.model.token_lm.generate import Sampling
 from wavmill.model.token_lm.generate import generate as drawn_ids
 from wavmill.model.token_lm.vocabulary import END
+from wavmill.pipeline.contracts import Extractor
 from wavmill.pipeline.decoding.decode import Clip, Sound, resampled
 from wavmill.pipeline.errors import JobError, Reject
 from wavmill.pipeline.execution.apply import Apply
@@ -102,7 +103,7 @@ def codes_of(model: Trained, path: Path) -> np.ndarray:
     except NoVoice as error:
         raise JobError(f"the model's codes cannot be made here: {error}") from error
     try:
-        with path.open("rb") as file, Sound(file, Clip(channel=recipe["channel"]).channel) as sound:
+        with path.open("rb") as file, Sound(file, Clip(channel=str(recipe["channel"])).channel) as sound:
             wave = resampled(sound.read(0, 1 << 62), sound.rate_hz, extractor.clock.rate_hz)
         frames = _frames(extractor, wave)
     except OSError as error:
@@ -113,7 +114,7 @@ def codes_of(model: Trained, path: Path) -> np.ndarray:
     return codes[np.flatnonzero(np.diff(codes, prepend=-1))] if model.dedup else codes
 
 
-def _frames(extractor: Any, wave: np.ndarray) -> np.ndarray:
+def _frames(extractor: Extractor, wave: np.ndarray) -> np.ndarray:
     """wave (N,) float32 at the extractor's rate -> (T, D), by the stage that makes a dataset's. Raises Reject."""
     row = {"lead_samples": [0], "kept_samples": [len(wave)], "error": [""], "stage": [""], "message": [""]}
     clip = Apply([extractor])(pa.table({**row, extractor.reads: column_of([wave], AUDIO)}))

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from wavmill.pipeline.at_rest import section
 from wavmill.pipeline.dataset_json import PublishedDataset
 from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.execution.read import read_clips
@@ -67,11 +68,11 @@ def published_plans(job: Job, dataset: PublishedDataset) -> list[Plan]:
 def other_options(job: Job, dataset: PublishedDataset) -> str:
     """Which options of how the corpus is read the job has now and the dataset was not made with; "" when none."""
     does, now, found = dataset.job.does, decisive(job), []
-    for section in ("source", "clip", "check"):
-        made, asked = does.get(section) or {}, now.get(section) or {}
+    for part in ("source", "clip", "check"):
+        made, asked = section(does, part), section(now, part)
         for name in sorted({*made, *asked} - {"version"}):
             if made.get(name) != asked.get(name):
-                found.append(f"{section}.{name} was {made.get(name)!r}, is {asked.get(name)!r}")
+                found.append(f"{part}.{name} was {made.get(name)!r}, is {asked.get(name)!r}")
     return "; ".join(found)
 
 

@@ -53,13 +53,25 @@ class PlannedObject(TypedDict):
 
 
 class PlannedShard(TypedDict):
-    """A row of a plan's shards, as a worker gets it: rows [row_lo, row_hi) of the plan's objects, which lie at a key."""
+    """A row of a plan's shards as a worker gets it: rows [row_lo, row_hi) of the plan's objects, and their key."""
 
     shard: str
     row_lo: int
     row_hi: int
     seconds: float
     objects: str
+
+
+class ShardLine(TypedDict, total=False):
+    """What a run tells while it goes on: of a finished shard all but ``waiting``, which is a message that says why for
+    long none was finished."""
+
+    shard: str
+    found: int  # clips
+    rejected: int
+    seconds: float  # of sound
+    reasons: str  # of the rejected, as JSON: {reason: clips}
+    waiting: str
 
 
 def decoded(carry: Sequence[str], video: bool = False) -> pa.Schema:

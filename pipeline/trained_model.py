@@ -7,7 +7,7 @@ metrics.jsonl      every line told      report.html    a page to look at and lis
 
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from wavmill.model.quantization.codebook import Codebook
 from wavmill.model.token_lm.vocabulary import Vocabulary
@@ -19,12 +19,15 @@ from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Store, join, read_checked
 from wavmill.pipeline.training.finite import not_finite_in
 
+if TYPE_CHECKING:
+    from wavmill.model.token_lm.generate import TokenLM
+
 
 @dataclass(frozen=True)
 class Trained:
     """A model at work: ``net`` with prefill and step on its device, what its ids mean, and, if any, its codebook."""
 
-    net: Any
+    net: "TokenLM"
     vocabulary: Vocabulary
     layout: str
     dedup: bool
@@ -51,7 +54,7 @@ def open_model(address: str, script: bool = False) -> Trained:
 
         from wavmill.model.token_lm.samout import SamOut
 
-        net = SamOut(**config.net)
+        net = SamOut(**cast(dict[str, Any], config.net))
         net.load_state_dict(load(checked_file(store, model, WEIGHTS)))
     if name := not_finite_in(dict(net.state_dict())):
         raise JobError(f"{model.address} was published with weights that are not finite numbers ({name}); train anew")

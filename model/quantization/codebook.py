@@ -1,5 +1,6 @@
 """A codebook: centroids, and the recipe of the features they were learnt on. Safetensors and JSON, never pickle."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ class Codebook:
     """centroids (K, D) float32; recipe says what a frame must be to be compared with them; report how it was learnt."""
 
     centroids: np.ndarray
-    recipe: dict[str, Any]
+    recipe: Mapping[str, object]
     report: dict[str, Any]
 
     def tensor_bytes(self) -> bytes:

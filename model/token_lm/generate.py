@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavmill.model.token_lm.loss import collate
+from wavmill.model.token_lm.samout import State
 from wavmill.model.token_lm.vocabulary import PAD
 
 PENALTY_WINDOW = 64  # of the last tokens, OpenASH's
@@ -31,33 +32,35 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        wrong = [
-            f"{name} is {value}; it should be {right}"
-            for name, value, good, right in (
-                (
-                    "temperature",
-                    self.temperature,
-                    self.temperature == 0 or 1 / MOST <= self.temperature <= MOST,
-                    f"0, or from {1 / MOST:g} to {MOST:g}",
-                ),
-                ("top_k", self.top_k, self.top_k >= 0, "0 or more"),
-                ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0, at most 1"),
-                (
-                    "repetition_penalty",
-                    self.repetition_penalty,
-                    1 / MOST <= self.repetition_penalty <= MOST,
-                    f"from {1 / MOST:g} to {MOST:g}",
-                ),
-                ("max_tokens", self.max_tokens, self.max_tokens >= 1, "1 or more"),
-            )
-            if not good
-        ]
+        finite = f"from {1 / MOST:g} to {MOST:g}"
+        rules = {
+            "temperature": (self.temperature == 0 or 1 / MOST <= self.temperature <= MOST, f"0, or {finite}"),
+            "top_k": (self.top_k >= 0, "0 or more"),
+            "top_p": (0 < self.top_p <= 1, "above 0, at most 1"),
+            "repetition_penalty": (1 / MOST <= self.repetition_penalty <= MOST, finite),
+            "max_tokens": (self.max_tokens >= 1, "1 or more"),
+        }
+        values = vars(self)
+        wrong = [f"{name} is {values[name]}; it should be {right}" for name, (good, right) in rules.items() if not good]
         if wrong:
             raise ValueError("; ".join(wrong))
 
 
+class TokenLM(Protocol):
+    """A SamOut, its TorchScript, or another net that gives a state after every id."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def prefill(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
+        """Prompts ids (B, S), right-padded to S -> the logits (B, V) after each prompt's last id, and the state."""
+        ...
+
+    def step(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """The next ids (B, S), S >= 1 -> logits (B, S, V), and the state after them."""
+        ...
+
+
 def stream(
-    net: Any,
+    net: TokenLM,
     prompts: Sequence[np.ndarray],
     sampling: Sampling,
     allowed: np.ndarray,
@@ -66,7 +69,7 @@ def stream(
 ) -> Iterator[np.ndarray]:
     """One array (B,) int64 per step: each prompt's next id, and PAD once it has ended with one of ``stop``.
 
-    ``net`` has ``prefill`` and ``step``: a SamOut, or its TorchScript. ``allowed`` (V,) or (P, V) bool: what may come,
+    ``allowed`` (V,) or (P, V) bool: what may come,
     at each of P steps in turn; the first token is no stop, so nothing is ever empty. A prompt's draws come from (seed,
     its number from ``first`` on), whatever else is in the batch.
     """
@@ -97,7 +100,7 @@ def stream(
 
 
 def generate(
-    net: Any,
+    net: TokenLM,
     prompts: Sequence[np.ndarray],
     sampling: Sampling,
     allowed: np.ndarray,

@@ -7,6 +7,7 @@ vocabulary belongs to a trained model and is stored with it. Order and layouts a
 (``suffix``); ``prompt`` puts the label first, so that a model can be asked for it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +95,7 @@ class Vocabulary:
         return {"special": list(SPECIAL), **self.facts(), "size": self.size}
 
     @staticmethod
-    def read(described: dict[str, Any]) -> "Vocabulary":
+    def read(described: Mapping[str, Any]) -> "Vocabulary":
         if described["special"] != list(SPECIAL):
             raise ValueError(f"the special tokens are {described['special']}, not {list(SPECIAL)}")
         return Vocabulary(tuple(described["labels"]), described["codes"], described.get("codebooks", 1))

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -51,7 +51,7 @@ class Apply:
             shard = replace(shard, "lead_samples", pa.repeat(pa.scalar(0, pa.int64()), shard.num_rows))
         facts = [shard[name].to_pylist() for name in choice.facts]
 
-        def of(work: Any, rows: list[int]) -> dict[int, Any]:
+        def of(work: Work, rows: list[int]) -> dict[int, np.ndarray | Reject]:
             columns = [[column[i] for i in rows] for column in (arrays, *facts)]
             return dict(zip(rows, work(*columns), strict=True))
 
@@ -83,11 +83,14 @@ class Apply:
 
 def finite(result: np.ndarray | Reject) -> bool:
     """False for an array that holds NaN or infinity."""
-    floats = not isinstance(result, Reject) and np.issubdtype(result.dtype, np.floating)
-    return not floats or bool(np.isfinite(result).all())
+    if isinstance(result, Reject) or not np.issubdtype(result.dtype, np.floating):
+        return True
+    return bool(np.isfinite(result).all())
 
 
-def again_in_float32(choice: Step, rows: list[int], of: Callable[[Any, list[int]], dict[int, Any]]) -> dict[int, Any]:
+def again_in_float32(
+    choice: Step, rows: list[int], of: Callable[[Work, list[int]], dict[int, np.ndarray | Reject]]
+) -> dict[int, np.ndarray | Reject]:
     """Rows whose numbers were not finite -> each one's finite result in float32, or a Reject.
 
     A net in half precision is opened in float32 for these rows alone and let go; one in float32 already would give the
@@ -96,19 +99,19 @@ def again_in_float32(choice: Step, rows: list[int], of: Callable[[Any, list[int]
     exact, dtype = choice.in_float32(), choice.arithmetic()
     if dtype == "float32":
         return dict.fromkeys(rows, Reject("nan_features", f"{choice.kind} gave NaN or infinity"))
-    made: dict[int, Any] = {}
+    made: dict[int, np.ndarray | Reject] = {}
     try:
         work: Work | None = exact.open()
         for i in rows:  # one at a time: memory is scarce
             beat()
-            made |= of(work, [i])
+            made |= of(cast(Work, work), [i])
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         told = f"{choice.kind} gave NaN or infinity in {dtype}, and memory is too small to try float32: {error}"
-        made = dict.fromkeys(rows, Reject("nan_features", told[:500])) | made
+        made = {i: made.get(i, Reject("nan_features", told[:500])) for i in rows}
     finally:
-        work = None
+        work = None  # so that its memory can be given back
         give_back_memory()
     told = f"{choice.kind} gave NaN or infinity in {dtype} and in float32"
     return {i: result if finite(result) else Reject("nan_features", told) for i, result in made.items()}

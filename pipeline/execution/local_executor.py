@@ -26,6 +26,7 @@ from wavmill.pipeline.execution.stages import Watch, Wiring
 from wavmill.pipeline.execution.watchdog import HUNG, Board, patience
 from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.protocol.plan import objects_between
+from wavmill.pipeline.rows import PlannedShard
 
 WORKER = "wavmill.pipeline.execution.local_worker"
 LISTEN_S = 1.0
@@ -33,7 +34,6 @@ START_S = 300.0  # until a worker gives its first sign of life: importing, on a 
 END_S = 5.0  # for a worker that has nothing to do, to end by itself
 NAMED = 3  # objects of a shard that a message names
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-Shard = dict[str, Any]
 
 
 class WorkerError(Exception):
@@ -52,7 +52,7 @@ class LocalExecutor:
         self.workers, self.threads, self.gpus, self.verbose = workers, threads, gpus, verbose
 
     def __call__(
-        self, job: Job, wiring: Wiring, shards: Iterable[Shard], watch: Watch
+        self, job: Job, wiring: Wiring, shards: Iterable[PlannedShard], watch: Watch
     ) -> Generator[pa.Table, None, None]:
         board = Board()
         made = self._by_workers(job, wiring, shards, board) if self.workers else _here(job, wiring, shards, board)
@@ -65,7 +65,7 @@ class LocalExecutor:
                 yield table
 
     def _by_workers(
-        self, job: Job, wiring: Wiring, shards: Iterable[Shard], board: Board
+        self, job: Job, wiring: Wiring, shards: Iterable[PlannedShard], board: Board
     ) -> Generator[pa.Table, None, None]:
         pool = Pool(self, job, wiring, board)
         try:
@@ -81,7 +81,7 @@ class LocalExecutor:
                 worker.end()
 
 
-def _here(job: Job, wiring: Wiring, shards: Iterable[Shard], board: Board) -> Generator[pa.Table, None, None]:
+def _here(job: Job, wiring: Wiring, shards: Iterable[PlannedShard], board: Board) -> Generator[pa.Table, None, None]:
     stages = watched_stages(wiring(None), job.scale.patience_s, board, Stopped.exit_code)
     for shard in shards:
         yield through(stages, shard)
@@ -93,9 +93,9 @@ class Pool:
     def __init__(self, executor: LocalExecutor, job: Job, wiring: Wiring, board: Board) -> None:
         self.executor, self.job, self.wiring, self.board = executor, job, wiring, board
         self.workers: list[Worker] = []
-        self.again, self.tries = deque[Shard](), Counter[str]()
+        self.again, self.tries = deque[PlannedShard](), Counter[str]()
 
-    def tables(self, todo: Iterator[Shard]) -> Generator[pa.Table, None, None]:
+    def tables(self, todo: Iterator[PlannedShard]) -> Generator[pa.Table, None, None]:
         """What the last stage made of each shard. Raises what a worker raised, and Stopped as an Executor does."""
         asked = monotonic()
         while self._hand_out(todo):
@@ -113,7 +113,7 @@ class Pool:
                 if worker.silent_s > (self.job.scale.patience_s if worker.began else START_S):
                     worker.process.kill()  # frozen, or deaf in a library that lets no other thread run
 
-    def _hand_out(self, todo: Iterator[Shard]) -> bool:
+    def _hand_out(self, todo: Iterator[PlannedShard]) -> bool:
         """Give a shard to whoever has none, starting workers as long as there may be more; whether any has one."""
         idle = [worker for worker in self.workers if worker.shard is None]
         while idle or len(self.workers) < self.executor.workers:
@@ -187,10 +187,10 @@ class Worker:
         )
         there.close()
         self.line = Connection(here.detach())
-        self.shard: Shard | None = None
+        self.shard: PlannedShard | None = None
         self.began, self.silent_s = False, 0.0
 
-    def give(self, shard: Shard) -> None:
+    def give(self, shard: PlannedShard) -> None:
         self.shard = shard
         self.send(shard)
 
@@ -230,6 +230,6 @@ class Worker:
             return self.process.wait()
 
 
-def _objects(job: Job, shard: Shard) -> str:
+def _objects(job: Job, shard: PlannedShard) -> str:
     paths = objects_between(job.store, shard["objects"], shard["row_lo"], shard["row_hi"])["path"].unique().to_pylist()
     return ", ".join(paths[:NAMED]) + (f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else "")

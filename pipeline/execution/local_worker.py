@@ -12,13 +12,13 @@ import threading
 import traceback
 from multiprocessing.connection import Connection
 from time import sleep
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
 from wavmill.pipeline.errors import WavmillError
 from wavmill.pipeline.execution.parent import end_with
-from wavmill.pipeline.execution.stages import Stage
+from wavmill.pipeline.execution.stages import Stage, Wiring
 from wavmill.pipeline.execution.watchdog import HUNG, Told, Watched
 from wavmill.pipeline.rows import PlannedShard
 
@@ -77,10 +77,10 @@ def main() -> None:
     driver = Driver(Connection(handle))
     threading.Thread(target=driver.keep_telling, daemon=True).start()
     try:
-        wiring, patience_s = driver.next()
+        wiring, patience_s = cast(tuple[Wiring, float], driver.next())
         stages = watched_stages(wiring(None), patience_s, driver)
         while True:
-            driver.tell("done", through(stages, driver.next()))
+            driver.tell("done", through(stages, cast(PlannedShard, driver.next())))
     except WavmillError as error:
         driver.tell("failed", error)
     except Exception:

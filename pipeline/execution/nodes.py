@@ -144,7 +144,7 @@ def started_here() -> bool:
 
 def name_of(node: Mapping[str, object]) -> str:
     """A node of ``ray.nodes()`` for a message."""
-    return f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
+    return f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {str(node['NodeID'])[:8]})"
 
 
 def alive() -> set[str]:
@@ -205,14 +205,16 @@ def _check_store(url: str, probe: str, text: bytes) -> None:
 
 def _check_objects(needs: Needs) -> None:
     """NotAllowed or JobError when this node does not see the objects as they were listed."""
-    wrong = [row for row in needs.objects if not needs.source.has(row)]
-    for row in wrong:
-        store, key = needs.source.place_of(row["path"])
+    if (source := needs.source) is None:
+        return
+    places = [source.place_of(row["path"]) for row in needs.objects if not source.has(row)]
+    wrong = [place for place in places if place is not None]
+    for store, key in wrong:
         entry = look(store, key)  # raises NotAllowed for wrong credentials
         if entry is not None and entry.size < 0:
             raise NotAllowed(f"source.path: {join(store.url, key)} cannot be read ({entry.stamp})")
     if wrong:
-        store, key = needs.source.place_of(wrong[0]["path"])
+        store, key = wrong[0]
         many = f"{len(wrong)} of {len(needs.objects)} objects that were tried"
         raise JobError(f"source.path: {many} are not there as they were listed: {join(store.url, key)}")
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 import ray.data
+from ray.actor import ActorHandle
 from ray.data import DataContext
 
 from wavmill.pipeline.errors import AGAIN, JobError, Stopped
@@ -113,7 +114,7 @@ def _mill(job: Job, wiring: Wiring, shards: list[PlannedShard], watch: Watch) ->
             yield done
 
 
-def beside_driver(kind: type[Board]) -> BoardHandle:
+def beside_driver(kind: type) -> ActorHandle:
     """An actor on the driver's node: the loss of another node does not end it."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

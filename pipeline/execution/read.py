@@ -44,7 +44,7 @@ class Read:
             clips = read_clips(self.job, objects)
             found = clips.num_rows
             if self.driver is not None:
-                self._stop_if_seen_elsewhere(objects, clips)
+                self._stop_if_seen_elsewhere(self.driver, objects, clips)
         except ObjectFault as error:
             if self.job.source.gives != "audio":
                 raise  # a part of a dataset, which all its shards need
@@ -55,7 +55,7 @@ class Read:
         clips = clips.append_column("found", pa.repeat(pa.scalar(found, pa.int64()), clips.num_rows))
         return started(noted(clips, "read"), "read", perf_counter() - start)
 
-    def _stop_if_seen_elsewhere(self, objects: pa.Table, clips: pa.Table) -> None:
+    def _stop_if_seen_elsewhere(self, driver: BoardHandle, objects: pa.Table, clips: pa.Table) -> None:
         """ObjectFault when the driver's node sees a file, as it was listed, that was rejected because this one does
         not: that is a fault of this machine, and says nothing about the corpus."""
         unread = clips.filter(pc.is_in(clips["error"], pa.array(sorted(UNREAD))))
@@ -63,7 +63,7 @@ class Read:
         rows = objects.filter(pc.and_(pc.is_in(objects["path"], paths), pc.greater_equal(objects["size"], 0)))
         if not rows.num_rows:
             return
-        if seen := seen_by_driver(self.driver, self.job.source, rows.select(["path", "size", "stamp"]).to_pylist()):
+        if seen := seen_by_driver(driver, self.job.source, rows.select(["path", "size", "stamp"]).to_pylist()):
             said = unread["message"][pc.index(paths, seen[0]).as_py()]
             raise ObjectFault(
                 f"{seen[0]}: on {socket.gethostname()} {said}; the driver's node sees it as it was listed"

@@ -4,7 +4,7 @@ An executor is a function from a job, its stages and shards of a plan to the tab
 ``ray_executor.py`` has a cluster do the work, ``local_executor.py`` this machine. The rows are the same.
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -16,11 +16,13 @@ from wavmill.pipeline.execution.read import Read
 from wavmill.pipeline.execution.watchdog import BoardHandle
 from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.protocol.commit import Commit
-from wavmill.pipeline.rows import CONTEXT, PlannedShard
+from wavmill.pipeline.rows import CONTEXT, PlannedShard, ShardLine
 from wavmill.pipeline.workspace import Workspace
 
-Watch = Callable[[Mapping[str, object]], None]  # is given {"waiting": text} while no shard finishes, and why
-Wiring = Callable[[BoardHandle | None], "list[Stage]"]  # is given who is asked about files that a worker does not see, or None
+Watch = Callable[[ShardLine], None]
+Wiring = Callable[
+    [BoardHandle | None], "list[Stage]"
+]  # is given who is asked about files that a worker does not see, or None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from typing import Protocol
@@ -19,7 +19,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from wavmill.pipeline.contracts import Source
-from wavmill.pipeline.rows import PlannedObject
+from wavmill.pipeline.rows import PlannedObject, ShardLine
 
 LOOK_S = 1.0
 SAY_S = 300.0  # without a finished shard, until the driver says who is at what, and again
@@ -98,7 +98,7 @@ def _look() -> None:
 
 @contextmanager
 def patience(
-    at_work: Callable[[], list[str]], idle: Callable[[], str], watch: Callable[[Mapping[str, object]], None]
+    at_work: Callable[[], list[str]], idle: Callable[[], str], watch: Callable[[ShardLine], None]
 ) -> Iterator[Callable[[], None]]:
     """Gives what is to be called at every finished shard. While it is not for long, another thread says who waits.
 
@@ -141,14 +141,10 @@ class RemoteCall(Protocol):
 class BoardHandle(Protocol):
     """A Board that is an actor of Ray's, seen from another process."""
 
-    @property
-    def begins(self) -> RemoteCall: ...
-    @property
-    def ends(self) -> RemoteCall: ...
-    @property
-    def lines(self) -> RemoteCall: ...
-    @property
-    def as_listed(self) -> RemoteCall: ...
+    begins: RemoteCall
+    ends: RemoteCall
+    lines: RemoteCall
+    as_listed: RemoteCall
 
 
 class Board:

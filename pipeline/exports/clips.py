@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from wavmill.pipeline.at_rest import section
 from wavmill.pipeline.dataset_json import Part, PublishedDataset
 from wavmill.pipeline.errors import JobError, Stopped
 from wavmill.pipeline.protocol.published import find_dataset
@@ -83,7 +84,7 @@ class Clips:
 
     def rates(self) -> Iterator[tuple[Fraction, float]]:
         """For each clip, in order, the frames of video a second that its windows were made for, and its start in s."""
-        said = self.dataset.job.does["window"]["fps"]
+        said = str(section(self.dataset.job.does, "window")["fps"])
         if said != "from_video":
             yield from repeat((Fraction(said), 0.0), len(self))
             return

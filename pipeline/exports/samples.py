@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from wavmill.pipeline.at_rest import section
 from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.exports.clips import Clips
 from wavmill.pipeline.exports.draws import Contiguous, Drawn, Strategy
@@ -73,10 +74,10 @@ class Wav2LipSamples(Samples):
         """Samples of ``length`` frames (syncnet_T). JobError when the windows were cut for another length."""
         if (width := clips[0].window.shape[1]) != mels_of(length):
             raise JobError(f"the windows have {width} mel frames; {length} frames of video take {mels_of(length)}")
-        rule = clips.dataset.job.does["window"]
+        rule = section(clips.dataset.job.does, "window")
         if rule["kind"] != "wav2lip":
             raise JobError(f"{clips.dataset.address} has windows of kind {rule['kind']}; make them with kind: wav2lip")
-        windows = Wav2Lip(fps=rule["fps"], compat_float=rule["compat_float"], frames=length)
+        windows = Wav2Lip.model_validate({"fps": rule["fps"], "compat_float": rule["compat_float"], "frames": length})
         each = zip(clips.steps.tolist(), clips.frames.tolist(), clips.rates(), strict=True)
         fitting = [windows.fitting(steps, frames, fps, late_of(start_s, fps)) for steps, frames, (fps, start_s) in each]
         return cls(clips, Contiguous(clips.frames, np.array(fitting, np.int64), length, **options), images)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from wavmill.pipeline.at_rest import section
 from wavmill.pipeline.contracts import Export
 from wavmill.pipeline.dataset_json import PublishedDataset
 from wavmill.pipeline.errors import JobError, Stopped
@@ -87,7 +88,7 @@ def _check(dataset: PublishedDataset, choice: Export) -> None:
         raise JobError(f"{dataset.address} has no column {choice.column}; publish it with keep: [{choice.column}]")
     if choice.fps is not None:
         _check_rates(dataset, choice, choice.fps)
-    made = dataset.recipe["feature"] or {}  # None where tokens were made from sound
+    made = section(dataset.recipe, "feature")  # empty where tokens were made from sound
     for name, value in choice.recipe_has.items():
         if made.get(name) != value:
             said = f"its feature has {name}: {made.get(name)}, and {choice.kind} takes {name}: {value}"
@@ -96,10 +97,10 @@ def _check(dataset: PublishedDataset, choice: Export) -> None:
 
 def _check_rates(dataset: PublishedDataset, choice: Export, wanted: str) -> None:
     """JobError when pictures would not be where the files are: of clips at other rates, or windows made for others."""
-    rates = {(dataset.job.does.get("window") or {}).get("fps", wanted)} - {"from_video"}
+    rates = {str(section(dataset.job.does, "window").get("fps", wanted))} - {"from_video"}
     if "fps" in dataset.columns:
         rates |= {fps for table in _groups(dataset, ["fps"]) for fps in table["fps"].to_pylist()}
-    if other := sorted(map(str, rates - {wanted})):
+    if other := sorted(rates - {wanted}):
         said = f"it has clips at {', '.join(other[:3])} fps; make it anew with check: {{fps: {wanted}}}"
         raise JobError(f"{dataset.address} cannot be exported to {choice.kind}: {said}")
 

@@ -1,14 +1,16 @@
 """speak: tokens -> sound. A codebook is its own decoder where its extractor knows the way back from frames."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from wavmill.model.quantization.codebook import Codebook
+from wavmill.pipeline.at_rest import section
+from wavmill.pipeline.contracts import Extractor
 from wavmill.pipeline.features import EXTRACTORS
 
 
@@ -24,7 +26,7 @@ class Voice:
     turns frames (T, ...) back into sound (N,) float32 at its clock's rate.
     """
 
-    extractor: Any
+    extractor: Extractor
     centroids: np.ndarray  # (K, D) float32
 
     @property
@@ -45,12 +47,12 @@ class Voice:
         return result
 
 
-def extractor_of(recipe: dict[str, Any]) -> Any:
+def extractor_of(recipe: Mapping[str, object]) -> Extractor:
     """The extractor that made the frames of a codebook's recipe. NoVoice when it cannot be imported."""
-    options = dict(recipe["feature"])
-    kind, version, outside = options.get("kind"), options.pop("version"), options.pop("class", None)
+    options = dict(section(recipe, "feature"))
+    kind, version, outside = options.get("kind"), options.pop("version"), str(options.pop("class", ""))
     try:
-        found: Any = _class(outside) if outside else EXTRACTORS[str(kind)]
+        found = _class(outside) if outside else EXTRACTORS[str(kind)]
         made = found.model_validate(options)
     except (ImportError, AttributeError, KeyError, ValueError, ValidationError) as error:
         raise NoVoice(f"its features were made by {outside or kind}, which cannot be imported here") from error
@@ -67,11 +69,11 @@ def voice(codebook: Codebook) -> Voice:
     return Voice(made, codebook.centroids)
 
 
-def _class(name: str) -> Any:
+def _class(name: str) -> type[Extractor]:
     """The class module:Class of an extractor from outside."""
-    found: Any = resolve_name(name)
-    if not (isinstance(found, type) and issubclass(found, BaseModel)):
-        raise ValueError(f"{name} is no choice")
+    found = resolve_name(name)
+    if not (isinstance(found, type) and issubclass(found, Extractor)):
+        raise ValueError(f"{name} is no extractor")
     return found
 
 

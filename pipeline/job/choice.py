@@ -10,7 +10,7 @@ Each field of a choice decides a clip's numbers, unless its annotation says othe
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -75,6 +75,6 @@ def deciding_fields(kind: type[BaseModel]) -> list[str]:
     return [name for name, field in kind.model_fields.items() if not _is_marked(field.metadata)]
 
 
-def sha256_of(decides: dict[str, JsonValue]) -> str:
+def sha256_of(decides: Mapping[str, object]) -> str:
     """The fingerprint of what decides a result: sha256 of its canonical JSON."""
     return hashlib.sha256(json.dumps(decides, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -3,6 +3,7 @@
 ``resolve`` replaces each ``auto`` by its value; ``fingerprint`` hashes what decides a clip's rows.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -195,7 +196,7 @@ def _check_window(window: Window, dataset: PublishedDataset, column: str) -> Non
         )
 
 
-def recipe_of(job: Job) -> dict[str, JsonValue]:
+def recipe_of(job: Job) -> Mapping[str, object]:
     """What a frame is, for a codebook: how the sound was made, and the extractor with every option."""
     if isinstance(job.source, Dataset):
         return find_dataset(job.source.origin).recipe

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -230,11 +230,16 @@ def _load(store: Store, key: str, data: bytes) -> Plan:
     return Plan(head.number, head, table_of(shards))
 
 
+def planned_shards(shards: pa.Table | pa.RecordBatch, objects_key: str) -> list[PlannedShard]:
+    """Rows of a plan's shards as workers get them."""
+    rows = shards.append_column("objects", pa.repeat(objects_key, shards.num_rows))
+    return cast(list[PlannedShard], rows.to_pylist())
+
+
 def todo_of(plans: list[Plan], done: set[str]) -> Iterator[PlannedShard]:
     """The shards without a record, as the rows that workers get."""
     finished = pa.array(done, pa.string())
     for plan in plans:
         left = plan.shards.filter(pc.invert(pc.is_in(plan.shards["shard"], finished)))
         for some in left.to_batches(max_chunksize=PIECE_ROWS):
-            for shard in some.to_pylist():
-                yield {**shard, "objects": plan.objects_key}
+            yield from planned_shards(some, plan.objects_key)

@@ -1,5 +1,6 @@
 """A codebook in a store: a folder with codebook.safetensors, and codebook.json written last."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ class CodebookDescription(AtRest):
     codes: int
     dim: int
     sha256: str
-    recipe: dict[str, Any]  # what a frame must be to be compared with the centroids (job.recipe_of)
+    recipe: Mapping[str, object]  # what a frame must be to be compared with the centroids (job.recipe_of)
     report: dict[str, Any]  # how it was learnt (fit.py)
 
 

@@ -1,6 +1,6 @@
 """Tokens: for each frame, the number of the nearest centroid."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -36,7 +36,7 @@ class KMeans(Quantizer):
     def fitted_at(self) -> str:
         return self.codebook
 
-    def fitted(self, recipe: Callable[[], dict[str, Any]]) -> Self | None:
+    def fitted(self, recipe: Callable[[], Mapping[str, object]]) -> Self | None:
         if (described := describe_codebook(self.codebook)) is None:
             return None
         if differs := difference(recipe(), described.recipe):

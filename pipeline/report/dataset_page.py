@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from wavmill.model.quantization.codebook import Codebook
 from wavmill.model.quantization.kmeans import usage
+from wavmill.pipeline.at_rest import section
 from wavmill.pipeline.dataset_json import PublishedDataset
 from wavmill.pipeline.features.vocoder import NoVoice, Voice, voice
 from wavmill.pipeline.notices import MEANS as MEANS_OF_NOTICES
@@ -111,7 +112,7 @@ def _headlines(dataset: PublishedDataset, counted: np.ndarray | None) -> Iterato
 def _steps(dataset: PublishedDataset) -> Iterator[tuple[str, str]]:
     does, hidden = dataset.job.does, ("kind", "version", "class")
     for name in ("source", "clip", "check", *PRODUCTS):
-        if options := does.get(name):
+        if options := section(does, name):
             said = [f"{dataset.counts.objects:,} objects"] if name == "source" else []
             said += [
                 f"{key} {str(value)[:12]}" for key, value in options.items() if key not in hidden and value is not None

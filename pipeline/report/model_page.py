@@ -1,12 +1,12 @@
 """report.html of a trained model: how well it does, how it got there, and what it says."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from wavmill.pipeline.at_rest import section
 from wavmill.pipeline.model_json import BestValidation, Curve, MetricsLine, PublishedModel
 from wavmill.pipeline.report.cards import Card, clip_card
 from wavmill.pipeline.report.charts import curves
@@ -120,11 +120,11 @@ def _parts(model: PublishedModel) -> Iterator[tuple[str, str]]:
     yield "left out", ", ".join(f"{count:,} {why.replace('_', ' ')}" for why, count in model.pack.skipped.items())
     yield "validation", split_line(split) if (split := model.split) else f"split by {model.pack.by}"
     yield "train", _options(model.train)
-    if (went_on := model.does.get("goes_on_from")) is not None:
-        yield "went on from", f"step {went_on['step']:,} of the training {went_on['run'][:16]}"
+    if went_on := section(model.does, "goes_on_from"):
+        yield "went on from", f"step {went_on['step']:,} of the training {str(went_on['run'])[:16]}"
 
 
-def _options(given: dict[str, Any]) -> str:
+def _options(given: Mapping[str, object]) -> str:
     """Options in one line, hashes by their beginnings."""
     said = ((key, f"{value:,}" if type(value) is int else str(value)[:24]) for key, value in given.items())
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in said if given[key] is not None)

@@ -1,17 +1,12 @@
 """A finished training -> the version that people load: weights, TorchScript, codebook, report; model.json last."""
 
-from wavmill.model.token_lm.generate import Sampling
+from typing import cast
+
+from wavmill.model.token_lm.generate import Sampling, TokenLM
 from wavmill.pipeline.errors import Stopped
 from wavmill.pipeline.features.vocoder import NoVoice
 from wavmill.pipeline.generate import Wish, generate, voice_of
-from wavmill.pipeline.model_json import (
-    MODEL,
-    ModelFile,
-    PackFacts,
-    Parent,
-    PublishedModel,
-    VocabularyFacts,
-)
+from wavmill.pipeline.model_json import MODEL, ModelFile, PackFacts, Parent, PublishedModel, VocabularyFacts
 from wavmill.pipeline.protocol.published import find_model
 from wavmill.pipeline.quantizers.codebooks import codebook_files, codebook_in
 from wavmill.pipeline.report.model_page import Sound, model_page
@@ -44,7 +39,7 @@ def release(work: TrainWorkspace, pack: PackDescription, last: ReadCheckpoint) -
     codebook = next((join(one.address, one.codebook.path) for one in work.parents if one.codebook), None)
     carried = codebook_files(codebook) if codebook else {}
     book = codebook_in(codebook, carried) if codebook else None
-    trained = Trained(net, vocabulary, job.pack.layout, job.pack.dedup, float(pack.rate_hz or 0), book)
+    trained = Trained(cast(TokenLM, net), vocabulary, job.pack.layout, job.pack.dedup, float(pack.rate_hz or 0), book)
     version = claim(store, job.name, run, 0).version
     top, address = f"{job.name}/v{version}", join(store.url, job.name, f"v{version}")
     files = job.model.files(net, pack, job.pack, bool(codebook))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from wavmill.pipeline.at_rest import AtRest, read_if_there
+from wavmill.pipeline.at_rest import AtRest, read_if_there, section
 from wavmill.pipeline.errors import JobError, Stopped
 from wavmill.pipeline.job.training_job import Previous, TrainJob
 from wavmill.pipeline.model_json import MODEL
@@ -134,13 +134,13 @@ def _shorter(work: TrainWorkspace) -> Previous | None:
         if record is None or (record.best is not None and not_finite_field(record.best.as_json())):
             continue
         epoch = record.steps_per_epoch
-        before = job.train.model_copy(update={name: does["train"][name] for name in ("epochs", "steps")})
+        before = job.train.model_copy(update={name: section(does, "train")[name] for name in ("epochs", "steps")})
         if length_of(job.train, epoch) > max(length_of(before, epoch), record.step):
             found.append(Previous(run=run, step=record.step))
     return max(found, key=lambda one: (one.step, one.run), default=None)
 
 
-def _known(store: Store, job: TrainJob) -> dict[str, dict[str, Any]]:
+def _known(store: Store, job: TrainJob) -> dict[str, Mapping[str, object]]:
     """What decides the weights, of every run in the store that says so, and of every model of this name."""
     found = {}
     for number in numbers(job.address, MODEL):
@@ -152,8 +152,8 @@ def _known(store: Store, job: TrainJob) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _but_its_length(does: dict[str, Any]) -> dict[str, Any]:
-    train = {name: value for name, value in does["train"].items() if name not in ("epochs", "steps")}
+def _but_its_length(does: Mapping[str, object]) -> dict[str, object]:
+    train = {name: value for name, value in section(does, "train").items() if name not in ("epochs", "steps")}
     rest = {name: value for name, value in does.items() if name != "goes_on_from"}
     made: dict[str, Any] = json.loads(json.dumps({**rest, "train": train}))
     return made

@@ -159,6 +159,72 @@ def test_the_product_is_small():
     assert sum(len((ROOT / path).read_text().splitlines()) for path in PRODUCT) < 24_000
 
 
+TYPED = (
+    "contracts",
+    "dataset_json",
+    "model_json",
+    "trained_model",
+    "generate",
+    "run",
+    "fit",
+    "recheck",
+    "exports/clips",
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            path
+            for path in PRODUCT
+            if path.parts[:2] in {("pipeline", name) for name in ("job", "protocol", "execution", "training")}
+        ),
+        *(Path(f"pipeline/{name}.py") for name in TYPED),
+        Path("wavmill/__init__.py"),
+    ],
+    ids=str,
+)
+def test_public_signatures_name_their_types(path):
+    """No Any in what other files see: parameters, results, and the fields of classes."""
+    assert [
+        f"{name}: {ast.unparse(type_)}" for name, type_ in public_types(tree_of(path).body) if names_any(type_)
+    ] == []
+
+
+def public_types(body, of=""):
+    """(name, annotation) of everything public that a module, or a class ``of`` it, declares."""
+    for node in body:
+        match node:
+            case ast.FunctionDef(name=name) if name in ("__init__", "__call__") or not name.startswith("_"):
+                given = node.args
+                arguments = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
+                yield from ((f"{of}{name}({one.arg})", one.annotation) for one in arguments if one is not None)
+                yield f"{of}{name}()", node.returns
+            case ast.ClassDef(name=name) if not name.startswith("_"):
+                yield from public_types(node.body, f"{name}.")
+            case ast.AnnAssign(target=ast.Name(id=name)) if not name.startswith("_"):
+                yield f"{of}{name}", node.annotation
+
+
+def names_any(annotation) -> bool:
+    return any(isinstance(node, ast.Name) and node.id == "Any" for node in ast.walk(annotation or ast.Pass()))
+
+
+def test_any_is_found_wherever_a_signature_has_it():
+    source = """
+def f(a, b: Any, *c: list[Any], d: int = 1, **e: Any) -> dict[str, Any]: ...
+def _g(a: Any) -> Any: ...
+class A:
+    x: Any
+    _y: Any
+    def m(self, z: Any) -> int: ...
+    def __call__(self) -> Any: ...
+"""
+    found = [name for name, type_ in public_types(ast.parse(source).body) if names_any(type_)]
+    assert found == ["f(b)", "f(c)", "f(e)", "f()", "A.x", "A.m(z)", "A.__call__()"]
+
+
 def test_what_a_class_has_is_declared_and_not_probed_for():
     """getattr with a default and hasattr: of objects of other libraries alone, each with its reason beside it."""
     probes = [
