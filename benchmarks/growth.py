@@ -48,7 +48,7 @@ def compare(url: str, put: list[dict[str, Any]]) -> dict[str, Any]:
     plans, start = plans_of(put), time.perf_counter()
     shards = [(plan.number, shard) for plan in plans for shard in plan.shards["shard"].to_pylist()]
     try:
-        from wavmill.pipeline.protocol.superseded import Growth
+        from wavmill.pipeline.protocol.superseded import Supersession
     except ImportError:  # as it was before
         from wavmill.pipeline.protocol.superseded import superseded
 
@@ -57,8 +57,8 @@ def compare(url: str, put: list[dict[str, Any]]) -> dict[str, Any]:
         count = len(gone)
     else:
         job: Any = SimpleNamespace(source=SimpleNamespace(gives="audio"))
-        growth = Growth(open_store(url), job, plans, [])
-        count = sum(growth.gone(shard) is not None for _, shard in shards)
+        growth = Supersession(open_store(url), job, plans, [])
+        count = sum(growth.superseded(shard) is not None for _, shard in shards)
         growth.listed()
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {

@@ -74,9 +74,9 @@ def plan(job: JobFile, set: Set = []) -> None:
 
     checked = load(job, set)
     if isinstance(checked, TrainJob):
-        from wavmill.pipeline.job.training_preview import foretell
+        from wavmill.pipeline.job.training_preview import preview_training
 
-        words.print_training(out, foretell(checked), job, set)
+        words.print_training(out, preview_training(checked), job, set)
     else:
         from wavmill.pipeline.execution.engine import choose, this_machine
         from wavmill.pipeline.job.dataset_job import resolve

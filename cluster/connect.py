@@ -80,9 +80,9 @@ def _print_less() -> None:
 
 def _warn(data: dict[str, Any], ignore_prefix: bool = False) -> None:
     """In place of Ray's function that prints what its servers report, pages for a lost node: the first line alone."""
-    from wavmill.pipeline.execution.worker_errors import in_short
+    from wavmill.pipeline.execution.worker_errors import first_sentence
 
-    if said := in_short("\n".join(data["lines"])):
+    if said := first_sentence("\n".join(data["lines"])):
         sys.stderr.write(f"ray: {said}\n")
 
 

@@ -32,7 +32,7 @@ def log_mel(wave: np.ndarray, bands: int) -> np.ndarray:
     return result
 
 
-def levelled(mel: np.ndarray) -> np.ndarray:
+def compress_range(mel: np.ndarray) -> np.ndarray:
     """What is far below the loudest is lifted to RANGE below it; then about -1 to 1."""
     result: np.ndarray = (np.maximum(mel, mel.max() - RANGE) + 4) / 4
     return result
@@ -43,7 +43,7 @@ def v1(wave: np.ndarray, bands: int) -> Iterator[tuple[np.ndarray, int]]:
 
     -> (bands, 3000) float32 and how many steps of it count, for each 30 s; N // 320 steps in all. N >= 320.
     """
-    mel = levelled(log_mel(wave, bands))
+    mel = compress_range(log_mel(wave, bands))
     for start in range(0, mel.shape[1], SEGMENT_MELS):
         some = mel[:, start : start + SEGMENT_MELS]
         yield np.pad(some, ((0, 0), (0, SEGMENT_MELS - some.shape[1]))), some.shape[1] // 2
@@ -57,4 +57,4 @@ def v1_5(wave: np.ndarray, bands: int) -> Iterator[tuple[np.ndarray, int]]:
     for start in range(0, len(wave), SEGMENT_SAMPLES):
         some = wave[start : start + SEGMENT_SAMPLES]
         filled = np.pad(some, (0, SEGMENT_SAMPLES - len(some)))
-        yield levelled(log_mel(filled, bands)), len(some) // STEP_SAMPLES
+        yield compress_range(log_mel(filled, bands)), len(some) // STEP_SAMPLES

@@ -22,7 +22,7 @@ from wavmill.pipeline.job.choice import Choice
 from wavmill.pipeline.protocol.left_out import LeftOut
 from wavmill.pipeline.rows import PlannedObject
 from wavmill.pipeline.store.base import Entry, Store
-from wavmill.pipeline.store.corpus import look
+from wavmill.pipeline.store.corpus import stat_object
 
 Work = Callable[..., list[np.ndarray | Reject]]  # arrays of clips, then the facts -> for each clip an array or a Reject
 CONTRACTS = (__name__, "wavmill.pipeline.training.task")  # the modules that declare attributes
@@ -248,14 +248,14 @@ class Source(Part):
         """The store and key of a plan's path; None when the source does not say, and nodes cannot be asked for it."""
         return None
 
-    def look(self, path: str) -> Entry | None:
+    def stat(self, path: str) -> Entry | None:
         """What is at a path now, None for nothing: asked when a listing named it twice with two sizes or stamps."""
         raise ObjectFault(f"{path} was listed twice, with two sizes or stamps; {AGAIN}")
 
     def has(self, row: PlannedObject) -> bool:
         """Whether this process sees an object of a plan, by its path, size and stamp, as it was listed."""
         try:
-            entry = look(*place) if (place := self.place_of(row["path"])) is not None else None
+            entry = stat_object(*place) if (place := self.place_of(row["path"])) is not None else None
         except WavmillError:
             return False
         return entry is not None and entry.size >= 0 and (entry.size, entry.stamp) == (row["size"], row["stamp"])

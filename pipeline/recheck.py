@@ -25,7 +25,7 @@ from wavmill.pipeline.protocol.plan import Plan, list_objects, objects_between, 
 from wavmill.pipeline.rows import VIDEO
 from wavmill.pipeline.sources.manifest import Manifest
 from wavmill.pipeline.store import open_store
-from wavmill.pipeline.store.base import faults_of
+from wavmill.pipeline.store.base import translate_os_errors
 from wavmill.pipeline.store.parquet import open_parquet
 from wavmill.pipeline.workspace import Workspace
 
@@ -191,16 +191,16 @@ def _names(objects: pa.Table, *columns: str) -> pa.ChunkedArray:
 def _spread(tables: Iterator[pa.Table], folder: Path, side: str, buckets: int, schema: pa.Schema) -> None:
     """Write rows to a file for each bucket; a source is in one bucket."""
     where = str(folder)
-    with faults_of(where):
+    with translate_os_errors(where):
         writers = [pa.ipc.new_stream(str(folder / f"{side}-{bucket}.arrow"), schema) for bucket in range(buckets)]
     for table in tables:
         coded = table["source"].combine_chunks().dictionary_encode()
         of_source = np.array([zlib.crc32(name.encode()) % buckets for name in coded.dictionary.to_pylist()], int)
         of_row = of_source[coded.indices.to_numpy()]
-        with faults_of(where):
+        with translate_os_errors(where):
             for bucket in np.unique(of_row).tolist():
                 writers[bucket].write_table(table.filter(pa.array(of_row == bucket)))
-    with faults_of(where):
+    with translate_os_errors(where):
         for writer in writers:
             writer.close()
 

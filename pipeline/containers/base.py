@@ -71,7 +71,7 @@ class Reader:
         return self.handle is not None or self.size <= FETCHED_BYTES
 
 
-class Mended(Seekable):
+class WithHeader(Seekable):
     """Bytes [start, end) of a file behind another header; what follows the sound is not its last samples."""
 
     def __init__(self, reader: Reader, end: int, start: int = 0, header: bytes = b"") -> None:

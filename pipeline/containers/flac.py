@@ -40,7 +40,7 @@ def stream_of(reader: Reader) -> Stream | None:
     return Stream(block, longest, (data[21] & 15) << 32 | int.from_bytes(data[22:26], "big"))
 
 
-def goes_on(reader: Reader) -> bool:
+def continues_past_header(reader: Reader) -> bool:
     """Whether there is sound behind the number of samples that the header promises. False when it promises none."""
     stream = stream_of(reader)
     if stream is None or not stream.total_frames:

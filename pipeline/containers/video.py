@@ -136,15 +136,15 @@ def rate_of(times: list[int], tick_s: Fraction, guesses: list[Fraction]) -> Frac
     nearest = min(STANDARD_FPS, key=lambda fps: abs(fps - measured))
     standard = [*(guess for guess in guesses if guess in STANDARD_FPS), nearest]
     # AVI counts frames, so that the rate its header says fits exactly
-    exact = [fps for fps in guesses if tick_s > MILLISECOND and not out_of_step(times, tick_s, fps)]
+    exact = [fps for fps in guesses if tick_s > MILLISECOND and not frame_misalignment(times, tick_s, fps)]
     for rounded_s in (tick_s, tick_s + MILLISECOND):
         for fps in (*exact, *standard, *guesses, measured):
-            if out_of_step(times, tick_s, fps) < min(rounded_s * fps, COARSE):
+            if frame_misalignment(times, tick_s, fps) < min(rounded_s * fps, COARSE):
                 return fps
-    return next((fps for fps in standard if out_of_step(times, tick_s, fps) < CLOCK), None)
+    return next((fps for fps in standard if frame_misalignment(times, tick_s, fps) < CLOCK), None)
 
 
-def out_of_step(times: list[int], tick_s: Fraction, fps: Fraction) -> Fraction:
+def frame_misalignment(times: list[int], tick_s: Fraction, fps: Fraction) -> Fraction:
     """How far two frames are from being a whole number of frames apart at that rate, in frames, at most."""
     per_tick = tick_s * fps
     steps = [time * per_tick.numerator - i * per_tick.denominator for i, time in enumerate(times)]

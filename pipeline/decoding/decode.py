@@ -167,11 +167,11 @@ class Sound:
         if not reader.size:
             raise Reject("empty", "zero bytes")
         extent = check_structure(reader) if check else extent_of(reader)
-        opened = Libsndfile.opened(file, reader, extent, check)
+        opened = Libsndfile.open(file, reader, extent, check)
         if opened is not None and track:
             opened.close()
             raise Reject("no_track", f"audio track {track} of a file with one; it is track 0")
-        source = opened or Ffmpeg.opened(file, track, reader, extent)
+        source = opened or Ffmpeg.open(file, track, reader, extent)
         if source is None:
             raise Reject("not_audio", "neither libsndfile nor FFmpeg finds a sound in it")
         self.source: Libsndfile | Ffmpeg = source

@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from wavmill.pipeline.containers.base import Extent, Mended, Reader
+from wavmill.pipeline.containers.base import Extent, Reader, WithHeader
 from wavmill.pipeline.decoding.ffmpeg import Gap
-from wavmill.pipeline.decoding.integrity import another_begins
+from wavmill.pipeline.decoding.integrity import has_unread_sound
 from wavmill.pipeline.decoding.seekable import seek_or_stay
 from wavmill.pipeline.errors import Reject
 
@@ -39,13 +39,13 @@ class Libsndfile:
         self.at = 0
 
     @classmethod
-    def opened(cls, file: BinaryIO, reader: Reader, extent: Extent | None, check: bool) -> "Libsndfile | None":
+    def open(cls, file: BinaryIO, reader: Reader, extent: Extent | None, check: bool) -> "Libsndfile | None":
         """None when it is FFmpeg's. ``check``: look through it all for other sounds behind the first."""
         import soundfile
 
         mended = extent is not None and extent.header != b""
         if extent is not None and extent.sound_end is not None and (mended or extent.sound_end < reader.size):
-            file = cast(BinaryIO, Mended(reader, extent.sound_end, extent.sound_start, extent.header))
+            file = cast(BinaryIO, WithHeader(reader, extent.sound_end, extent.sound_start, extent.header))
         # libsndfile reads a real file by itself, which is faster
         handle: Any = reader.handle
         if file is not reader.file or handle is None:
@@ -62,17 +62,17 @@ class Libsndfile:
         if sound.format == "MP3" or sound.subtype in MP3S or not 0 < sound.frames < UNKNOWN_FRAMES:
             sound.close()
             return None
-        opened = cls(sound, handle)
+        decoder = cls(sound, handle)
         try:
             if sound.frames > most_frames(reader.size, sound.channels):
                 raise Reject("header_lies", f"{sound.frames:,} samples cannot be in {reader.size:,} bytes")
-            if check and another_begins(sound, reader):
-                opened.close()
+            if check and has_unread_sound(sound, reader):
+                decoder.close()
                 return None
         except BaseException:
-            opened.close()
+            decoder.close()
             raise
-        return opened
+        return decoder
 
     def skip(self, start: int) -> int:
         if start and self.sound.format in SEEK_EXACTLY and self.sound.seekable():

@@ -6,9 +6,9 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from wavmill.pipeline.containers.base import Extent, Mended, Reader
+from wavmill.pipeline.containers.base import Extent, Reader, WithHeader
 from wavmill.pipeline.containers.frames import alike, frame_bytes
-from wavmill.pipeline.decoding.integrity import promised_s
+from wavmill.pipeline.decoding.integrity import declared_duration_s
 from wavmill.pipeline.decoding.seekable import seek_or_stay
 from wavmill.pipeline.errors import Reject
 
@@ -52,7 +52,7 @@ class Ffmpeg:
         if not self.rate_hz or not self.channels:
             raise Reject("corrupt", "FFmpeg finds a sound without a sampling rate")
         self.streamed = extent is not None and extent.streamed  # what its header says is no length
-        self.promised_s = 0.0 if self.streamed else promised_s(container, self.stream, reader)
+        self.promised_s = 0.0 if self.streamed else declared_duration_s(container, self.stream, reader)
         if self.kind == "caf" and self.codec == "alac":  # FFmpeg takes off what the last packet does not have
             codec.options = {"flags2": "+skip_manual"}
         if self.codec == "flac":  # else the sound of a frame that is cut is what its first bytes happen to give
@@ -65,13 +65,13 @@ class Ffmpeg:
         self.refused_s = 0.0  # what the decoder refused since that frame
 
     @classmethod
-    def opened(cls, file: BinaryIO, track: int | None, reader: Reader, extent: Extent | None) -> "Ffmpeg | None":
+    def open(cls, file: BinaryIO, track: int | None, reader: Reader, extent: Extent | None) -> "Ffmpeg | None":
         """None when FFmpeg finds neither a sound nor a film. Raises Reject ``no_sound`` of a film without sound."""
         import av
 
         av.logging.set_level(av.logging.PANIC)  # what is wrong is said by the reject, once
         if extent is not None and extent.end is not None and extent.end < reader.size:
-            file = cast(BinaryIO, Mended(reader, extent.end))  # what follows is no sound
+            file = cast(BinaryIO, WithHeader(reader, extent.end))  # what follows is no sound
         file.seek(0)
         try:
             container = av.open(_Seeking(file), mode="r", metadata_errors="ignore")

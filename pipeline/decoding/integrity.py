@@ -10,11 +10,11 @@ from typing import Any
 
 from wavmill.pipeline.containers import extent_of, first_of, second_at
 from wavmill.pipeline.containers.base import Extent, Reader, handle_of, id3_bytes, size_of
-from wavmill.pipeline.containers.flac import goes_on
+from wavmill.pipeline.containers.flac import continues_past_header
 from wavmill.pipeline.containers.ogg import TAILS_BYTES, first_pages, sounds_in
 from wavmill.pipeline.errors import Reject
 
-__all__ = ["another_begins", "check_structure", "handle_of", "promised_s", "size_of"]
+__all__ = ["check_structure", "declared_duration_s", "handle_of", "has_unread_sound", "size_of"]
 
 MP3_SILENCE_SAMPLES = 529 + 2 * 1152  # at most: what an encoder puts before and behind a sound, and decoders drop
 BEGINS = {
@@ -38,7 +38,7 @@ def check_structure(reader: Reader) -> Extent | None:
     return extent
 
 
-def another_begins(sound: Any, reader: Reader) -> bool:
+def has_unread_sound(sound: Any, reader: Reader) -> bool:
     """Whether this FLAC or Ogg has more sound than libsndfile reads: FFmpeg reads it all.
 
     Sounds one behind another, streams of sound side by side, a FLAC that goes on behind the length in its header. Of a
@@ -49,7 +49,7 @@ def another_begins(sound: Any, reader: Reader) -> bool:
         return False
     if sound.format == "FLAC":
         first = id3_bytes(reader.head) + 4
-        return (reader.cheap and first_of(marks, reader, first) is not None) or goes_on(reader)
+        return (reader.cheap and first_of(marks, reader, first) is not None) or continues_past_header(reader)
     pages = first_pages(reader)
     if sounds_in(reader) > 1:
         return True
@@ -60,7 +60,7 @@ def another_begins(sound: Any, reader: Reader) -> bool:
     return last[14:18] not in {page[14:18] for page in pages}  # their numbers
 
 
-def promised_s(container: Any, stream: Any, reader: Reader) -> float:
+def declared_duration_s(container: Any, stream: Any, reader: Reader) -> float:
     """How long the container says its sound is; 0 where it does not say, or FFmpeg but guesses from the bit rate.
 
     Matroska's is the time at which the sound ends, counted from the beginning of the film.

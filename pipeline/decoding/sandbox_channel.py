@@ -15,7 +15,7 @@ TOGETHER = 16  # sounds to a message, when they are short
 READ_BYTES = 1 << 18
 
 
-class Line:
+class MessageSocket:
     """A socket that takes and gives messages: JSON, one to a line, some with the handles of files."""
 
     def __init__(self, end: socket.socket) -> None:
@@ -28,7 +28,7 @@ class Line:
             data = data[socket.send_fds(self.socket, [data], handles) :]
         self.socket.sendall(data)
 
-    def held(self) -> dict[str, Any] | None:
+    def buffered(self) -> dict[str, Any] | None:
         """A message that has come, or None."""
         line, newline, rest = self.buffer.partition(b"\n")
         if not newline:
@@ -51,7 +51,7 @@ class Line:
 
     def receive(self) -> dict[str, Any]:
         """The next message; the process ends when there will be none."""
-        while (message := self.held()) is None:
+        while (message := self.buffered()) is None:
             if not self.more():
                 sys.exit()
         return message
@@ -81,10 +81,10 @@ def _grow(handle: int, size: int) -> None:
         os.ftruncate(handle, size)
 
 
-class Distant(Seekable):
+class ParentFile(Seekable):
     """A file that only the parent can read."""
 
-    def __init__(self, line: Line, given: int, size: int) -> None:
+    def __init__(self, line: MessageSocket, given: int, size: int) -> None:
         super().__init__(size)
         self.line, self.given = line, given
 

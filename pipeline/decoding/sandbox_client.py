@@ -18,9 +18,9 @@ from typing import Any, BinaryIO, TypeVar
 from wavmill.pipeline.decoding.decode import Clip, Part
 from wavmill.pipeline.decoding.integrity import handle_of, size_of
 from wavmill.pipeline.decoding.sandbox_channel import TOGETHER
-from wavmill.pipeline.decoding.sandbox_process import Child, Died
+from wavmill.pipeline.decoding.sandbox_process import Child, ChildEnded
 from wavmill.pipeline.errors import Reject, Stopped
-from wavmill.pipeline.store.corpus import name_of, object_faults
+from wavmill.pipeline.store.corpus import name_of, translate_object_errors
 
 VICTIMS = 2  # children that one sound may kill
 KILLED = 5  # children killed from outside, for one sound, until the run stops
@@ -66,7 +66,7 @@ def _together(
 ) -> Iterator[tuple[T, Iterator[Part]]]:
     answers: list[list[Any] | None] = [None] * len(sounds)
     if len(sounds) > 1:
-        with suppress(Died), _borrowed() as child:
+        with suppress(ChildEnded), _borrowed() as child:
             asked = {"clip": _said(clip), "rate_hz": rate_hz}
             answers = child.ask_together(asked, [(file, stretch) for _, file, stretch in sounds])
     for (name, file, stretch), parts in zip(sounds, answers, strict=True):
@@ -117,7 +117,7 @@ def _answers(file: BinaryIO, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
                         given += 1
                         yield answer
             return
-        except Died as death:
+        except ChildEnded as death:
             victims += death.reason != "killed"
             killed += death.reason == "killed"
             if killed == KILLED:
@@ -137,7 +137,7 @@ def _answers(file: BinaryIO, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _read_through(file: BinaryIO) -> None:
     """Before a sound is blamed: decoders take a disk that cannot be read for the end of the sound."""
     if handle_of(file) is not None:
-        with object_faults(name_of(file)):
+        with translate_object_errors(name_of(file)):
             file.seek(0)
             while file.read(CHUNK_BYTES):
                 pass

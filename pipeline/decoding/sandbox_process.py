@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from wavmill.pipeline.decoding.integrity import handle_of
-from wavmill.pipeline.decoding.sandbox_channel import TOGETHER, Line, Samples
+from wavmill.pipeline.decoding.sandbox_channel import TOGETHER, MessageSocket, Samples
 from wavmill.pipeline.decoding.sandbox_limits import Locks
 from wavmill.pipeline.errors import Bug, JobError, ObjectFault, Reject, Stopped
-from wavmill.pipeline.execution.watchdog import beat
-from wavmill.pipeline.store.base import faults_of
+from wavmill.pipeline.execution.watchdog import heartbeat
+from wavmill.pipeline.store.base import translate_os_errors
 from wavmill.pipeline.store.corpus import name_of
 
 WORKER = "wavmill.pipeline.decoding.sandbox_worker"
@@ -28,7 +28,7 @@ START_S = 300.0  # until a child is there: importing, on a busy machine
 OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # no decoder ends by these on its own
 
 
-class Died(Exception):
+class ChildEnded(Exception):
     """Why a child is no more, and whether its sound is to blame."""
 
     def __init__(self, reason: str, message: str) -> None:
@@ -73,10 +73,10 @@ class Child:
             stderr=self.said,
         )
         there.close()
-        self.line, self.busy, self.quiet_s = Line(here), True, 0.0
+        self.line, self.busy, self.quiet_s = MessageSocket(here), True, 0.0
         try:
             self.locks = Locks(*self._hear(START_S)["ready"])
-        except Died as death:
+        except ChildEnded as death:
             raise Bug(f"decoding does not start: {death.message}") from death
         self.busy = False
 
@@ -91,7 +91,7 @@ class Child:
                 self._tell({"came": self._read(file, *answer["read"])})
             elif "alive" in answer:
                 if "reader" in asked:  # going through a large container, before anything of it can be decoded
-                    beat()
+                    heartbeat()
             elif "reject" in answer:
                 self.busy = False
                 raise Reject(*answer["reject"])
@@ -105,7 +105,7 @@ class Child:
                 raise Stopped(f"{answer['machine']}; run the same command again to go on")
             elif "broke" in answer:
                 self.busy = False
-                raise Died("crashed", answer["broke"])
+                raise ChildEnded("crashed", answer["broke"])
             elif "end" in answer:
                 self.busy = False
                 return
@@ -135,7 +135,7 @@ class Child:
         while "alive" in (answer := self._hear(SILENCE_S)):
             pass
         if "parts" not in answer:  # it is not one of them that is wrong; handles may be left behind
-            raise Died("crashed", str(answer))
+            raise ChildEnded("crashed", str(answer))
         self.busy = False
         samples = self.samples.of(answer["samples"])
         lengths = [facts[4] for parts in answer["parts"] for facts in parts or ()]
@@ -155,7 +155,7 @@ class Child:
                 return {"from": "handle"}, [handle]
             return {"from": "parent", "size": file.seek(0, os.SEEK_END)}, []
         held, done, handle = memoryview(file.getvalue()), 0, self.given[number].fileno()  # getbuffer() would copy
-        with faults_of("where sounds are decoded"):
+        with translate_os_errors("where sounds are decoded"):
             os.ftruncate(handle, len(held))
             while done < len(held):
                 done += os.pwrite(handle, held[done:], done)
@@ -165,7 +165,7 @@ class Child:
         """Bytes that the child asks for, into the file it reads them from; how many came."""
         file.seek(at)
         data = file.read(size)
-        with faults_of("where sounds are decoded"):
+        with translate_os_errors("where sounds are decoded"):
             return os.pwrite(self.given[0].fileno(), data, 0)
 
     def _piece(self, size: int) -> bytes:
@@ -186,24 +186,24 @@ class Child:
         if quiet_s != self.quiet_s:  # the kernel waits: one call for every message, where select() takes two
             self.line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", *_timeval(quiet_s)))
             self.quiet_s = quiet_s
-        while (message := self.line.held()) is None:
+        while (message := self.line.buffered()) is None:
             try:
                 if not self.line.more():
                     raise self._death()
             except TimeoutError as error:
                 self.process.kill()
-                raise Died("hung", f"no sign of life for {quiet_s:g} s") from error
+                raise ChildEnded("hung", f"no sign of life for {quiet_s:g} s") from error
         return message
 
-    def _death(self) -> Died:
+    def _death(self) -> ChildEnded:
         code = self.process.wait()
         self.said.seek(0)
         words = self.said.read().decode(errors="replace").strip().splitlines()
         last = f": {words[-1][:500]}" if words else ""
         if -code in OUTSIDE:
-            return Died("killed", f"by {signal.Signals(-code).name}{last}")
+            return ChildEnded("killed", f"by {signal.Signals(-code).name}{last}")
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        return Died("crashed", f"the decoder ended {how}{last}")
+        return ChildEnded("crashed", f"the decoder ended {how}{last}")
 
 
 def _timeval(seconds: float) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from time import monotonic
 from typing import Any, BinaryIO
 
 from wavmill.pipeline.decoding.decode import Clip, Part, length_s, parts_of
-from wavmill.pipeline.decoding.sandbox_channel import READ_BYTES, Distant, Line, Samples
+from wavmill.pipeline.decoding.sandbox_channel import READ_BYTES, MessageSocket, ParentFile, Samples
 from wavmill.pipeline.decoding.sandbox_limits import lock
 from wavmill.pipeline.errors import JobError, Reject
 from wavmill.pipeline.execution.parent import end_with
@@ -32,7 +32,7 @@ ALIVE_S = 1.0
 HEADER_BYTES = 1 << 13  # read at once by readers of local files, which skip from header to header
 
 
-class Reporting(io.FileIO):
+class ReportingFile(io.FileIO):
     """A file that calls ``alive`` whenever it is read: a reader may read for long before it has anything to yield."""
 
     def __init__(self, handle: int, alive: Callable[[], None]) -> None:
@@ -47,7 +47,7 @@ class Reporting(io.FileIO):
 class Decoding:
     """What is asked of the child, and its answers."""
 
-    def __init__(self, line: Line, samples: int, given: list[int]) -> None:
+    def __init__(self, line: MessageSocket, samples: int, given: list[int]) -> None:
         self.line, self.samples, self.given, self.spoke = line, Samples(samples), given, monotonic()
         self.base_bytes, self.most_bytes = _address_space_bytes(), 0
 
@@ -147,11 +147,11 @@ class Decoding:
         if asked["from"] == "handle":
             handle = self.line.handles.pop(0)
             if "reader" in asked:
-                return io.BufferedReader(Reporting(handle, self._alive), HEADER_BYTES)
+                return io.BufferedReader(ReportingFile(handle, self._alive), HEADER_BYTES)
             return os.fdopen(handle, "rb")
         if asked["from"] == "given":
             return open(self.given[asked["number"]], "rb", closefd=False)
-        return io.BufferedReader(Distant(self.line, self.given[0], asked["size"]), READ_BYTES)
+        return io.BufferedReader(ParentFile(self.line, self.given[0], asked["size"]), READ_BYTES)
 
     def _limit(self, asked: dict[str, Any]) -> None:
         """Memory for this sound: beyond it, allocating fails. A limit that is lower already stays."""
@@ -202,7 +202,7 @@ def main() -> None:
     import soundfile  # noqa: F401  so that its memory is not the first sound's
     import soxr  # noqa: F401
 
-    line = Line(socket.socket(fileno=control))
+    line = MessageSocket(socket.socket(fileno=control))
     decoding = Decoding(line, samples, given)
     line.send({"ready": lock()})
     while True:

@@ -13,8 +13,8 @@ from wavmill.model.products import used
 from wavmill.pipeline.contracts import Step, Work
 from wavmill.pipeline.errors import Bug, Reject
 from wavmill.pipeline.execution.processors import noted
-from wavmill.pipeline.execution.watchdog import beat
-from wavmill.pipeline.protocol.timing import spent
+from wavmill.pipeline.execution.watchdog import heartbeat
+from wavmill.pipeline.protocol.timing import add_seconds
 from wavmill.pipeline.rows import arrays_of, column_of, marked, replace
 
 EMPTY = np.zeros(0, np.int8)  # column_of gives it the column's own type
@@ -34,12 +34,12 @@ class Apply:
 
     def __call__(self, shard: pa.Table) -> pa.Table:
         for choice in self.choices:
-            beat()
+            heartbeat()
             start = perf_counter()
             used.clear()
             shard = self._one(choice, shard)
             shard = noted(shard, choice.writes, used, choice.gpu)
-            shard = spent(shard, choice.writes, perf_counter() - start)
+            shard = add_seconds(shard, choice.writes, perf_counter() - start)
         return shard.drop_columns([name for name in self.drop if name in shard.column_names])
 
     def _one(self, choice: Step, shard: pa.Table) -> pa.Table:
@@ -55,7 +55,7 @@ class Apply:
             columns = [[column[i] for i in rows] for column in (arrays, *facts)]
             return dict(zip(rows, work(*columns), strict=True))
 
-        made = of(opened(choice), good)
+        made = of(open_step(choice), good)
         if spoilt := [i for i in good if not finite(made[i])]:
             made |= again_in_float32(choice, spoilt, of)
         column, rejected = [EMPTY] * len(arrays), {}
@@ -103,7 +103,7 @@ def again_in_float32(
     try:
         work: Work | None = exact.open()
         for i in rows:  # one at a time: memory is scarce
-            beat()
+            heartbeat()
             made |= of(cast(Work, work), [i])
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -129,7 +129,7 @@ def give_back_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def opened(choice: Step) -> Work:
+def open_step(choice: Step) -> Work:
     """What ``choice.open()`` returns, opened once in this process."""
     key = (type(choice), choice.model_dump_json())
     if key not in _open:

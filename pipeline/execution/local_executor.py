@@ -102,7 +102,7 @@ class Pool:
             lines = {worker.line: worker for worker in self.workers}
             heard = [lines[line] for line in wait([*lines], LISTEN_S) if isinstance(line, Connection)]
             for worker in heard:
-                if (message := worker.hear()) is None:
+                if (message := worker.receive()) is None:
                     self._lost(worker)
                 elif (table := self._take(worker, *message)) is not None:
                     yield table
@@ -145,7 +145,7 @@ class Pool:
     def _lost(self, worker: "Worker") -> None:
         """Have the shard of a worker that ended given to another. Stopped when that was tried often enough."""
         self.workers.remove(worker)
-        how, shard = worker.how_it_ended(), worker.shard
+        how, shard = worker.exit_reason(), worker.shard
         if shard is None:
             return
         key = shard["shard"]
@@ -198,7 +198,7 @@ class Worker:
         with suppress(OSError):  # it has ended: who listens hears of it
             self.line.send(message)
 
-    def hear(self) -> Message | None:
+    def receive(self) -> Message | None:
         """Its next message; None when it has ended."""
         self.began, self.silent_s = True, 0.0
         try:
@@ -207,7 +207,7 @@ class Worker:
             return None
         return message
 
-    def how_it_ended(self) -> str:
+    def exit_reason(self) -> str:
         """In words, of one that was heard to have ended."""
         self.line.close()
         code, last = self.end(), ""

@@ -19,7 +19,7 @@ import pyarrow as pa
 from wavmill.pipeline.errors import WavmillError
 from wavmill.pipeline.execution.parent import end_with
 from wavmill.pipeline.execution.stages import Stage, Wiring
-from wavmill.pipeline.execution.watchdog import HUNG, Told, Watched
+from wavmill.pipeline.execution.watchdog import HUNG, Watched, WorkListener
 from wavmill.pipeline.rows import PlannedShard
 
 ALIVE_S = 1.0  # between two signs of life
@@ -57,7 +57,7 @@ class Driver:
             self.tell("alive", None)
 
 
-def watched_stages(stages: list[Stage], patience_s: float, board: Told, end: int = HUNG) -> list[Watched]:
+def watched_stages(stages: list[Stage], patience_s: float, board: WorkListener, end: int = HUNG) -> list[Watched]:
     """The stages as they are run in this process; ``end`` is its exit code when nothing moves in one of them."""
     return [Watched(stage.work, stage.name, patience_s, board, end) for stage in stages]
 

@@ -20,7 +20,7 @@ from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.rows import PlannedObject
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import join
-from wavmill.pipeline.store.corpus import look
+from wavmill.pipeline.store.corpus import stat_object
 from wavmill.pipeline.store.folder import Folder
 
 ANSWER_S = 120.0  # for a node to start a process and to look at a few files
@@ -210,7 +210,7 @@ def _check_objects(needs: Needs) -> None:
     places = [source.place_of(row["path"]) for row in needs.objects if not source.has(row)]
     wrong = [place for place in places if place is not None]
     for store, key in wrong:
-        entry = look(store, key)  # raises NotAllowed for wrong credentials
+        entry = stat_object(store, key)  # raises NotAllowed for wrong credentials
         if entry is not None and entry.size < 0:
             raise NotAllowed(f"source.path: {join(store.url, key)} cannot be read ({entry.stamp})")
     if wrong:
@@ -229,6 +229,6 @@ def _who(needs: Needs) -> str:
         user = f"as uid {os.getuid()}"
     if not needs.store or isinstance(open_store(needs.store), Folder):
         return user
-    from wavmill.pipeline.store.s3_identity import whose
+    from wavmill.pipeline.store.s3_identity import access_key
 
-    return f"{user}, on S3 {whose()}"
+    return f"{user}, on S3 {access_key()}"

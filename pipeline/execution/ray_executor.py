@@ -18,7 +18,7 @@ from wavmill.pipeline.execution.nodes import SAMPLED, alive, check_nodes, lost_s
 from wavmill.pipeline.execution.resources import Shares, nodes_of, shares_of, why_waiting
 from wavmill.pipeline.execution.stages import Stage, Watch, Wiring
 from wavmill.pipeline.execution.watchdog import Board, BoardHandle, Watched, patience
-from wavmill.pipeline.execution.worker_errors import brief, expected, fault_of_ray
+from wavmill.pipeline.execution.worker_errors import expected, one_line, ray_error_in
 from wavmill.pipeline.job.choice import Choice
 from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.protocol.plan import bytes_per_s, objects_between
@@ -55,7 +55,7 @@ def make_ready(job: Job, shards: list[PlannedShard], stages: Sequence[Stage]) ->
     nothing is.
     """
     choices = [choice for stage in stages for choice in stage.choices]
-    take_along([job.source, *choices])
+    pickle_by_value([job.source, *choices])
     if started_here():
         return 0
     check_nodes(needs_of(job, some_objects(job, shards), choices))
@@ -68,7 +68,7 @@ def some_objects(job: Job, shards: list[PlannedShard]) -> list[PlannedObject]:
     return [row for head in heads for row in objects_between(job.store, *head).to_pylist()]
 
 
-def take_along(choices: Sequence[Choice]) -> None:
+def pickle_by_value(choices: Sequence[Choice]) -> None:
     """Classes from outside travel to where they are not installed."""
     for choice in choices:
         module = sys.modules[type(choice).__module__]
@@ -91,7 +91,7 @@ class ToBoard:
 
 def _mill(job: Job, wiring: Wiring, shards: list[PlannedShard], watch: Watch) -> Iterator[pa.Table]:
     """Run the stages over the shards of one wave. Tasks decode, a pool on GPUs extracts, tasks do the rest."""
-    board = beside_driver(Board)
+    board = actor_beside_driver(Board)
     stages = wiring(board if job.source.gives == "audio" and not started_here() else None)
     shares = cluster_shares(job, max(shard["seconds"] for shard in shards))
     context = DataContext.get_current()
@@ -114,7 +114,7 @@ def _mill(job: Job, wiring: Wiring, shards: list[PlannedShard], watch: Watch) ->
             yield done
 
 
-def beside_driver(kind: type) -> ActorHandle:
+def actor_beside_driver(kind: type) -> ActorHandle:
     """An actor on the driver's node: the loss of another node does not end it."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -148,10 +148,10 @@ def results(rows: ray.data.Dataset, board: BoardHandle | None = None) -> Iterato
     except Exception as error:
         if (cause := expected(error)) is not None:
             raise cause from None
-        if (fault := fault_of_ray(error)) is not None:
+        if (fault := ray_error_in(error)) is not None:
             lost = f"; lost: {', '.join(nodes)}" if (nodes := lost_since(before)) else ""
             at = f"; at work were {'; '.join(lines[:MOST_AT_WORK])}" if (lines := board_says(board)) else ""
-            raise Stopped(f"{brief(fault)}{lost}{at}; {AGAIN}") from error
+            raise Stopped(f"{one_line(fault)}{lost}{at}; {AGAIN}") from error
         raise
 
 

@@ -13,7 +13,7 @@ from wavmill.pipeline.execution.watchdog import BoardHandle
 from wavmill.pipeline.job.dataset_job import Job
 from wavmill.pipeline.protocol.plan import objects_between
 from wavmill.pipeline.protocol.retry_rules import UNREAD
-from wavmill.pipeline.protocol.timing import started
+from wavmill.pipeline.protocol.timing import start_seconds
 from wavmill.pipeline.rows import decoded, fault, nothing
 
 
@@ -53,7 +53,7 @@ class Read:
             clips = nothing(clips.schema)
         clips = clips.append_column("shard", pa.repeat(shard["shard"], clips.num_rows))
         clips = clips.append_column("found", pa.repeat(pa.scalar(found, pa.int64()), clips.num_rows))
-        return started(noted(clips, "read"), "read", perf_counter() - start)
+        return start_seconds(noted(clips, "read"), "read", perf_counter() - start)
 
     def _stop_if_seen_elsewhere(self, driver: BoardHandle, objects: pa.Table, clips: pa.Table) -> None:
         """ObjectFault when the driver's node sees a file, as it was listed, that was rejected because this one does

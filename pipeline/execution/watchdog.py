@@ -30,14 +30,14 @@ _at: "Watched | None" = None
 _dog: threading.Thread | None = None
 
 
-class Told(Protocol):
+class WorkListener(Protocol):
     """Who hears what a worker begins and ends: a Board, or what passes it on to one."""
 
     def begins(self, shard: str, stage: str, where: str) -> object: ...
     def ends(self, shard: str) -> object: ...
 
 
-def beat() -> None:
+def heartbeat() -> None:
     """Something moves: a sound was decoded, a batch extracted."""
     global _moved
     _moved = monotonic()
@@ -54,7 +54,7 @@ class Watched:
         stage: Callable[[pa.Table], pa.Table],
         name: str,
         patience_s: float,
-        board: Told | None = None,
+        board: WorkListener | None = None,
         end: int = HUNG,
     ) -> None:
         self.stage, self.name, self.patience_s, self.board, self.end = stage, name, patience_s, board, end
@@ -78,7 +78,7 @@ class Watched:
 def _watch(stage: Watched) -> None:
     global _dog, _at
     _at = stage
-    beat()
+    heartbeat()
     if _dog is None:
         _dog = threading.Thread(target=_look, daemon=True, name="watchdog")
         _dog.start()

@@ -55,7 +55,7 @@ def expected(error: BaseException) -> WavmillError | None:
     return None
 
 
-def fault_of_ray(error: BaseException) -> BaseException | None:
+def ray_error_in(error: BaseException) -> BaseException | None:
     """The error of Ray's own (a lost node, a full disk) that an exception comes from; None when it is a program's."""
     from ray.exceptions import ActorDiedError, RayError, RayTaskError, UserCodeException
 
@@ -70,7 +70,7 @@ def fault_of_ray(error: BaseException) -> BaseException | None:
     return found
 
 
-def brief(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An error of Ray's in one line: its type, what happened, and the node that it names."""
     from ray.exceptions import ObjectLostError
 
@@ -78,12 +78,12 @@ def brief(error: BaseException) -> str:
     node = NODE.search(text)
     if isinstance(error, ObjectLostError):  # its first paragraph is about how to find where an object was made
         text = [*text.split("\n\n"), text][1]
-    line = in_short(text)
+    line = first_sentence(text)
     at = f" (node {node[1]})" if node and node[1] not in line else ""
     return ": ".join(filter(None, [type(error).__name__, line.rstrip(".")])) + at
 
 
-def in_short(text: str) -> str:
+def first_sentence(text: str) -> str:
     """What a message of Ray's says first, on one line, without the traces and counters that follow."""
     text = TRACEBACK.sub("", DETAIL.sub("", text))
     sentences = SENTENCE_END.split(" ".join(text.split()))

@@ -17,7 +17,7 @@ from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.exports.clips import Clips
 from wavmill.pipeline.exports.draws import Contiguous, Drawn, Strategy
 from wavmill.pipeline.windows.gather import gather
-from wavmill.pipeline.windows.per_frame import late_of
+from wavmill.pipeline.windows.per_frame import first_frame_delay_s
 from wavmill.pipeline.windows.wav2lip import Wav2Lip, mels_of
 
 Images = Callable[[str, int], np.ndarray]
@@ -79,7 +79,10 @@ class Wav2LipSamples(Samples):
             raise JobError(f"{clips.dataset.address} has windows of kind {rule['kind']}; make them with kind: wav2lip")
         windows = Wav2Lip.model_validate({"fps": rule["fps"], "compat_float": rule["compat_float"], "frames": length})
         each = zip(clips.steps.tolist(), clips.frames.tolist(), clips.rates(), strict=True)
-        fitting = [windows.fitting(steps, frames, fps, late_of(start_s, fps)) for steps, frames, (fps, start_s) in each]
+        fitting = [
+            windows.fitting(steps, frames, fps, first_frame_delay_s(start_s, fps))
+            for steps, frames, (fps, start_s) in each
+        ]
         return cls(clips, Contiguous(clips.frames, np.array(fitting, np.int64), length, **options), images)
 
     def sound(self, drawn: Drawn) -> Item:

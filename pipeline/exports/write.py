@@ -21,7 +21,7 @@ from wavmill.pipeline.errors import JobError, Stopped
 from wavmill.pipeline.formats.clip_ids import without_suffixes
 from wavmill.pipeline.rows import arrays_of
 from wavmill.pipeline.store import open_store
-from wavmill.pipeline.store.base import faults_of, sha256
+from wavmill.pipeline.store.base import sha256, translate_os_errors
 from wavmill.pipeline.store.parquet import open_parquet
 
 SAID, PARTIAL = "export.json", ".partial-"
@@ -45,7 +45,7 @@ def export(
     folders = folders_of(dataset)
     said = {"format": "wavmill-export-1", "kind": choice.kind, **choice.model_dump(), "from": dataset.address}
     said["fingerprint"] = dataset.fingerprint
-    with faults_of(str(folder)):
+    with translate_os_errors(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         before = _claim(folder, said)
         for left in folder.glob(f"{PARTIAL}*"):

@@ -69,7 +69,7 @@ class Mel(Extractor):
             found = np.maximum(product(np.abs(rfft(block * window))), FLOOR)
             return np.log(found) if log else in_wav2lips_range(found)
 
-        return lambda waves: [self._one(wave if log else raised(wave), mel) for wave in waves]
+        return lambda waves: [self._one(wave if log else preemphasized(wave), mel) for wave in waves]
 
     def _one(self, wave: np.ndarray, mel: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | Reject:
         frames = self.clock.frames(len(wave))
@@ -101,7 +101,7 @@ class Mel(Extractor):
         return griffin_lim(stft, hop, ROUNDS)[: hop * len(frames)]
 
 
-def raised(wave: np.ndarray) -> np.ndarray:
+def preemphasized(wave: np.ndarray) -> np.ndarray:
     """(N,) -> (N,) float32: every sample less 0.97 of the one before."""
     return np.concatenate([wave[:1], wave[1:] - np.float32(EMPHASIS) * wave[:-1]])
 

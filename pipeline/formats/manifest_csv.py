@@ -19,7 +19,7 @@ def plain_records(lines: Iterator[str | None], delimiter: str) -> Iterator[tuple
             yield fields.split(delimiter), len(line)
 
 
-class Broken(Exception):
+class BrokenRecord(Exception):
     """A record that does not end where it must; what is wrong with it is the only argument."""
 
 
@@ -52,7 +52,7 @@ class Quoted:
             limit = csv.field_size_limit(MOST_CHARS)  # of the whole process
             try:
                 row = next(self.reader)
-            except (csv.Error, Broken) as error:
+            except (csv.Error, BrokenRecord) as error:
                 taken, self.taken = self.taken, []
                 self.again.extendleft(reversed(taken[1:]))
                 said = "has a quote that is not closed, or text after one" if isinstance(error, csv.Error) else error
@@ -68,8 +68,8 @@ class Quoted:
         if line is None or (self.taken and self._is_not_inside(line)):
             if self.taken:
                 self.again.appendleft(line)
-                raise Broken("has a quote that is not closed on its line, and a row of its own follows")
-            raise Broken(f"has more than {MOST_CHARS >> 20} million characters")
+                raise BrokenRecord("has a quote that is not closed on its line, and a row of its own follows")
+            raise BrokenRecord(f"has more than {MOST_CHARS >> 20} million characters")
         self.taken.append(line)
         self.chars += len(line)
         return line

@@ -22,7 +22,7 @@ class Number(str):
     __slots__ = ()
 
 
-class Twice(dict[str, Any]):
+class DuplicateKeys(dict[str, Any]):
     """An object that names keys more than once: ``keys_twice``."""
 
     keys_twice: frozenset[str]
@@ -32,7 +32,7 @@ def _object(pairs: list[tuple[str, Any]]) -> Row:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    twice, counts = Twice(found), Counter(key for key, _ in pairs)
+    twice, counts = DuplicateKeys(found), Counter(key for key, _ in pairs)
     twice.keys_twice = frozenset(key for key, count in counts.items() if count > 1)
     return twice
 

@@ -33,7 +33,9 @@ class Rows(NamedTuple):
     faults: list[str | None]
 
 
-def settled(pieces: Iterator[bytes], chosen: Callable[[list[str]], Columns]) -> tuple[Columns, Iterator[pa.Table]]:
+def settle_columns(
+    pieces: Iterator[bytes], chosen: Callable[[list[str]], Columns]
+) -> tuple[Columns, Iterator[pa.Table]]:
     """The columns that are meant, and all batches of ``manifest_rows.table``.
 
     JSON may name a column for the first time on its last line: its batches wait until then, in a file if they are many.
@@ -63,7 +65,7 @@ def _opened(piece: bytes) -> pa.Table:
     return pa.ipc.open_stream(piece).read_all()
 
 
-def meant(rows: pa.Table, columns: Columns, name: str) -> Rows:
+def with_ids(rows: pa.Table, columns: Columns, name: str) -> Rows:
     """A batch with its times checked and its ids. ``name`` is the manifest's, for messages."""
     numbers, faults = rows["row"].to_pylist(), rows["fault"].to_pylist()
     nothing = pa.chunked_array([pa.nulls(len(numbers), pa.string())])

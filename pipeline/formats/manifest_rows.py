@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.formats.manifest_columns import TIMES, candidates, choose
 from wavmill.pipeline.formats.manifest_csv import Quoted, plain_records
-from wavmill.pipeline.formats.manifest_json import Row, Twice, array_rows, line_rows, text_of_value
+from wavmill.pipeline.formats.manifest_json import DuplicateKeys, Row, array_rows, line_rows, text_of_value
 from wavmill.pipeline.formats.manifest_text import NotDecodable, NotUnpackable, lines_of, texts_of
 from wavmill.pipeline.store.objects import suffix_of
 
@@ -130,7 +130,7 @@ def _json(texts: Iterator[str], where: str, label: str, carry: Sequence[str], nu
         for at, row in enumerate(good):
             if not row.keys() <= seen.keys():
                 seen.update(dict.fromkeys(row if len(seen) < MOST_NAMES else row.keys() & {*wanted}))
-            if isinstance(row, Twice) and (twice := row.keys_twice & {*wanted}):
+            if isinstance(row, DuplicateKeys) and (twice := row.keys_twice & {*wanted}):
                 good[at], faults[at] = {}, f"names {min(twice)} twice"
         arrays = {}
         for name in wanted:

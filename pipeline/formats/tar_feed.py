@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from wavmill.pipeline.decoding.integrity import handle_of
 from wavmill.pipeline.errors import Reject
-from wavmill.pipeline.store.corpus import object_faults
+from wavmill.pipeline.store.corpus import translate_object_errors
 
 
 class TarSound(NamedTuple):
@@ -70,7 +70,7 @@ def _counted(facts: dict[str, Any], name: str) -> tuple[int, str]:
 def _read(file: BinaryIO, at: int, size: int, where: str) -> bytes:
     """Bytes of the tar. A file of the system is not moved: the child reads through the same handle."""
     handle = handle_of(file)
-    with object_faults(where):
+    with translate_object_errors(where):
         if handle is None:
             file.seek(at)
             data = file.read(size)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from wavmill.pipeline.errors import Reject
-from wavmill.pipeline.store.names import text_of
+from wavmill.pipeline.store.names import decode_name
 
 BLOCK_BYTES = 512  # what tar counts in
 EXTENSION_BYTES = 1 << 20  # of one pax header; 64 KiB is a large one
@@ -149,7 +149,7 @@ class Walk:
                 sparse = header.type == tarfile.GNUTYPE_SPARSE or names.real is not None
                 size = names.real if sparse and names.real is not None else stored
                 name = names.sparse_name or names.name or header.name.encode("utf-8", "surrogateescape")
-                member = Member(text_of(name), start, at, stored, size, sparse, cut, wrong)
+                member = Member(decode_name(name), start, at, stored, size, sparse, cut, wrong)
                 if not cut and self.known_bytes is None and self._beyond(after):
                     return
                 yield member

@@ -12,11 +12,11 @@ from wavmill.pipeline.training.initial_weights import check_start
 from wavmill.pipeline.training.loop import length_of
 from wavmill.pipeline.training.pack_build import checked_data
 from wavmill.pipeline.training.resume_point import begin
-from wavmill.pipeline.training.split_sizes import Sides, sides
+from wavmill.pipeline.training.split_sizes import SplitCounts, count_split
 
 
 @dataclass(frozen=True)
-class Foretold:
+class TrainingPreview:
     datasets: list[PublishedDataset]
     codes: str  # for people
     parameters: int
@@ -28,10 +28,10 @@ class Foretold:
     fingerprint: str
     saved: int  # the step of the last checkpoint, 0 = none
     notes: tuple[str, ...]  # what it goes on from, for people
-    split: Sides
+    split: SplitCounts
 
 
-def foretell(job: TrainJob) -> Foretold:
+def preview_training(job: TrainJob) -> TrainingPreview:
     """Look at the datasets and the store of a training job. JobError, with all that is wrong, when they do not fit."""
     import torch
 
@@ -47,7 +47,7 @@ def foretell(job: TrainJob) -> Foretold:
     epoch = max(1, -(-round(rows * (1 - job.pack.split.valid)) // job.train.batch))
     check_start(job, vocabulary.codes, token.codebook or "")
     saved = recorded(work.store, run)
-    return Foretold(
+    return TrainingPreview(
         datasets=datasets,
         codes=vocabulary.sizes,
         parameters=sum(value.numel() for value in net.parameters()),
@@ -59,5 +59,5 @@ def foretell(job: TrainJob) -> Foretold:
         fingerprint=run,
         saved=step_of(saved[0]) if saved else previous.step if previous else 0,
         notes=work.notes,
-        split=sides(job, datasets),
+        split=count_split(job, datasets),
     )

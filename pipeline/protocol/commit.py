@@ -22,7 +22,7 @@ from wavmill.pipeline import VERSION, notices
 from wavmill.pipeline.errors import Bug
 from wavmill.pipeline.execution.processors import processors
 from wavmill.pipeline.protocol.records import Record, StoredRows, record_key
-from wavmill.pipeline.protocol.timing import spent_s
+from wavmill.pipeline.protocol.timing import seconds_by_stage
 from wavmill.pipeline.rows import FAULT, NOTHING, rejects
 from wavmill.pipeline.store.base import sha256
 from wavmill.pipeline.store.parquet import ParquetFile, parquet_writer
@@ -69,7 +69,7 @@ class Commit:
             host=socket.gethostname(),
             at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             processors=processors(shard),
-            spent_s={**spent_s(shard), "commit": round(perf_counter() - start, 6)},
+            spent_s={**seconds_by_stage(shard), "commit": round(perf_counter() - start, 6)},
             versions=versions(),
         )
         self.store.put(record_key(self.fingerprint, key, attempt), record.written())

@@ -6,27 +6,27 @@ import pyarrow as pa
 
 from wavmill.pipeline.errors import Stopped, WavmillError
 from wavmill.pipeline.protocol.records import Record, StoredRows
-from wavmill.pipeline.protocol.superseded import Growth, kept
+from wavmill.pipeline.protocol.superseded import Supersession, without_superseded
 from wavmill.pipeline.rows import rejects
 from wavmill.pipeline.sources.duplicates import ClipIds, Renamed, renamed, with_renamed, without_renamed
 from wavmill.pipeline.store.base import Store, read_checked
 from wavmill.pipeline.store.parquet import open_parquet, table_of
 
 
-class Standing:
+class CurrentRows:
     """The records of the chosen attempts, and the rows that stand of each. ``ids``: of what was published so far."""
 
-    def __init__(self, store: Store, records: list[Record], growth: Growth, carry: Sequence[str]) -> None:
-        self.store, self.records, self.growth, self.carry = store, records, growth, carry
+    def __init__(self, store: Store, records: list[Record], supersession: Supersession, carry: Sequence[str]) -> None:
+        self.store, self.records, self.supersession, self.carry = store, records, supersession, carry
         self.renamed: Renamed = {}
         self.ids = self._no_ids()
 
     def _no_ids(self) -> ClipIds:
         return ClipIds(sum(record.done + record.rejected for record in self.records))
 
-    def is_whole(self, record: Record) -> bool:
+    def is_complete(self, record: Record) -> bool:
         """Whether all rows of a shard stand as they are."""
-        return record.shard not in self.renamed and self.growth.gone(record.shard) is None
+        return record.shard not in self.renamed and self.supersession.superseded(record.shard) is None
 
     def data(self, data: StoredRows, shard: str) -> pa.Table:
         """The clips of a shard, of which ``data`` are all."""
@@ -43,13 +43,13 @@ class Standing:
         """clip and source of what stands of a shard's data or rejects, without the other columns being read."""
         with open_parquet(self.store, stored.key) as file:
             table = file.read(columns=["clip", "source"])
-        return kept(table, self.growth.gone(shard))
+        return without_superseded(table, self.supersession.superseded(shard))
 
     def among(self, record: Record, named: list[tuple[str, str]]) -> list[str]:
         """The clips that stand of some [clip, source] of a shard's data."""
         columns = [pa.array([pair[at] for pair in named], pa.string()) for at in (0, 1)]
         table = pa.table(columns, names=["clip", "source"])
-        result: list[str] = kept(table, self.growth.gone(record.shard))["clip"].to_pylist()
+        result: list[str] = without_superseded(table, self.supersession.superseded(record.shard))["clip"].to_pylist()
         return result
 
     def find_duplicates(self, where: str) -> bool:
@@ -71,4 +71,4 @@ class Standing:
             data = read_checked(self.store, stored.key, stored.sha256, other)
         except FileNotFoundError as error:
             raise Stopped(f"{at} is gone, and its record says it was written") from error
-        return kept(table_of(data), self.growth.gone(shard))
+        return without_superseded(table_of(data), self.supersession.superseded(shard))

@@ -109,10 +109,10 @@ def _attempts(store: Store, choices: list[Claim], waiting: set[str]) -> Iterator
 
 def _uploads(store: Any, names: set[str]) -> Iterator[Leftover]:
     from wavmill.pipeline.store.s3 import client
-    from wavmill.pipeline.store.s3_answers import faults_of
+    from wavmill.pipeline.store.s3_answers import translate_s3_errors
 
     ours = re.compile("|".join(["_mill/.*", *(rf"{re.escape(name)}/v[0-9]+/.*" for name in names)]), re.DOTALL)
-    with faults_of(store.url):
+    with translate_s3_errors(store.url):
         for page in client().get_paginator("list_multipart_uploads").paginate(Bucket=store.bucket, Prefix=store.prefix):
             date = page["ResponseMetadata"]["HTTPHeaders"].get("date")
             for found in page.get("Uploads", []):
@@ -135,9 +135,9 @@ def _uploaded(store: Any, key: str, upload: str) -> int:
 
 def _abort(store: Any, key: str, upload: str) -> None:
     from wavmill.pipeline.store.s3 import client
-    from wavmill.pipeline.store.s3_answers import faults_of
+    from wavmill.pipeline.store.s3_answers import translate_s3_errors
 
-    with faults_of(f"{store.url}/{key}"), _unless_ended():
+    with translate_s3_errors(f"{store.url}/{key}"), _unless_ended():
         client().abort_multipart_upload(**_at(store, key), UploadId=upload)
 
 

@@ -17,21 +17,21 @@ from wavmill.pipeline.store.base import Entry, Store
 PIECE_ROWS = 1 << 16  # what is made of a listing and dropped again is made of so many rows at once
 ORDER = [("path", "ascending"), ("lo", "ascending")]
 
-Look = Callable[[str], Entry | None]  # the source's word on one path, asked anew; None: it is not there
+Stat = Callable[[str], Entry | None]  # the source's word on one path, asked anew; None: it is not there
 
 
-def no_look(path: str) -> Entry | None:
+def no_stat(path: str) -> Entry | None:
     raise ObjectFault(f"{path} was listed twice, with two sizes or stamps; run the same command again")
 
 
-def in_order(objects: pa.Table, look: Look = no_look) -> pa.Table:
+def in_order(objects: pa.Table, stat: Stat = no_stat) -> pa.Table:
     """The objects by path, each once; those that are so already, as a bucket lists them, are not copied.
 
-    A listing may repeat a key, or a page. Of a path with two sizes or stamps counts what ``look`` says of it.
+    A listing may repeat a key, or a page. Of a path with two sizes or stamps counts what ``stat`` says of it.
     """
     if _is_ordered(objects, strictly=True):
         return objects
-    return _each_once(by_path(objects), look)
+    return _each_once(by_path(objects), stat)
 
 
 def by_path(objects: pa.Table) -> pa.Table:
@@ -39,7 +39,7 @@ def by_path(objects: pa.Table) -> pa.Table:
     return objects if _is_ordered(objects) else _sorted(objects)
 
 
-def _each_once(objects: pa.Table, look: Look) -> pa.Table:
+def _each_once(objects: pa.Table, stat: Stat) -> pa.Table:
     """Ordered objects without repetitions."""
     objects = objects.combine_chunks()
     last = max(0, objects.num_rows - 1)
@@ -47,7 +47,7 @@ def _each_once(objects: pa.Table, look: Look) -> pa.Table:
     same = pc.equal(before["path"], after["path"])
     other = pc.or_(pc.not_equal(before["size"], after["size"]), pc.not_equal(before["stamp"], after["stamp"]))
     if paths := pc.unique(after["path"].filter(pc.and_(same, other))).to_pylist():
-        true = [(path, look(path)) for path in paths]
+        true = [(path, stat(path)) for path in paths]
         rest = objects.filter(pc.invert(pc.is_in(objects["path"], pa.array(paths, pa.string()))))
         kept = [_as_it_is(objects.filter(pc.equal(objects["path"], path)), entry) for path, entry in true]
         return in_order(pa.concat_tables([rest, *kept]))
@@ -101,29 +101,29 @@ class Listing:
 
     def in_order(self) -> pa.Table:
         """Everything that the source finds now, in plan order: by path."""
-        return in_order(pa.concat_tables(self), self.source.look)
+        return in_order(pa.concat_tables(self), self.source.stat)
 
 
-def unplanned(store: Store, plans: list[str], listing: Iterable[pa.Table], look: Look = no_look) -> pa.Table:
+def unplanned(store: Store, plans: list[str], listing: Iterable[pa.Table], stat: Stat = no_stat) -> pa.Table:
     """The objects of a listing that the newest plan which holds them has not as they are now, in plan order, each once.
 
     The plans are read beside the listing: of neither is more in memory than a piece, where the listing has an order.
     One that turns out to have none is gone through a second time, and sorted.
     """
     if not plans:
-        return in_order(pa.concat_tables(listing), look)
+        return in_order(pa.concat_tables(listing), stat)
     fresh: list[pa.Table] = []
     with ExitStack() as opened:
         held = [opened.enter_context(PlannedObjects(store, key)) for key in plans]
-        for anew, run in _runs(listing, look):
+        for anew, run in _runs(listing, stat):
             if anew:
                 fresh.clear()
             for at in range(0, max(1, run.num_rows), PIECE_ROWS):
                 fresh.append(_without(run.slice(at, PIECE_ROWS), held))
-    return in_order(pa.concat_tables(fresh), look)
+    return in_order(pa.concat_tables(fresh), stat)
 
 
-def _runs(listing: Iterable[pa.Table], look: Look) -> Iterator[tuple[bool, pa.Table]]:
+def _runs(listing: Iterable[pa.Table], stat: Stat) -> Iterator[tuple[bool, pa.Table]]:
     """A listing in plan order: each table as it comes; or (True, all of it, sorted) instead of all that came before.
 
     What comes too late, or again, may belong to a table that was given already and is kept nowhere.
@@ -131,10 +131,10 @@ def _runs(listing: Iterable[pa.Table], look: Look) -> Iterator[tuple[bool, pa.Ta
     rest, last = iter(listing), None
     for table in rest:
         if last is None and not _is_ordered(table, strictly=True):
-            yield True, in_order(pa.concat_tables([table, *rest]), look)
+            yield True, in_order(pa.concat_tables([table, *rest]), stat)
             return
         if last is not None and not _is_ordered(pa.concat_tables([last, table]), strictly=True):
-            yield True, in_order(pa.concat_tables(listing), look)
+            yield True, in_order(pa.concat_tables(listing), stat)
             return
         yield False, table
         last = table.slice(max(0, table.num_rows - 1))

@@ -27,7 +27,7 @@ from wavmill.pipeline.protocol.listing import PIECE_ROWS, Listing, identities, u
 from wavmill.pipeline.rows import PlannedShard, frame_bytes
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Store, sha256
-from wavmill.pipeline.store.parquet import ParquetFile, damage_stops, open_parquet, table_of
+from wavmill.pipeline.store.parquet import ParquetFile, open_parquet, stop_on_damage, table_of
 from wavmill.pipeline.workspace import Workspace
 
 SHARD_S = 3600.0
@@ -108,7 +108,7 @@ def make_plans(work: Workspace, refresh: bool = False) -> list[Plan]:
     if plans and not refresh and plans[0].head.remote:
         return plans
     listing = Listing(job.source, job.clip)
-    objects = unplanned(work.store, [plan.objects_key for plan in plans], listing, job.source.look)
+    objects = unplanned(work.store, [plan.objects_key for plan in plans], listing, job.source.stat)
     if objects.num_rows or not plans:
         plans = next_plan(work, plans, objects, skipped=listing.left_out.counts)
     return [*plans[:-1], replace(plans[-1], left_out=listing.left_out)]
@@ -200,7 +200,7 @@ def read_objects(store: Store, plan: Plan) -> pa.Table:
 def objects_between(url: str, key: str, row_lo: int, row_hi: int) -> pa.Table:
     """Rows [row_lo, row_hi) of a plan's objects; a worker keeps the file open from shard to shard."""
     first, last = row_lo // GROUP_ROWS, (row_hi - 1) // GROUP_ROWS
-    with damage_stops(f"{url}/{key}"):
+    with stop_on_damage(f"{url}/{key}"):
         rows = _objects_file(url, key).read_row_groups(list(range(first, last + 1)))
     return rows.slice(row_lo - first * GROUP_ROWS, row_hi - row_lo)
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wavmill.pipeline.store.base import Store
-from wavmill.pipeline.store.parquet import ParquetFile, damage_stops
+from wavmill.pipeline.store.parquet import ParquetFile, stop_on_damage
 
 CACHED_GROUPS = 4  # of each plan: shards are looked at in the order of their paths, several at once
 ROW = "row"  # the place of an object in its plan, beside the columns of the plan
@@ -29,7 +29,7 @@ class PlannedObjects:
         self._cached: dict[int, pa.Table] = {}
         self._names: ClipNames | None = None
         self.source = store.open(key)
-        with damage_stops(self.where):
+        with stop_on_damage(self.where):
             self.file = ParquetFile(self.source)
             at = self.file.schema.get_field_index("path")
             groups = [self.file.metadata.row_group(group) for group in range(self.file.num_row_groups)]
@@ -73,7 +73,7 @@ class PlannedObjects:
         """The clip names of this plan; read when they are first asked for."""
         with self._lock:
             if self._names is None:
-                with damage_stops(self.where):
+                with stop_on_damage(self.where):
                     self._names = ClipNames(
                         batch.column(0).to_pylist() for batch in self.file.iter_batches(columns=["clip"])
                     )
@@ -84,7 +84,7 @@ class PlannedObjects:
             if group not in self._cached:
                 while len(self._cached) >= CACHED_GROUPS:
                     del self._cached[next(iter(self._cached))]
-                with damage_stops(self.where):
+                with stop_on_damage(self.where):
                     table = self.file.read_row_groups([group]).combine_chunks()
                 rows = np.arange(self.starts[group], self.starts[group + 1])
                 self._cached[group] = table.append_column(ROW, pa.array(rows, pa.int64()))

@@ -31,21 +31,21 @@ from wavmill.pipeline.errors import Stopped
 from wavmill.pipeline.execution import processors
 from wavmill.pipeline.job.dataset_job import recipe_of
 from wavmill.pipeline.protocol.commit import GROUP_ROWS
-from wavmill.pipeline.protocol.current_rows import Standing
+from wavmill.pipeline.protocol.current_rows import CurrentRows
 from wavmill.pipeline.protocol.plan import Plan
 from wavmill.pipeline.protocol.published import find_dataset, read_published
 from wavmill.pipeline.protocol.records import Record, StoredRows, attempts_done, read_records
-from wavmill.pipeline.protocol.superseded import Growth
+from wavmill.pipeline.protocol.superseded import Supersession
 from wavmill.pipeline.protocol.timing import time_of
 from wavmill.pipeline.quantizers.codebooks import codebook_files, codebook_in
 from wavmill.pipeline.report.dataset_page import dataset_page
 from wavmill.pipeline.report.dataset_readme import card
 from wavmill.pipeline.rows import rejects
 from wavmill.pipeline.sources.dataset import Dataset
-from wavmill.pipeline.store.base import Store, faults_of, join, sha256
+from wavmill.pipeline.store.base import Store, join, sha256, translate_os_errors
 from wavmill.pipeline.store.objects import ahead
 from wavmill.pipeline.store.parquet import parquet_writer
-from wavmill.pipeline.store.versions import Chosen, Claim, claim, claimed
+from wavmill.pipeline.store.versions import Chosen, Claim, claim_version, find_claim
 from wavmill.pipeline.workspace import Workspace
 
 PART_BYTES = 256 << 20
@@ -53,7 +53,7 @@ PART_BYTES = 256 << 20
 
 def published(work: Workspace, plans: list[Plan]) -> PublishedDataset | None:
     """dataset.json of the version that these plans made, or None while there is none."""
-    choice = claimed(work.store, work.job.name, work.fingerprint, len(plans))
+    choice = find_claim(work.store, work.job.name, work.fingerprint, len(plans))
     return _published_as(work, choice) if choice is not None else None
 
 
@@ -74,21 +74,21 @@ def publish(work: Workspace, plans: list[Plan]) -> PublishedDataset:
         return already
     job, store, columns, top = work.job, work.store, work.columns, f"{work.job.name}/v{choice.version}"
     records = read_records(store, work.fingerprint, [(s, a) for _, s, a in choice.shards])
-    growth = Growth(store, job, plans, records)
-    standing = Standing(store, records, growth, job.source.carried())
+    supersession = Supersession(store, job, plans, records)
+    current = CurrentRows(store, records, supersession, job.source.carried())
     try:
-        parts, totals = _write_parts(store, top, standing, columns)
-        rejected, reasons, reject_facts = _write_rejects(store, top, standing)
-        if standing.find_duplicates(job.address):  # rare: a tar with a member twice
-            parts, totals = _write_parts(store, top, standing, columns)
-            rejected, reasons, reject_facts = _write_rejects(store, top, standing)
-            standing.find_duplicates(job.address)
-        objects = growth.listed()
-        told = notices.summed(records, standing.among)
+        parts, totals = _write_parts(store, top, current, columns)
+        rejected, reasons, reject_facts = _write_rejects(store, top, current)
+        if current.find_duplicates(job.address):  # rare: a tar with a member twice
+            parts, totals = _write_parts(store, top, current, columns)
+            rejected, reasons, reject_facts = _write_rejects(store, top, current)
+            current.find_duplicates(job.address)
+        objects = supersession.listed()
+        told = notices.summed(records, current.among)
     finally:
-        growth.close()
+        supersession.close()
     recorded = sum(record.done for record in records), sum(record.rejected for record in records)
-    if len(plans) == 1 and not standing.renamed and (totals.clips, rejected) != recorded:
+    if len(plans) == 1 and not current.renamed and (totals.clips, rejected) != recorded:
         raise Stopped(f"{job.address}: the parts hold {totals.clips} clips and {rejected} rejects, the records others")
     codebook, book = _copy_codebook(work, top)
     dataset = PublishedDataset(
@@ -139,7 +139,7 @@ def choose(work: Workspace, plans: list[Plan]) -> Claim:
             shards=[(plan, shard, done[shard]) for plan, shard in shards],
         )
 
-    return claim(work.store, work.job.name, work.fingerprint, len(plans), attempts)
+    return claim_version(work.store, work.job.name, work.fingerprint, len(plans), attempts)
 
 
 def _column(field: pa.Field) -> Column:
@@ -162,11 +162,11 @@ class Full(NamedTuple):
     data: StoredRows
 
 
-def _write_parts(store: Store, top: str, standing: Standing, columns: pa.Schema) -> tuple[list[Part], Totals]:
+def _write_parts(store: Store, top: str, current: CurrentRows, columns: pa.Schema) -> tuple[list[Part], Totals]:
     """Shards in plan order -> parts of about 256 MB; a shard that is large enough becomes a part as it is."""
     groups: list[list[Full]] = []
     room = 0
-    for record in standing.records:
+    for record in current.records:
         if record.data is None:
             continue
         if not groups or record.data.bytes > room:
@@ -177,15 +177,15 @@ def _write_parts(store: Store, top: str, standing: Standing, columns: pa.Schema)
     parts, seconds, superseded = [], 0.0, 0
     for number, group in enumerate(groups or [[]]):
         path = f"data/part-{number:05d}-of-{max(1, len(groups)):05d}.parquet"
-        if len(group) == 1 and group[0].data.bytes > PART_BYTES // 2 and standing.is_whole(group[0].record):
+        if len(group) == 1 and group[0].data.bytes > PART_BYTES // 2 and current.is_complete(group[0].record):
             [(record, data)] = group
-            standing.ids.add(standing.ids_in(data, record.shard)["clip"])
+            current.ids.add(current.ids_in(data, record.shard)["clip"])
             store.copy(data.key, f"{top}/{path}")
             row_groups = -(-record.done // GROUP_ROWS)
             part = Part(path=path, rows=record.done, row_groups=row_groups, bytes=data.bytes, sha256=data.sha256)
             part_s = record.seconds
         else:
-            part, part_s = _write_part(store, top, path, group, standing, columns)
+            part, part_s = _write_part(store, top, path, group, current, columns)
         parts.append(part)
         seconds += part_s
         superseded += sum(record.done for record, _ in group) - part.rows
@@ -193,16 +193,16 @@ def _write_parts(store: Store, top: str, standing: Standing, columns: pa.Schema)
 
 
 def _write_part(
-    store: Store, top: str, path: str, group: list[Full], standing: Standing, columns: pa.Schema
+    store: Store, top: str, path: str, group: list[Full], current: CurrentRows, columns: pa.Schema
 ) -> tuple[Part, float]:
     """The part, and the seconds of its clips."""
-    seconds, shards = 0.0, ahead(lambda full: standing.data(full.data, full.record.shard), group)
-    with tempfile.TemporaryDirectory() as folder, faults_of(folder):
+    seconds, shards = 0.0, ahead(lambda full: current.data(full.data, full.record.shard), group)
+    with tempfile.TemporaryDirectory() as folder, translate_os_errors(folder):
         file = Path(folder) / "part.parquet"
         with parquet_writer(str(file), columns) as writer:
             waiting = columns.empty_table()
             for table in shards:
-                standing.ids.add(table["clip"])
+                current.ids.add(table["clip"])
                 seconds += pc.sum(table["seconds"]).as_py() or 0.0
                 waiting = pa.concat_tables([waiting, table.cast(columns)])
                 while waiting.num_rows >= GROUP_ROWS:
@@ -219,11 +219,11 @@ def _write_part(
         return Part(path=path, rows=rows, row_groups=row_groups, bytes=size, sha256=digest), seconds
 
 
-def _write_rejects(store: Store, top: str, standing: Standing) -> tuple[int, Counter[str], RejectsFile]:
-    some = [record for record in standing.records if record.rejects or record.shard in standing.renamed]
-    table = pa.concat_tables([rejects(standing.carry).empty_table(), *ahead(standing.rejects, some)])
-    standing.ids.add(table["clip"])
-    with tempfile.TemporaryDirectory() as folder, faults_of(folder):
+def _write_rejects(store: Store, top: str, current: CurrentRows) -> tuple[int, Counter[str], RejectsFile]:
+    some = [record for record in current.records if record.rejects or record.shard in current.renamed]
+    table = pa.concat_tables([rejects(current.carry).empty_table(), *ahead(current.rejects, some)])
+    current.ids.add(table["clip"])
+    with tempfile.TemporaryDirectory() as folder, translate_os_errors(folder):
         path = Path(folder) / "rejects.parquet"
         with parquet_writer(str(path), table.schema) as writer:
             writer.write_table(table)

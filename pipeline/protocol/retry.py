@@ -9,9 +9,9 @@ from wavmill.pipeline.protocol.plan import Plan, next_plan, todo_of
 from wavmill.pipeline.protocol.planned_objects import ROW
 from wavmill.pipeline.protocol.publish import published
 from wavmill.pipeline.protocol.records import attempts_done, read_records
-from wavmill.pipeline.protocol.superseded import Growth
+from wavmill.pipeline.protocol.superseded import Supersession
 from wavmill.pipeline.store.parquet import table_of
-from wavmill.pipeline.store.versions import claimed
+from wavmill.pipeline.store.versions import find_claim
 from wavmill.pipeline.workspace import Workspace
 
 
@@ -34,31 +34,38 @@ def retried(work: Workspace, plans: list[Plan], reason: str) -> list[Plan]:
     if not len(sources):
         there = ", ".join(dataset.counts.reasons) or "nothing was rejected"
         raise JobError(f"--retry {reason}: no clip of {job.address} was rejected for that; there are: {there}")
-    choice = claimed(store, job.name, work.fingerprint, len(plans))
+    choice = find_claim(store, job.name, work.fingerprint, len(plans))
     if choice is None:
         raise Stopped(f"{job.address}/v{dataset.version} was published, and its choice is gone")
     records = read_records(store, work.fingerprint, [(shard, attempt) for _, shard, attempt in choice.shards])
-    growth = Growth(store, job, plans, records)
+    supersession = Supersession(store, job, plans, records)
     try:
-        again = [_tried_again(growth, at, reason, None if growth.by_clip else sources) for at in range(len(plans))]
+        again = [
+            _tried_again(supersession, at, reason, None if supersession.by_clip else sources)
+            for at in range(len(plans))
+        ]
     finally:
-        growth.close()
+        supersession.close()
     # rows of one path may have been listed at different times, with different sizes: none of them is a repetition
     return next_plan(work, plans, by_path(pa.concat_tables(again)).combine_chunks(), reason)
 
 
-def _tried_again(growth: Growth, at: int, reason: str, sources: pa.Array | None) -> pa.Table:
+def _tried_again(supersession: Supersession, at: int, reason: str, sources: pa.Array | None) -> pa.Table:
     """The objects of a plan, as they were listed last, with these paths.
 
     Without paths, as the sources of a dataset's rows are not its objects: all of each shard that rejected for the
     reason.
     """
-    objects = growth.objects[at]
-    if growth.retries[at]:  # the plans before it hold the same objects
+    objects = supersession.objects[at]
+    if supersession.retries[at]:  # the plans before it hold the same objects
         return objects.empty().drop_columns(ROW)
     if sources is not None:
         found = [piece.filter(pc.is_in(piece["path"], sources)) for piece in objects.pieces()]
     else:
-        mine = [row for row in growth.plans[at].shards.to_pylist() if reason in growth.records[row["shard"]].reasons]
+        mine = [
+            row
+            for row in supersession.plans[at].shards.to_pylist()
+            if reason in supersession.records[row["shard"]].reasons
+        ]
         found = [objects.between(row["row_lo"], row["row_hi"]) for row in mine]
-    return pa.concat_tables([objects.empty(), *(growth.current(at, piece) for piece in found)]).drop_columns(ROW)
+    return pa.concat_tables([objects.empty(), *(supersession.current(at, piece) for piece in found)]).drop_columns(ROW)

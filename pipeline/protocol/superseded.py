@@ -31,7 +31,7 @@ from wavmill.pipeline.store.parquet import open_parquet
 CACHED_SHARDS = 64
 
 
-class Gone(NamedTuple):
+class Superseded(NamedTuple):
     """The rows of a shard that do not stand, by any of these."""
 
     sources: set[str]  # all rows of these objects
@@ -40,7 +40,7 @@ class Gone(NamedTuple):
     rows: set[str]  # the names of all rows of a manifest in the shard
 
 
-class Growth:
+class Supersession:
     """The plans of a job and the records of their shards: what of each shard stands. Safe to use from threads."""
 
     def __init__(self, store: Store, job: Job, plans: list[Plan], records: list[Record]) -> None:
@@ -57,7 +57,7 @@ class Growth:
         for objects in self.objects:
             objects.source.close()
 
-    def gone(self, shard: str) -> Gone | None:
+    def superseded(self, shard: str) -> Superseded | None:
         """What of a shard's rows later plans replace, or earlier ones keep for themselves; None when all stand."""
         if len(self.plans) == 1:
             return None
@@ -67,7 +67,9 @@ class Growth:
         clips = self._gone_clips(at, shard, own, replaced.paths)
         if not (replaced.paths or replaced.names or clips):
             return None
-        return Gone(replaced.paths, replaced.names, clips, set(own["clip"].to_pylist()) if replaced.names else set())
+        return Superseded(
+            replaced.paths, replaced.names, clips, set(own["clip"].to_pylist()) if replaced.names else set()
+        )
 
     def replaced(self, at: int, objects: pa.Table) -> Replaced:
         """Which of some objects of the plan with index ``at`` were listed anew."""
@@ -187,7 +189,7 @@ class Growth:
             raise Stopped(f"{self.store.url}/{key} is gone, and its record says it was written") from error
 
 
-def kept(table: pa.Table, gone: Gone | None) -> pa.Table:
+def without_superseded(table: pa.Table, gone: Superseded | None) -> pa.Table:
     """The rows of a shard's table that stand."""
     if gone is None:
         return table

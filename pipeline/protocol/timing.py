@@ -18,17 +18,17 @@ BINS = 60
 PAUSE_S = 60.0  # nothing ran for longer: a pause between two runs, and no time of either
 
 
-def started(shard: pa.Table, stage: str, seconds: float) -> pa.Table:
+def start_seconds(shard: pa.Table, stage: str, seconds: float) -> pa.Table:
     """The shard with the seconds of its first stage."""
     return _with(shard, {stage: seconds})
 
 
-def spent(shard: pa.Table, stage: str, seconds: float) -> pa.Table:
-    """The shard with the seconds of one more stage; as it is, when it does not come from ``started``."""
-    return _with(shard, {**spent_s(shard), stage: seconds}) if COLUMN in shard.column_names else shard
+def add_seconds(shard: pa.Table, stage: str, seconds: float) -> pa.Table:
+    """The shard with the seconds of one more stage; as it is, when it does not come from ``start_seconds``."""
+    return _with(shard, {**seconds_by_stage(shard), stage: seconds}) if COLUMN in shard.column_names else shard
 
 
-def spent_s(shard: pa.Table) -> dict[str, float]:
+def seconds_by_stage(shard: pa.Table) -> dict[str, float]:
     """stage -> seconds so far."""
     return json.loads(shard[COLUMN][0].as_py()) if COLUMN in shard.column_names else {}
 

@@ -52,9 +52,9 @@ def clip_card(
 def mel_of(wave: np.ndarray, rate_hz: int) -> np.ndarray:
     """Sound (N,) -> log-mel (T, 80), 50 Hz."""
     from wavmill.pipeline.decoding.decode import resampled
-    from wavmill.pipeline.execution.apply import opened
+    from wavmill.pipeline.execution.apply import open_step
 
-    made: Any = opened(Mel())([resampled(np.asarray(wave, np.float32), rate_hz, Mel().clock.rate_hz)])[0]
+    made: Any = open_step(Mel())([resampled(np.asarray(wave, np.float32), rate_hz, Mel().clock.rate_hz)])[0]
     return made[:, 0] if isinstance(made, np.ndarray) else np.zeros((0, Mel().bands), np.float32)
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 from wavmill.pipeline.errors import WavmillError
 from wavmill.pipeline.store.base import Store
 from wavmill.pipeline.store.folder import Folder
-from wavmill.pipeline.store.names import text_of
+from wavmill.pipeline.store.names import decode_name
 
 MOST_NAMES = 100_000  # of a folder that are looked through
 FOLDERS = 32  # whose names are held
@@ -47,7 +47,7 @@ class Spellings:
                 self.names.clear()
             names: dict[str, list[str]] = {}
             with os.scandir(folder) as entries:
-                for name in (text_of(entry.name) for entry in islice(entries, MOST_NAMES)):
+                for name in (decode_name(entry.name) for entry in islice(entries, MOST_NAMES)):
                     names.setdefault(_plain(name), []).append(name)
             self.names[folder] = names
         return self.names[folder]

@@ -18,10 +18,10 @@ from wavmill.pipeline.protocol.left_out import LeftOut
 from wavmill.pipeline.sources.places import located
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Entry, Store, join, split
-from wavmill.pipeline.store.corpus import look, object_faults, opened, readable
+from wavmill.pipeline.store.corpus import open_object, readable, stat_object, translate_object_errors
 from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.folder_walk import walk
-from wavmill.pipeline.store.objects import Found, ahead, decoded_table, nothing_found, suffix_of, table_of
+from wavmill.pipeline.store.objects import OpenedSound, ahead, decode_objects, nothing_found, suffix_of, table_of
 from wavmill.pipeline.store.s3_corpus import pause
 
 FPS = 25  # to which the preprocessing converts every video
@@ -52,8 +52,8 @@ class Faces(Source):
     def place_of(self, path: str) -> tuple[Store, str]:
         return open_store(self.path), path
 
-    def look(self, path: str) -> Entry | None:
-        return look(*self.place_of(path))
+    def stat(self, path: str) -> Entry | None:
+        return stat_object(*self.place_of(path))
 
     def objects(self, clip: Clip, left_out: LeftOut) -> Iterator[pa.Table]:
         store, some = open_store(self.path), False
@@ -97,38 +97,40 @@ class Faces(Source):
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
         store = open_store(self.path)
 
-        def fetch(row: dict[str, Any]) -> tuple[str, list[Found]]:
+        def fetch(row: dict[str, Any]) -> tuple[str, list[OpenedSound]]:
             path = row["path"]
-            file, reject, verdict = opened(store, path, row["size"], row["stamp"])
+            file, reject, final_check = open_object(store, path, row["size"], row["stamp"])
             if reject is None and file is not None:
                 with file:
                     try:
                         found = self._found(path, _facts(file))
                     except Reject as error:
-                        found = Found(escaped(path), None, {}, None, reject=error)
-                    if verdict is not None and (changed := verdict(found.reject)) is not None:
+                        found = OpenedSound(escaped(path), None, {}, None, reject=error)
+                    if final_check is not None and (changed := final_check(found.reject)) is not None:
                         if found.file is not None:
                             found.file.close()
-                        found = Found(escaped(path), None, {}, None, reject=changed)
+                        found = OpenedSound(escaped(path), None, {}, None, reject=changed)
                     return path, [found]
-            return path, [Found(escaped(path), None, {}, None, reject=reject)]
+            return path, [OpenedSound(escaped(path), None, {}, None, reject=reject)]
 
         rows = objects.to_pylist()
         fetched = map(fetch, rows) if isinstance(store, Folder) else ahead(fetch, rows)
-        return decoded_table(fetched, (), clip, rate_hz)
+        return decode_objects(fetched, (), clip, rate_hz)
 
-    def _found(self, path: str, facts: dict[str, Any]) -> Found:
+    def _found(self, path: str, facts: dict[str, Any]) -> OpenedSound:
         name, frames, sound = escaped(path), facts["frames"], facts["sound"]
         if not facts["valid"]:
-            return Found(name, None, {}, None, reject=Reject("no_face", "its preprocessing marked it as not valid"))
+            return OpenedSound(
+                name, None, {}, None, reject=Reject("no_face", "its preprocessing marked it as not valid")
+            )
         if facts["faces"] < frames:
             few = f"{facts['faces']:,} of {frames:,} frames have one"
-            return Found(name, None, {}, None, reject=Reject("faces_stop", few))
+            return OpenedSound(name, None, {}, None, reject=Reject("faces_stop", few))
         if (there := self._there(sound) or self._there(sound, again=True)) is None:
-            return Found(name, None, {}, None, reject=Reject("missing", f"there is no {sound}"))
+            return OpenedSound(name, None, {}, None, reject=Reject("missing", f"there is no {sound}"))
         place, entry = there
-        file, reject, verdict = opened(place, entry.key, entry.size, entry.stamp)
-        return Found(name, None, {}, file, reject=reject, frames=frames, fps=str(FPS), verdict=verdict)
+        file, reject, final_check = open_object(place, entry.key, entry.size, entry.stamp)
+        return OpenedSound(name, None, {}, file, reject=reject, frames=frames, fps=str(FPS), final_check=final_check)
 
     def _there(self, sound: str, again: bool = False) -> tuple[Store, Entry] | None:
         """The store of a sound and what it is there, in the nearest folder that has it. ``again``: after a pause."""
@@ -140,7 +142,7 @@ class Faces(Source):
                 continue  # it cannot be behind
             if again:
                 pause()
-            if (entry := look(place, key, again)) is not None:
+            if (entry := stat_object(place, key, again)) is not None:
                 return place, entry
         return None
 
@@ -182,7 +184,7 @@ def _facts(file: BinaryIO) -> dict[str, Any]:
 
 def _facts_at(store: Store, name: str) -> dict[str, Any]:
     opening = store.open_plainly if isinstance(store, Folder) else store.open
-    with object_faults(join(store.url, name)), opening(name) as file:
+    with translate_object_errors(join(store.url, name)), opening(name) as file:
         return _facts(file)
 
 

@@ -16,16 +16,16 @@ from wavmill.pipeline.formats.clip_ids import escaped
 from wavmill.pipeline.job.choice import Address, NotDecisive
 from wavmill.pipeline.protocol.left_out import LeftOut
 from wavmill.pipeline.store import open_store
-from wavmill.pipeline.store.base import Entry, Store, Verdict
-from wavmill.pipeline.store.corpus import both, look, opened, readable
+from wavmill.pipeline.store.base import Entry, FinalCheck, Store
+from wavmill.pipeline.store.corpus import first_reject, open_object, readable, stat_object
 from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.folder_walk import walk
 from wavmill.pipeline.store.objects import (
     LONG_BYTES,
     SOUNDS,
-    Found,
+    OpenedSound,
     ahead,
-    decoded_table,
+    decode_objects,
     nothing_found,
     parent_of,
     ranges_of,
@@ -56,8 +56,8 @@ class Files(Source):
     def place_of(self, path: str) -> tuple[Store, str]:
         return open_store(self.path), path
 
-    def look(self, path: str) -> Entry | None:
-        return look(*self.place_of(path))
+    def stat(self, path: str) -> Entry | None:
+        return stat_object(*self.place_of(path))
 
     def objects(self, clip: Clip, left_out: LeftOut) -> Iterator[pa.Table]:
         store, wanted = open_store(self.path), {suffix.lstrip(".").lower() for suffix in self.suffixes} or SOUNDS
@@ -95,20 +95,27 @@ class Files(Source):
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
         store = open_store(self.path)
 
-        def fetch(row: dict[str, Any]) -> tuple[str, list[Found]]:
+        def fetch(row: dict[str, Any]) -> tuple[str, list[OpenedSound]]:
             path = row["path"]
-            file, reject, verdict = opened(store, path, row["size"], row["stamp"])
-            sound = Found(
-                escaped(path), parent_of(path), {}, file, lo=row["lo"], hi=row["hi"], reject=reject, verdict=verdict
+            file, reject, final_check = open_object(store, path, row["size"], row["stamp"])
+            sound = OpenedSound(
+                escaped(path),
+                parent_of(path),
+                {},
+                file,
+                lo=row["lo"],
+                hi=row["hi"],
+                reject=reject,
+                final_check=final_check,
             )
             return path, [with_frames(sound, store, path) if clip.video else sound]
 
         rows = objects.to_pylist()
         fetched = map(fetch, rows) if isinstance(store, Folder) else ahead(fetch, rows)
-        return decoded_table(fetched, (), clip, rate_hz)
+        return decode_objects(fetched, (), clip, rate_hz)
 
 
-def with_frames(found: Found, store: Store, path: str) -> Found:
+def with_frames(found: OpenedSound, store: Store, path: str) -> OpenedSound:
     """The sound with the number of pictures beside it, which must be the same when it was read. Raises ObjectFault."""
     if found.file is None:
         return found
@@ -123,8 +130,8 @@ def with_frames(found: Found, store: Store, path: str) -> Found:
             return Reject("changed", "the pictures beside it became others while it was read")
         return None
 
-    still: Verdict | None = same if isinstance(store, Folder) else None
-    return found._replace(frames=frames, verdict=both(found.verdict, still))
+    still: FinalCheck | None = same if isinstance(store, Folder) else None
+    return found._replace(frames=frames, final_check=first_reject(found.final_check, still))
 
 
 def _frames(store: Store, path: str) -> int | None:

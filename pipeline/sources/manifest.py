@@ -16,7 +16,7 @@ from wavmill.pipeline.decoding.sandbox_client import read_behind
 from wavmill.pipeline.errors import JobError, ObjectFault, Reject
 from wavmill.pipeline.formats.manifest_columns import Columns, choose, remarks_on
 from wavmill.pipeline.formats.manifest_ids import Ids
-from wavmill.pipeline.formats.manifest_meaning import Rows, meant, settled
+from wavmill.pipeline.formats.manifest_meaning import Rows, settle_columns, with_ids
 from wavmill.pipeline.formats.manifest_rows import kind_of
 from wavmill.pipeline.job.choice import Address, LeftOutAtDefault
 from wavmill.pipeline.protocol.left_out import LeftOut
@@ -24,14 +24,14 @@ from wavmill.pipeline.sources.files import with_frames
 from wavmill.pipeline.sources.places import Places, located
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Entry, Store, split
-from wavmill.pipeline.store.corpus import check_readable, opened
+from wavmill.pipeline.store.corpus import check_readable, open_object
 from wavmill.pipeline.store.objects import (
     LONG_BYTES,
     SCHEMA,
     Carry,
-    Found,
+    OpenedSound,
     ahead,
-    decoded_table,
+    decode_objects,
     ranges_of,
     seconds_by_suffix,
 )
@@ -154,22 +154,22 @@ class Manifest(Source):
         return result
 
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
-        def fetch(row: dict[str, Any]) -> tuple[str, list[Found]]:
+        def fetch(row: dict[str, Any]) -> tuple[str, list[OpenedSound]]:
             store, key = self.place_of(row["path"])
             if row.get("reason"):
-                file, verdict = None, None
+                file, final_check = None, None
                 reject: Reject | None = Reject(row["reason"], row["message"])  # known since the plan
             else:
-                file, reject, verdict = opened(store, key, row["size"], row["stamp"])
+                file, reject, final_check = open_object(store, key, row["size"], row["stamp"])
             carried = {name: row[name] for name in self.carry}
             start_s, end_s = row["start_s"] or 0.0, inf if row["end_s"] is None else row["end_s"]
             stretch = start_s, end_s, row["lo"], row["hi"]
-            found = Found(row["clip"], row["label"], carried, file, *stretch, reject, verdict=verdict)
+            found = OpenedSound(row["clip"], row["label"], carried, file, *stretch, reject, final_check=final_check)
             return row["path"], [with_frames(found, store, key) if clip.video else found]
 
         rows = objects.to_pylist()
         fetched = ahead(fetch, rows) if self._root().startswith("s3://") else map(fetch, rows)
-        return decoded_table(fetched, self.carry, clip, rate_hz)
+        return decode_objects(fetched, self.carry, clip, rate_hz)
 
     def _rows(self, left_out: LeftOut) -> Iterator[Rows]:
         """The rows, batch by batch; what is to be told of their columns goes to ``left_out``.
@@ -180,9 +180,9 @@ class Manifest(Source):
         kind_of(name)
         try:
             with open_store(folder).open(name) as file:
-                columns, tables = settled(self._pieces(file, name), partial(self._columns, left_out))
+                columns, tables = settle_columns(self._pieces(file, name), partial(self._columns, left_out))
                 for rows in tables:
-                    yield meant(rows, columns, name)
+                    yield with_ids(rows, columns, name)
         except FileNotFoundError as error:
             raise JobError(f"source.path: {self.path} does not exist") from error
         except Reject as reject:  # of the manifest itself

@@ -9,7 +9,7 @@ from wavmill.pipeline.protocol.left_out import LeftOut
 from wavmill.pipeline.sources.absent import Spellings
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Entry, Store
-from wavmill.pipeline.store.corpus import TRIED, look, spread
+from wavmill.pipeline.store.corpus import TRIED, spread, stat_object
 from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.s3_corpus import pause
 
@@ -75,7 +75,10 @@ class Places:
         if self.listed is None and inside > MANY and not isinstance(root, Folder):
             self.listed = {}
             for entry in root.list():
-                if self.listed.setdefault(entry.key, entry) != entry and (now := look(root, entry.key)) is not None:
+                if (
+                    self.listed.setdefault(entry.key, entry) != entry
+                    and (now := stat_object(root, entry.key)) is not None
+                ):
                     self.listed[entry.key] = now  # a listing that contradicts itself
 
     def _looked(self, paths: list[str], again: bool = False) -> dict[str, Entry | None]:
@@ -94,7 +97,7 @@ class Places:
         if self.listed is not None and store is _store(self.root) and not again:
             return self.listed.get(key)
         try:
-            return look(store, key, again)
+            return stat_object(store, key, again)
         except ObjectFault as fault:
             return fault
 

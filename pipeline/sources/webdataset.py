@@ -21,7 +21,7 @@ from wavmill.pipeline.job.choice import Address, LeftOutAtDefault
 from wavmill.pipeline.protocol.left_out import LeftOut
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import Entry, Store, join, split
-from wavmill.pipeline.store.corpus import look, opened, readable
+from wavmill.pipeline.store.corpus import open_object, readable, stat_object
 from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.folder_walk import walk
 from wavmill.pipeline.store.objects import (
@@ -32,8 +32,8 @@ from wavmill.pipeline.store.objects import (
     SAMPLED,
     WINDOW_BYTES,
     Carry,
-    Found,
-    decoded_table,
+    OpenedSound,
+    decode_objects,
     nothing_found,
     suffix_of,
     table_of,
@@ -70,8 +70,8 @@ class WebDataset(Source):
     def place_of(self, path: str) -> tuple[Store, str]:
         return self._at()[0], path
 
-    def look(self, path: str) -> Entry | None:
-        return look(*self.place_of(path))
+    def stat(self, path: str) -> Entry | None:
+        return stat_object(*self.place_of(path))
 
     def carried(self) -> tuple[str, ...]:
         return self.carry
@@ -135,9 +135,9 @@ class WebDataset(Source):
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
         store, _ = self._at()
         pairs = ((row["path"], self._found(store, row)) for row in objects.to_pylist())
-        return decoded_table(pairs, self.carry, clip, rate_hz)
+        return decode_objects(pairs, self.carry, clip, rate_hz)
 
-    def _found(self, store: Store, row: dict[str, Any]) -> Iterator[Found]:
+    def _found(self, store: Store, row: dict[str, Any]) -> Iterator[OpenedSound]:
         """The sounds of a stretch of a tar, and what else there is to tell of it, each as one row."""
         path, lo, hi = row["path"], row["lo"], row["hi"]
         empty: dict[str, str | None] = dict.fromkeys(self.carry)
@@ -145,10 +145,10 @@ class WebDataset(Source):
 
         here = place_id(path, "byte", lo) if lo else escaped(path)
 
-        def told(clip: str, reject: Reject) -> Found:
-            return Found(clip, None, empty, None, reject=reject)
+        def told(clip: str, reject: Reject) -> OpenedSound:
+            return OpenedSound(clip, None, empty, None, reject=reject)
 
-        file, wrong, verdict = opened(store, path, row["size"], row["stamp"], whole_bytes=WINDOW_BYTES)
+        file, wrong, final_check = open_object(store, path, row["size"], row["stamp"], whole_bytes=WINDOW_BYTES)
         if file is None:
             yield told(here, wrong or Reject("missing", "it is no longer there"))
             return
@@ -172,11 +172,11 @@ class WebDataset(Source):
                     if sound.earlier:  # members before it have its very name
                         name = second_id(name, sound.earlier + 1)
                     carried = dict(zip(self.carry, sound.fields, strict=False)) or empty
-                    yield Found(name, sound.label, carried, sound.file, reject=sound.reject)
+                    yield OpenedSound(name, sound.label, carried, sound.file, reject=sound.reject)
             except (Reject, FileNotFoundError) as error:
                 failed = error
             # a Reject of the verdict takes the place of all that the tar gave
-            damage = verdict(failed or end.damage) if verdict is not None else None
+            damage = final_check(failed or end.damage) if final_check is not None else None
         if damage is None:
             gone = Reject("missing", "it is no longer there")
             damage = (failed if isinstance(failed, Reject) else gone) if failed is not None else end.damage
@@ -203,7 +203,7 @@ class WebDataset(Source):
 
 def _bytes_per_s(store: Store, entry: Entry) -> float:
     """Bytes of tar per second of sound, by the first sounds of one tar."""
-    file, _, _ = opened(store, entry.key, entry.size, entry.stamp, whole_bytes=WINDOW_BYTES)
+    file, _, _ = open_object(store, entry.key, entry.size, entry.stamp, whole_bytes=WINDOW_BYTES)
     if file is None:
         return float(GUESS_BYTES_PER_S)
     try:

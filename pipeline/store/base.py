@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from wavmill.pipeline.errors import JobError, NotAllowed, NotThere, Reject, Stopped
-from wavmill.pipeline.store.names import text_of
+from wavmill.pipeline.store.names import decode_name
 
 
 class NoLinks(OSError):
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
 
 # Asked once after the last byte was read, with what went wrong or None. A Reject replaces everything that the object
 # gave; None lets it stand. Raises ObjectFault when nothing may be concluded.
-Verdict = Callable[[Exception | None], Reject | None]
+FinalCheck = Callable[[Exception | None], Reject | None]
 
 
 class Opened(NamedTuple):
@@ -42,7 +42,7 @@ class Opened(NamedTuple):
 
     file: BinaryIO | None
     reject: Reject | None = None
-    verdict: Verdict | None = None
+    final_check: FinalCheck | None = None
 
 
 class Store(Protocol):
@@ -82,7 +82,7 @@ def split(url: str) -> tuple[str, str]:
 
 
 @contextmanager
-def faults_of(where: str) -> Iterator[None]:
+def translate_os_errors(where: str) -> Iterator[None]:
     """Turn what the operating system says of a store into the errors people see."""
     try:
         yield
@@ -106,4 +106,4 @@ def faults_of(where: str) -> Iterator[None]:
 
 
 def _name(error: OSError, where: str) -> str:
-    return text_of(os.fsencode(error.filename)) if isinstance(error.filename, str | bytes) else where
+    return decode_name(os.fsencode(error.filename)) if isinstance(error.filename, str | bytes) else where

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wavmill.pipeline.errors import NotAllowed
-from wavmill.pipeline.store.base import faults_of
+from wavmill.pipeline.store.base import translate_os_errors
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what flock(2) answers on file systems without locks
 
@@ -26,7 +26,7 @@ def make_once(path: Path, make: Callable[[Path], None], complete: Callable[[Path
     one that is killed loses its lock, and the next begins anew. NotAllowed where the file system has no locks; Stopped,
     JobError or NotAllowed where the system refuses anything else.
     """
-    with faults_of(str(path.parent)):
+    with translate_os_errors(str(path.parent)):
         if complete(path):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, TypeVar
 import pyarrow as pa
 
 from wavmill.pipeline.errors import Changed, NotAllowed, ObjectFault, Reject, Stopped
-from wavmill.pipeline.store.base import Entry, NotAFile, Opened, Store, Verdict, join
+from wavmill.pipeline.store.base import Entry, FinalCheck, NotAFile, Opened, Store, join
 from wavmill.pipeline.store.folder import Folder
-from wavmill.pipeline.store.names import text_of
+from wavmill.pipeline.store.names import decode_name
 
 WHOLE_BYTES = 64 << 20  # an object on S3 up to this size is fetched at once
 NOT_READABLE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}  # facts about one name
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def object_faults(where: str) -> Iterator[None]:
+def translate_object_errors(where: str) -> Iterator[None]:
     """Turn what the system says of one object into a Reject, an ObjectFault that names it, or FileNotFoundError."""
     try:
         yield
@@ -50,10 +50,10 @@ def object_faults(where: str) -> Iterator[None]:
 def name_of(file: BinaryIO) -> str:
     """The path of an opened file for a message; never a handle's number."""
     name: Any = getattr(file, "name", None)  # a file in memory has none
-    return text_of(os.fsencode(name)) if isinstance(name, str | bytes) else "an object of the corpus"
+    return decode_name(os.fsencode(name)) if isinstance(name, str | bytes) else "an object of the corpus"
 
 
-def look(store: Store, key: str, again: bool = False) -> Entry | None:
+def stat_object(store: Store, key: str, again: bool = False) -> Entry | None:
     """One object as it is now, as a listing gives it (folder_walk.py); None where there is none. Raises ObjectFault.
 
     ``again``: a bucket is asked by listing, not by the HEAD that said before that there is none.
@@ -71,7 +71,7 @@ def look(store: Store, key: str, again: bool = False) -> Entry | None:
     return Entry(key, facts.st_size, str(facts.st_mtime_ns))
 
 
-def opened(store: Store, key: str, size: int, stamp: str, whole_bytes: int = WHOLE_BYTES) -> Opened:
+def open_object(store: Store, key: str, size: int, stamp: str, whole_bytes: int = WHOLE_BYTES) -> Opened:
     """An object as it was listed: ``missing``, ``changed`` or ``not_readable`` when it is not, or cannot be read.
 
     size -1 with a stamp: the stamp is the name of the error that the listing met (EACCES); without one nothing was
@@ -82,11 +82,11 @@ def opened(store: Store, key: str, size: int, stamp: str, whole_bytes: int = WHO
             return Opened(None, Reject("not_readable", os.strerror(getattr(errno, stamp))))
         return Opened(None, Reject("missing", "there is no such file"))
     if not isinstance(store, Folder):
-        from wavmill.pipeline.store.s3_corpus import opened_object
+        from wavmill.pipeline.store.s3_corpus import open_s3_object
 
-        return opened_object(store, key, size, stamp, whole_bytes)
+        return open_s3_object(store, key, size, stamp, whole_bytes)
     try:
-        with object_faults(join(store.url, key)):
+        with translate_object_errors(join(store.url, key)):
             return _opened_file(store, key, size, stamp)
     except FileNotFoundError:
         return Opened(None, Reject("missing", "it is no longer there"))
@@ -104,10 +104,10 @@ def _opened_file(store: Folder, key: str, size: int, stamp: str) -> Opened:
         file.close()
         raise
 
-    def verdict(_: Exception | None) -> Reject | None:
+    def final_check(_: Exception | None) -> Reject | None:
         now = [os.fstat(file.fileno())]
         try:
-            with object_faults(join(store.url, key)):
+            with translate_object_errors(join(store.url, key)):
                 now.append(os.stat(store.path(key)))
         except (FileNotFoundError, Reject):
             pass  # it was taken away, and is still whole behind our handle
@@ -115,14 +115,14 @@ def _opened_file(store: Folder, key: str, size: int, stamp: str) -> Opened:
             return Reject("changed", "it was modified or replaced while it was read")
         return None
 
-    return Opened(file, None, verdict)
+    return Opened(file, None, final_check)
 
 
 def _identity(facts: os.stat_result) -> tuple[int, int, int, int]:
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
-def both(first: Verdict | None, second: Verdict | None) -> Verdict | None:
+def first_reject(first: FinalCheck | None, second: FinalCheck | None) -> FinalCheck | None:
     """One verdict of two: the first Reject counts."""
     if first is None or second is None:
         return first or second
@@ -162,7 +162,7 @@ def check_readable(sample: Iterable[tuple[Store, str, Entry]]) -> None:
         if not isinstance(store, Folder):
             return
         try:
-            file, reject, _ = opened(store, key, entry.size, entry.stamp)
+            file, reject, _ = open_object(store, key, entry.size, entry.stamp)
         except ObjectFault:
             return
         if file is not None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from wavmill.pipeline.errors import AGAIN, Changed, NotAllowed, NotThere, Stopped
-from wavmill.pipeline.store.base import Entry, NoLinks, NotAFile, faults_of, join
-from wavmill.pipeline.store.names import bytes_of, text_of
+from wavmill.pipeline.store.base import Entry, NoLinks, NotAFile, join, translate_os_errors
+from wavmill.pipeline.store.names import decode_name, encode_name
 
 TMP = b".tmp-"  # how the names of files begin that are being written
 # What link(2) says on exFAT, on some network file systems and below Android.
@@ -30,11 +30,11 @@ class Folder:
     def path(self, key: str) -> bytes:
         if "\0" in key:
             raise NotThere(f"{self.url}: no file can be named {key!r}")
-        return os.path.join(os.fsencode(self.url), bytes_of(key)) if key else os.fsencode(self.url)
+        return os.path.join(os.fsencode(self.url), encode_name(key)) if key else os.fsencode(self.url)
 
     def open(self, key: str, stamp: str = "") -> BinaryIO:
         """The object as a binary file. FileNotFoundError if it is gone, Changed if it is not the one of the stamp."""
-        with faults_of(self.url):
+        with translate_os_errors(self.url):
             return self.open_plainly(key, stamp)
 
     def open_plainly(self, key: str, stamp: str = "") -> BinaryIO:
@@ -51,7 +51,7 @@ class Folder:
         raise Changed(f"{join(self.url, key)} was modified after it was listed; {AGAIN}")
 
     def read(self, key: str, stamp: str = "") -> bytes:
-        with self.open(key, stamp) as file, faults_of(self.url):
+        with self.open(key, stamp) as file, translate_os_errors(self.url):
             return file.read()
 
     def put(self, key: str, data: bytes) -> None:
@@ -69,7 +69,7 @@ class Folder:
     def copy(self, key: str, to: str) -> None:
         """Make ``to`` the same object: a hard link, which costs nothing, or a copy where there are none."""
         tmp = self._tmp(to)
-        with faults_of(self.url), _gone_at_the_end(tmp):
+        with translate_os_errors(self.url), _gone_at_the_end(tmp):
             try:
                 os.link(self.path(key), tmp)
             except OSError:
@@ -78,7 +78,7 @@ class Folder:
             self._sync_folder(to)
 
     def stat(self, key: str) -> Entry | None:
-        with faults_of(self.url):
+        with translate_os_errors(self.url):
             try:
                 facts = os.stat(self.path(key))
             except (FileNotFoundError, NotADirectoryError):
@@ -92,7 +92,7 @@ class Folder:
         """
         prefix = prefix.rstrip("/")
         stack: list[tuple[str, Any]] = [(f"{prefix}/" if prefix else "", None)]
-        with faults_of(self.url):
+        with translate_os_errors(self.url):
             while stack:
                 key, entry = stack.pop()
                 try:
@@ -109,11 +109,11 @@ class Folder:
     def _inside(self, key: str, folder: bytes) -> Sequence[tuple[str, Any]]:
         """What a folder holds, the last key first: a plan in the order of its listing needs no sorting."""
         with os.scandir(folder) as found:
-            entries = [(f"{key}{text_of(one.name)}{'/' * one.is_dir(follow_symlinks=False)}", one) for one in found]
+            entries = [(f"{key}{decode_name(one.name)}{'/' * one.is_dir(follow_symlinks=False)}", one) for one in found]
         return sorted(entries, key=lambda pair: pair[0], reverse=True)
 
     def remove(self, key: str) -> None:
-        with faults_of(self.url):
+        with translate_os_errors(self.url):
             try:
                 os.unlink(self.path(key))
             except FileNotFoundError:
@@ -124,7 +124,7 @@ class Folder:
         for folder, _, names in os.walk(self.path("")):
             for path in (os.path.join(folder, name) for name in names if name.startswith(TMP)):
                 try:
-                    yield Entry(text_of(os.path.relpath(path, self.path(""))), os.lstat(path).st_size, "")
+                    yield Entry(decode_name(os.path.relpath(path, self.path(""))), os.lstat(path).st_size, "")
                 except FileNotFoundError:
                     continue  # its writer was at work, and is done
 
@@ -132,7 +132,7 @@ class Folder:
         folder = os.path.dirname(self.path(key))
         if folder not in self._made:
             try:
-                with faults_of(self.url):
+                with translate_os_errors(self.url):
                     os.makedirs(folder, exist_ok=True)
             except FileNotFoundError as error:  # below /proc, say
                 raise NotAllowed(f"{self.url}: no folder can be made there") from error
@@ -143,7 +143,7 @@ class Folder:
         """Write beside the final name, make it durable, then ``publish``: os.replace or _link_first."""
         final, tmp = self.path(key), self._tmp(key)
         try:
-            with faults_of(self.url), _gone_at_the_end(tmp):
+            with translate_os_errors(self.url), _gone_at_the_end(tmp):
                 with open(tmp, "xb") as file:
                     shutil.copyfileobj(data, file, 1 << 20)
                     file.flush()

@@ -16,10 +16,10 @@ from wavmill.pipeline.errors import JobError, NotAllowed
 from wavmill.pipeline.protocol.left_out import LeftOut
 from wavmill.pipeline.quantizers.codebooks import DESCRIBED, TENSOR
 from wavmill.pipeline.store import open_store
-from wavmill.pipeline.store.base import Entry, Store, faults_of, join, split
+from wavmill.pipeline.store.base import Entry, Store, join, split, translate_os_errors
 from wavmill.pipeline.store.corpus import NOT_READABLE
 from wavmill.pipeline.store.folder import Folder
-from wavmill.pipeline.store.names import text_of
+from wavmill.pipeline.store.names import decode_name
 from wavmill.pipeline.store.objects import SOUNDS, is_hidden, suffix_of
 
 LOOPS_NAMED = 10
@@ -87,13 +87,13 @@ class Tree:
                 return [pair for one in found if (pair := self._named(key, one, folder.linked)) is not None]
         except OSError as error:
             if not key:
-                with faults_of(self.store.url):
+                with translate_os_errors(self.store.url):
                     raise
             entry = self._refused(key, error)
             return [] if entry is None else [(key, entry)]
 
     def _named(self, above: str, one: Any, linked: bool) -> tuple[str, Any] | None:
-        key = f"{above}{text_of(one.name)}"
+        key = f"{above}{decode_name(one.name)}"
         try:
             if not one.is_symlink():
                 return (f"{key}/", _Folder(one.path, linked)) if one.is_dir(follow_symlinks=False) else (key, one)
@@ -118,7 +118,7 @@ class Tree:
     def _in_corpus(self, real: bytes) -> bool:
         """Whether a folder is walked under a name of its own."""
         return real == self.root or (
-            _within(real, self.root) and not is_hidden(text_of(os.path.relpath(real, self.root)))
+            _within(real, self.root) and not is_hidden(decode_name(os.path.relpath(real, self.root)))
         )
 
     def _not_followed(self, key: str, path: bytes) -> str:

@@ -11,7 +11,7 @@ MARK = "\ufffd"
 _escaped = re.compile(MARK + "([0-9A-F]{2})")
 
 
-def text_of(name: bytes) -> str:
+def decode_name(name: bytes) -> str:
     """b'caf\\xe9.wav' -> 'caf\\ufffdE9.wav'; valid UTF-8 without U+FFFD is returned as it is."""
     if name.isascii():
         return name.decode("ascii")
@@ -21,8 +21,8 @@ def text_of(name: bytes) -> str:
     return re.sub("[\udc80-\udcff]", lambda match: f"{MARK}{ord(match[0]) - 0xDC00:02X}", text)
 
 
-def bytes_of(text: str) -> bytes:
-    """The name that ``text_of`` was given."""
+def encode_name(text: str) -> bytes:
+    """The name that ``decode_name`` was given."""
     parts = _escaped.split(text)  # text, hex, text, hex, ...
     return b"".join(bytes.fromhex(part) if i % 2 else part.encode() for i, part in enumerate(parts))
 

@@ -19,11 +19,11 @@ from wavmill.pipeline.decoding.decode import Clip, Part
 from wavmill.pipeline.decoding.sandbox_client import Stretch, length_s, parts_of_each
 from wavmill.pipeline.errors import JobError, ObjectFault, Reject
 from wavmill.pipeline.execution import processors
-from wavmill.pipeline.execution.watchdog import beat
+from wavmill.pipeline.execution.watchdog import heartbeat
 from wavmill.pipeline.formats.clip_ids import part_id, second_id
 from wavmill.pipeline.rows import AUDIO, PRODUCTS, column_of, decoded
-from wavmill.pipeline.store.base import Entry, Store, Verdict
-from wavmill.pipeline.store.corpus import opened
+from wavmill.pipeline.store.base import Entry, FinalCheck, Store
+from wavmill.pipeline.store.corpus import open_object
 
 SOUNDS = frozenset(
     "wav wave flac mp3 ogg oga opus aif aiff aifc au snd caf w64 rf64 wma amr ac3"
@@ -62,7 +62,7 @@ def _free(carry: tuple[str, ...]) -> tuple[str, ...]:
 Carry = Annotated[tuple[str, ...], AfterValidator(_free)]  # names of columns that travel with a clip
 
 
-class Found(NamedTuple):
+class OpenedSound(NamedTuple):
     """One sound of an object, opened; or why it could not be."""
 
     clip: str
@@ -76,7 +76,7 @@ class Found(NamedTuple):
     reject: Reject | None = None
     frames: int | None = None  # of video that is not in the file itself, and how many of them a second if it is known
     fps: str | None = None
-    verdict: Verdict | None = None  # asked when the last of it was read (corpus.py)
+    final_check: FinalCheck | None = None  # asked when the last of it was read (corpus.py)
 
     @property
     def stretch(self) -> Stretch:
@@ -133,7 +133,7 @@ def ranges_of(store: Store, entry: Entry, clip: Clip) -> list[tuple[int, int]]:
 
 def header_s(store: Store, entry: Entry) -> float:
     """The length of a sound by its header; 0 where it says none, or cannot be read. Raises ObjectFault."""
-    file, _, _ = opened(store, entry.key, entry.size, entry.stamp, whole_bytes=WINDOW_BYTES)
+    file, _, _ = open_object(store, entry.key, entry.size, entry.stamp, whole_bytes=WINDOW_BYTES)
     if file is None:
         return 0.0
     try:
@@ -181,8 +181,8 @@ def ahead(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
             yield done.result()
 
 
-def decoded_table(
-    source: Iterable[tuple[str, Iterable[Found]]], carry: Sequence[str], clip: Clip, rate_hz: int
+def decode_objects(
+    source: Iterable[tuple[str, Iterable[OpenedSound]]], carry: Sequence[str], clip: Clip, rate_hz: int
 ) -> pa.Table:
     """Decode (object path, its sounds) pairs into the rows of a shard. Every sound gives at least one row.
 
@@ -195,7 +195,9 @@ def decoded_table(
     seen: Counter[str] = Counter()
     current, first = -1, 0  # the object that is at hand, and its first row
 
-    def add(found: Found, path: str, name: str, wave: np.ndarray, facts: dict[str, Any], reject: Reject | None) -> None:
+    def add(
+        found: OpenedSound, path: str, name: str, wave: np.ndarray, facts: dict[str, Any], reject: Reject | None
+    ) -> None:
         seen[name] += 1
         own_names.append(name)
         if seen[name] > 1:
@@ -220,7 +222,7 @@ def decoded_table(
         try:
             with found.file or nullcontext():
                 for part in _judged(found, parts):
-                    beat()
+                    heartbeat()
                     part_name = name if part.whole else part_id(name, part.start_s)
                     facts = {**_facts(part, rate_hz), **_seen(found, part, clip, rate_hz)}
                     add(found, path, part_name, part.audio, facts, part.reject)
@@ -243,7 +245,7 @@ def decoded_table(
     return pa.table(columns, schema=schema)
 
 
-def _judged(found: Found, parts: Iterator[Part]) -> Iterator[Part]:
+def _judged(found: OpenedSound, parts: Iterator[Part]) -> Iterator[Part]:
     """The parts of a sound, and at its end the Reject of it or of its object. Raises ObjectFault."""
     wrong: Reject | FileNotFoundError | None = None
     try:
@@ -252,7 +254,7 @@ def _judged(found: Found, parts: Iterator[Part]) -> Iterator[Part]:
         yield from parts
     except (Reject, FileNotFoundError) as error:
         wrong = error
-    if found.verdict is not None and (reject := found.verdict(wrong)) is not None:
+    if found.final_check is not None and (reject := found.final_check(wrong)) is not None:
         raise reject
     if isinstance(wrong, FileNotFoundError):
         raise Reject("missing", "it went while it was read") from wrong
@@ -275,7 +277,7 @@ def _facts(part: Any, rate_hz: int) -> dict[str, Any]:
     }
 
 
-def _seen(found: Found, part: Part, clip: Clip, rate_hz: int) -> dict[str, Any]:
+def _seen(found: OpenedSound, part: Part, clip: Clip, rate_hz: int) -> dict[str, Any]:
     """The frames of a part's video and their rate: from the file, or from what was found beside it."""
     fps = part.fps or found.fps or clip.fps
     if part.frames is not None or found.frames is None or fps is None:

@@ -39,7 +39,7 @@ class ParquetFile:
 def open_parquet(store: Store, key: str) -> Iterator[ParquetFile]:
     """A file of a store. Stopped when it is damaged, FileNotFoundError when there is none."""
     where = f"{store.url}/{key}"
-    with store.open(key) as file, damage_stops(where):
+    with store.open(key) as file, stop_on_damage(where):
         yield ParquetFile(file)
 
 
@@ -49,7 +49,7 @@ def table_of(data: bytes) -> pa.Table:
 
 
 @contextmanager
-def damage_stops(where: str) -> Iterator[None]:
+def stop_on_damage(where: str) -> Iterator[None]:
     """Turn what pyarrow says of bytes that are not what was written into the error people see."""
     try:
         yield

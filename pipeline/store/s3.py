@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from wavmill.pipeline.decoding.seekable import Seekable
 from wavmill.pipeline.errors import AGAIN, Bug, Changed, JobError, NotThere, ObjectFault, Stopped
 from wavmill.pipeline.store.base import Entry
-from wavmill.pipeline.store.s3_answers import check_answer, check_redirect, code_of, faults_of
+from wavmill.pipeline.store.s3_answers import check_answer, check_redirect, code_of, translate_s3_errors
 
 MULTIPART_BYTES = 64 << 20  # one PUT below, parts of this size above
 WINDOW_BYTES = 4 << 20  # what one ranged GET fetches of an object that is read in pieces
@@ -133,7 +133,7 @@ class Bucket:
             asked["Range"] = bytes_range
         broken_off = sdk.ResponseStreamingError, sdk.IncompleteReadError, sdk.ReadTimeoutError, HTTPError
         for left in reversed(range(READ_TRIES)):
-            with faults_of(self._where(key), if_match=bool(stamp)):
+            with translate_s3_errors(self._where(key), if_match=bool(stamp)):
                 try:
                     answer = client().get_object(**asked)
                     data: bytes = answer["Body"].read()
@@ -159,14 +159,14 @@ class Bucket:
         return io.BufferedReader(Ranged(self, key, entry.stamp, entry.size), WINDOW_BYTES)
 
     def put(self, key: str, data: bytes) -> None:
-        with faults_of(self._where(key)):
+        with translate_s3_errors(self._where(key)):
             if len(data) <= MULTIPART_BYTES:
                 client().put_object(**self._at(key), Body=data)
             else:
                 self._upload(io.BytesIO(data), key)
 
     def put_file(self, key: str, path: Path) -> None:
-        with faults_of(self._where(key)), path.open("rb") as file:
+        with translate_s3_errors(self._where(key)), path.open("rb") as file:
             self._upload(file, key)
 
     def _upload(self, file: BinaryIO, key: str) -> None:
@@ -182,7 +182,7 @@ class Bucket:
         """
         from botocore.exceptions import ClientError
 
-        with faults_of(self._where(key)):
+        with translate_s3_errors(self._where(key)):
             for _ in range(READ_TRIES):
                 try:
                     client().put_object(**self._at(key), Body=data, IfNoneMatch="*")
@@ -195,12 +195,12 @@ class Bucket:
         return self.read(key)
 
     def copy(self, key: str, to: str) -> None:
-        with faults_of(self._where(key)):
+        with translate_s3_errors(self._where(key)):
             client().copy(self._at(key), **self._at(to))  # by the server, in parts where it is large
 
     def stat(self, key: str) -> Entry | None:
         try:
-            with faults_of(self._where(key)):
+            with translate_s3_errors(self._where(key)):
                 facts = client().head_object(**self._at(key))
         except FileNotFoundError:
             return None
@@ -211,14 +211,14 @@ class Bucket:
 
     def list_all(self, prefix: str = "") -> Iterator[Entry]:
         """``list``, and the markers of folders: keys that end in '/', and "" for that of the prefix itself."""
-        with faults_of(self._where(prefix)):
+        with translate_s3_errors(self._where(prefix)):
             pages = client().get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix):
                 for found in page.get("Contents", []):
                     yield Entry(found["Key"][len(self.prefix) :], found["Size"], found["ETag"].strip('"'))
 
     def remove(self, key: str) -> None:
-        with faults_of(self._where(key)):
+        with translate_s3_errors(self._where(key)):
             client().delete_object(**self._at(key))
 
 

@@ -34,7 +34,7 @@ OF_AN_OBJECT = {"Key", "Size", "ETag"}  # of each one in a listing
 def check_answer(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
     """boto3 calls this with every answer. Stopped for one that says 2xx and is none of an S3 server's."""
     if http_response.status_code >= 300:
-        return  # boto3 raises it, see faults_of
+        return  # boto3 raises it, see translate_s3_errors
     headers = {name.lower(): value for name, value in http_response.headers.items()}
     is_page = headers.get("content-type", "").startswith("text/html")
     of_s3 = any(name.startswith("x-amz-") for name in headers)
@@ -69,7 +69,7 @@ def check_redirect(response: Any, **_: Any) -> None:
 
 
 @contextmanager
-def faults_of(where: str, if_match: bool = False) -> Iterator[None]:
+def translate_s3_errors(where: str, if_match: bool = False) -> Iterator[None]:
     """Turn what S3 says into the errors people see; a key that is not there is NotThere, as it is in a folder.
 
     ``if_match``: an etag was sent along, so that 412 means another object (Changed). To other questions it is none.

@@ -25,16 +25,16 @@ from wavmill.pipeline.store.s3 import IS_MD5, WINDOW_BYTES, Bucket, Ranged
 PAUSE_S = 3.0  # until a store is asked again
 
 
-def opened_object(bucket: Any, key: str, size: int, stamp: str, whole_bytes: int) -> Opened:
+def open_s3_object(bucket: Any, key: str, size: int, stamp: str, whole_bytes: int) -> Opened:
     """The object of this size and etag, whole in memory or as a file of windows; or the Reject that stands."""
     if size > whole_bytes:
-        verdict = _Verdict(bucket, key, size, stamp)
-        return Opened(io.BufferedReader(_OfAClip(bucket, key, stamp, size), WINDOW_BYTES), None, verdict)
+        final_check = _FinalCheck(bucket, key, size, stamp)
+        return Opened(io.BufferedReader(_OfAClip(bucket, key, stamp, size), WINDOW_BYTES), None, final_check)
     for left in (1, 0):
         try:
             data, is_etags = bucket.fetch(key, stamp)
             if len(data) == size:
-                return Opened(io.BytesIO(data), None, None if is_etags else _Verdict(bucket, key, size, stamp, data))
+                return Opened(io.BytesIO(data), None, None if is_etags else _FinalCheck(bucket, key, size, stamp, data))
             told = f"it sends {len(data):,} bytes"
         except FileNotFoundError:
             told = "it says that there is none"
@@ -81,7 +81,7 @@ class _OfAClip(Ranged):
             return super().readinto(into)
 
 
-class _Verdict:
+class _FinalCheck:
     """What becomes of an object that was read, or went wrong while it was. ``data``: a body that came whole."""
 
     def __init__(self, bucket: Bucket, key: str, size: int, stamp: str, data: bytes | None = None) -> None:

@@ -3,7 +3,7 @@
 SHOWN = 4  # characters of a key's id at either end
 
 
-def whose() -> str:
+def access_key() -> str:
     """The access key's id, shortened, and where it is from: ``AKIA...WXYZ (env)``."""
     import boto3
     from botocore.exceptions import BotoCoreError

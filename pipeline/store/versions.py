@@ -35,7 +35,9 @@ class Claim(AtRest):
         return (self.fingerprint, self.plans) == (fingerprint, plans)
 
 
-def claim(store: Store, name: str, fingerprint: str, plans: int, choose: Callable[[], Chosen] | None = None) -> Claim:
+def claim_version(
+    store: Store, name: str, fingerprint: str, plans: int, choose: Callable[[], Chosen] | None = None
+) -> Claim:
     """The claim of what has this fingerprint and number of plans; created, with what ``choose`` gives, if there is
     none.
 
@@ -55,7 +57,7 @@ def claim(store: Store, name: str, fingerprint: str, plans: int, choose: Callabl
             return first
 
 
-def claimed(store: Store, name: str, fingerprint: str, plans: int) -> Claim | None:
+def find_claim(store: Store, name: str, fingerprint: str, plans: int) -> Claim | None:
     """The claim, or None while there is none."""
     return next((known for known in _claims(store, name) if known.is_of(fingerprint, plans)), None)
 

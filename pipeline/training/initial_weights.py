@@ -42,7 +42,7 @@ def check_start(job: TrainJob, codes: int, codebook: str, labels: tuple[str, ...
         raise JobError(f"train.from: {origin} does not fit: {'; '.join(problems)}")
 
 
-def put_start(job: TrainJob, net: "nn.Module") -> None:
+def load_initial_weights(job: TrainJob, net: "nn.Module") -> None:
     """Give a net the weights that ``train.from`` names; nothing where it names none."""
     from safetensors.torch import load
 

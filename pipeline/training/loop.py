@@ -22,7 +22,7 @@ from wavmill.pipeline.training.finite import (
     not_finite_field,
     not_finite_in,
 )
-from wavmill.pipeline.training.initial_weights import put_start
+from wavmill.pipeline.training.initial_weights import load_initial_weights
 from wavmill.pipeline.training.task import Worker
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Learner:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(plan.seed)
         self.net = self.task.net()
-        put_start(job, self.net)
+        load_initial_weights(job, self.net)
         self.net.to(self.device)
         self.loss = self.task.loss(self.net)
         if world > 1:

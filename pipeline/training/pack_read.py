@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wavmill.pipeline.errors import JobError, Reject, Stopped
-from wavmill.pipeline.store.base import Store, faults_of, join
+from wavmill.pipeline.store.base import Store, join, translate_os_errors
 from wavmill.pipeline.store.cache import cache_folder, make_once
 from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.objects import ahead
@@ -122,7 +122,7 @@ class Pack:
 
 def _mapped(path: Path, size: int) -> Piece:
     """A safetensors file as views of its memory map: 8 bytes of header length, a JSON header, then the arrays."""
-    with faults_of(str(path.parent)):
+    with translate_os_errors(str(path.parent)):
         try:
             with path.open("rb") as file:
                 there = os.fstat(file.fileno()).st_size

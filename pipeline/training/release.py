@@ -12,7 +12,7 @@ from wavmill.pipeline.quantizers.codebooks import codebook_files, codebook_in
 from wavmill.pipeline.report.model_page import Sound, model_page
 from wavmill.pipeline.report.model_readme import model_card
 from wavmill.pipeline.store.base import Store, join, sha256
-from wavmill.pipeline.store.versions import claim, claimed
+from wavmill.pipeline.store.versions import claim_version, find_claim
 from wavmill.pipeline.trained_model import Trained
 from wavmill.pipeline.training.checkpoints import ReadCheckpoint, lines_in, read_latest
 from wavmill.pipeline.training.finite import check_best, check_weights
@@ -40,7 +40,7 @@ def release(work: TrainWorkspace, pack: PackDescription, last: ReadCheckpoint) -
     carried = codebook_files(codebook) if codebook else {}
     book = codebook_in(codebook, carried) if codebook else None
     trained = Trained(cast(TokenLM, net), vocabulary, job.pack.layout, job.pack.dedup, float(pack.rate_hz or 0), book)
-    version = claim(store, job.name, run, 0).version
+    version = claim_version(store, job.name, run, 0).version
     top, address = f"{job.name}/v{version}", join(store.url, job.name, f"v{version}")
     files = job.model.files(net, pack, job.pack, bool(codebook))
     files |= {"metrics.jsonl": last.files["metrics.jsonl"], **carried}
@@ -109,7 +109,7 @@ def example_sounds(model: Trained) -> tuple[list[Sound], str]:
 
 def published_by(store: Store, name: str, run: str) -> PublishedModel | None:
     """model.json of a training that was published under a name, or None."""
-    choice = claimed(store, name, run, 0)
+    choice = find_claim(store, name, run, 0)
     if choice is None or store.stat(f"{name}/v{choice.version}/{MODEL}") is None:
         return None
     return find_model(join(store.url, name, f"v{choice.version}"))

@@ -16,7 +16,7 @@ from wavmill.pipeline.training.flat_tokens import hashes_of
 MOST_ROWS = 1_000_000  # of data with more, the sides are worked out from the share alone
 
 
-class Sides(NamedTuple):
+class SplitCounts(NamedTuple):
     """Clips on both sides of the split by the column ``by``, those that packing leaves out included."""
 
     by: str
@@ -25,13 +25,13 @@ class Sides(NamedTuple):
     exact: bool  # else by the share alone
 
 
-def sides(job: TrainJob, datasets: list[PublishedDataset]) -> Sides:
+def count_split(job: TrainJob, datasets: list[PublishedDataset]) -> SplitCounts:
     """Both sides of a job's split, by reading one column. JobError when one side is empty, and should not be."""
     split = job.pack.split
     rows = sum(part.rows for dataset in datasets for part in dataset.parts)
     if rows > MOST_ROWS and not split.hold:
         valid = round(rows * split.valid)
-        return Sides(split.by, rows - valid, valid, exact=False)
+        return SplitCounts(split.by, rows - valid, valid, exact=False)
     values = [_column(dataset, part.path, split.by) for dataset in datasets for part in dataset.parts]
     coded = pc.fill_null(pa.chunked_array(values, pa.string()), "").combine_chunks().dictionary_encode()
     hashes = hashes_of(coded.dictionary.to_pylist())
@@ -44,7 +44,7 @@ def sides(job: TrainJob, datasets: list[PublishedDataset]) -> Sides:
             f"pack.split: each of {len(hashes):,} values of {split.by} falls in {side}; nothing is left to {left}: "
             "change pack.split.valid, name some with pack.split.hold, or split by another column with pack.split.by"
         )
-    return Sides(split.by, rows - valid, valid, exact=True)
+    return SplitCounts(split.by, rows - valid, valid, exact=True)
 
 
 def _column(dataset: PublishedDataset, path: str, name: str) -> pa.Array:

@@ -16,9 +16,9 @@ from ray.train.torch import TorchTrainer
 
 from wavmill.pipeline.errors import Stopped
 from wavmill.pipeline.execution.nodes import Needs, alive, check_nodes, lost_since
-from wavmill.pipeline.execution.ray_executor import beside_driver, take_along
+from wavmill.pipeline.execution.ray_executor import actor_beside_driver, pickle_by_value
 from wavmill.pipeline.execution.resources import Node, nodes_of
-from wavmill.pipeline.execution.worker_errors import brief, expected, fault_of_ray, in_short
+from wavmill.pipeline.execution.worker_errors import expected, first_sentence, one_line, ray_error_in
 from wavmill.pipeline.job.training_job import TrainJob
 from wavmill.pipeline.model_json import MetricsLine, PublishedModel
 from wavmill.pipeline.protocol.published import find_model
@@ -82,8 +82,8 @@ def alone(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
 def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
     """On the workers of Ray Train. Their lines come through an actor; resuming needs nothing that Ray keeps."""
     workers, cpus, gpu = shares(job, nodes_of(ray))
-    take_along([job.model])
-    lines = beside_driver(Lines)
+    pickle_by_value([job.model])
+    lines = actor_beside_driver(Lines)
     options: WorkerOptions = {"job": job, "pack": pack, "run": run, "lines": lines, "threads": cpus}
     waits = partial(why_waiting, workers, cpus, gpu, alive())
     with tempfile.TemporaryDirectory() as scratch, forwarding(lines, watch, waits):
@@ -105,8 +105,8 @@ def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
             for failure in failures:
                 if (cause := expected(failure)) is not None:
                     raise cause from None
-            fault = next(filter(None, map(fault_of_ray, failures)), None)
-            what = brief(fault) if fault is not None else in_short(str(error))
+            fault = next(filter(None, map(ray_error_in, failures)), None)
+            what = one_line(fault) if fault is not None else first_sentence(str(error))
             raise Stopped(
                 f"a worker failed {RETRIES + 1} times; run the same command again to go on: {what}"
             ) from error

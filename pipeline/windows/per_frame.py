@@ -40,7 +40,7 @@ class PerFrame(Window):
         def windows(clips: Sequence[np.ndarray], seconds: Sequence[float], *video: Any) -> list[np.ndarray | Reject]:
             told = zip(*video, strict=True) if video else [(None, self.fps, 0.0)] * len(clips)
             return [
-                self.positions(len(clip), length_s, Fraction(fps), frames, late_of(start_s, Fraction(fps)))
+                self.positions(len(clip), length_s, Fraction(fps), frames, first_frame_delay_s(start_s, Fraction(fps)))
                 for clip, length_s, (frames, fps, start_s) in zip(clips, seconds, told, strict=True)
             ]
 
@@ -63,6 +63,6 @@ class PerFrame(Window):
         raise NotImplementedError
 
 
-def late_of(start_s: float, fps: Fraction) -> Fraction:
+def first_frame_delay_s(start_s: float, fps: Fraction) -> Fraction:
     """From the start of a part of a video to the first frame that begins in it: less than a frame."""
     return first_frame(start_s, fps) / fps - exact(start_s)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wavmill.pipeline.store.names import bytes_of, text_of
+from wavmill.pipeline.store.names import decode_name, encode_name
 
 MARK = "\ufffd".encode()
 # Bytes in general, and bytes around the mark itself: the one place where an escape could meet a real name.
@@ -20,25 +20,25 @@ quick = settings(deadline=None, max_examples=150)
 @quick
 @given(NAMES)
 def test_a_name_comes_back_byte_for_byte(name):
-    assert bytes_of(text_of(name)) == name
+    assert encode_name(decode_name(name)) == name
 
 
 @quick
 @given(NAMES)
 def test_the_text_of_a_name_can_be_written_as_utf8(name):
-    assert text_of(name).encode("utf-8").decode("utf-8") == text_of(name)
+    assert decode_name(name).encode("utf-8").decode("utf-8") == decode_name(name)
 
 
 @quick
 @given(NAMES, NAMES)
 def test_two_names_never_meet_in_one_text(one, other):
-    assert (text_of(one) == text_of(other)) == (one == other)
+    assert (decode_name(one) == decode_name(other)) == (one == other)
 
 
 @quick
 @given(st.text(max_size=40).filter(lambda text: "\ufffd" not in text))
 def test_a_name_in_utf8_is_its_own_text(text):
-    assert text_of(text.encode()) == text
+    assert decode_name(text.encode()) == text
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def test_a_name_in_utf8_is_its_own_text(text):
     ],
 )
 def test_a_byte_that_is_not_utf8_is_written_in_hex_behind_a_mark(name, text):
-    assert text_of(name) == text
+    assert decode_name(name) == text
 
 
 @quick
 @given(st.lists(NAMES, max_size=5))
 def test_folders_stay_folders(parts):
-    assert text_of(b"/".join(parts)) == "/".join(text_of(part) for part in parts)
+    assert decode_name(b"/".join(parts)) == "/".join(decode_name(part) for part in parts)

@@ -23,7 +23,7 @@ from wavmill.pipeline.errors import JobError, Reject
 from wavmill.pipeline.protocol.listing import Listing
 from wavmill.pipeline.sources.manifest import Manifest
 from wavmill.pipeline.sources.webdataset import WebDataset
-from wavmill.pipeline.store.names import bytes_of
+from wavmill.pipeline.store.names import encode_name
 
 RATE_HZ = 16_000
 CASES = 100_000 if os.environ.get("WAVMILL_CHAOS") else 300
@@ -143,7 +143,7 @@ def test_everything_in_the_zoo_has_the_outcome_that_fits_it(tmp_path, coded, ton
 
     job = words(corpus, tmp_path / "store", "source.suffixes=[any]", "clip.max_s=600")
     found = outcomes(tmp_path / "store", run_inline(job))
-    odd = {name for name in found if bytes_of(name) in NAMES}
+    odd = {name for name in found if encode_name(name) in NAMES}
     assert len(odd) == len(NAMES) and all(found[name] == [DONE] for name in odd)
     rest = {name: set(kinds) for name, kinds in found.items() if name not in odd}
     assert rest.pop("nowhere.wav") == {"missing"}

@@ -14,7 +14,7 @@ from wavmill.pipeline.execution.read import Read
 from wavmill.pipeline.protocol.commit import Commit
 from wavmill.pipeline.protocol.plan import make_plans, todo_of
 from wavmill.pipeline.protocol.records import Record
-from wavmill.pipeline.protocol.timing import BINS, PAUSE_S, spent, spent_s, started, time_of
+from wavmill.pipeline.protocol.timing import BINS, PAUSE_S, add_seconds, seconds_by_stage, start_seconds, time_of
 from wavmill.pipeline.rows import CONTEXT
 from wavmill.pipeline.workspace import Workspace
 
@@ -55,8 +55,8 @@ def test_the_seconds_are_no_column_of_the_dataset(corpus, tmp_path):
 
 def test_a_table_that_was_not_read_from_a_plan_carries_no_seconds():
     plain = pa.table({"clip": ["a", "b"]})
-    assert spent(plain, "token", 1.0) is plain and spent_s(plain) == {}
-    assert spent_s(spent(started(plain, "read", 1.0), "token", 2.0)) == {"read": 1.0, "token": 2.0}
+    assert add_seconds(plain, "token", 1.0) is plain and seconds_by_stage(plain) == {}
+    assert seconds_by_stage(add_seconds(start_seconds(plain, "read", 1.0), "token", 2.0)) == {"read": 1.0, "token": 2.0}
 
 
 def record(minute: float, seconds: float = 10.0, **spent_s: float) -> Record:

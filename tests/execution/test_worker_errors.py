@@ -15,7 +15,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from wavmill.pipeline import errors
 from wavmill.pipeline.errors import WavmillError
-from wavmill.pipeline.execution.worker_errors import brief, expected, fault_of_ray
+from wavmill.pipeline.execution.worker_errors import expected, one_line, ray_error_in
 from wavmill.pipeline.training.finite import Diverged
 
 EXPECTED = [one for one in vars(errors).values() if inspect.isclass(one) and issubclass(one, WavmillError)]
@@ -100,22 +100,22 @@ def test_an_expected_error_in_an_actors_start_is_read_from_the_text_that_ray_kee
 
 @pytest.mark.parametrize("fault", list(faults()), ids=lambda fault: type(fault).__name__)
 def test_a_fault_of_ray_is_said_in_one_line(fault):
-    line = brief(fault)
+    line = one_line(fault)
     assert "\n" not in line and "\t" not in line and len(line) < 400 and "Traceback" not in line
     assert line.startswith(type(fault).__name__) and (len(line) > 40 or not str(fault))
     assert line.count(NODE) == (NODE in str(fault))
     assert not line.partition(" (node ")[0].endswith(".")
     nested = from_worker(fault)  # Ray puts another error in the place of one that it cannot pickle
-    assert fault_of_ray(fault) is fault and fault_of_ray(nested.as_instanceof_cause()) is nested.cause
+    assert ray_error_in(fault) is fault and ray_error_in(nested.as_instanceof_cause()) is nested.cause
 
 
 def test_a_node_that_the_first_sentence_names_in_other_words_is_not_named_again():
     text = f"The worker on {NODE} has died, and nobody knows why it did, or what it was doing then. Node IP: {NODE}"
-    assert brief(RayError(text)).count(NODE) == 1
+    assert one_line(RayError(text)).count(NODE) == 1
 
 
 def test_what_happened_is_in_the_line():
-    by_name = {type(fault).__name__: brief(fault) for fault in faults()}
+    by_name = {type(fault).__name__: one_line(fault) for fault in faults()}
     assert "lost due to node failure" in by_name["ObjectLostError"]
     assert "owner has exited" in by_name["OwnerDiedError"]
     assert "its node has died" in by_name["ActorDiedError"]
@@ -125,6 +125,6 @@ def test_what_happened_is_in_the_line():
 
 def test_a_bug_in_a_worker_stays_a_bug_with_its_traceback():
     for error in (ZeroDivisionError("a"), from_worker(ZeroDivisionError("a")).as_instanceof_cause()):
-        assert expected(error) is None and fault_of_ray(error) is None
+        assert expected(error) is None and ray_error_in(error) is None
     started = ActorDiedError(from_worker(ZeroDivisionError("a")))
-    assert expected(started) is None and fault_of_ray(started) is None
+    assert expected(started) is None and ray_error_in(started) is None

@@ -110,7 +110,7 @@ def test_a_source_gives_the_sound_of_local_files_without_more_columns():
     assert source.place_of("a.wav") is None
     assert not source.has({"path": "a.wav", "size": 1, "stamp": "x"})
     with pytest.raises(ObjectFault, match="was listed twice"):
-        source.look("a.wav")
+        source.stat("a.wav")
 
 
 def test_an_export_asks_neither_for_pictures_nor_for_a_recipe():

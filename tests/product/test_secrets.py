@@ -30,7 +30,7 @@ from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.quantizers.codebooks import load_codebook, save_codebook
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import sha256
-from wavmill.pipeline.store.s3 import faults_of
+from wavmill.pipeline.store.s3 import translate_s3_errors
 from wavmill.pipeline.trained_model import open_model
 from wavmill.pipeline.workspace import Workspace
 
@@ -135,7 +135,7 @@ def test_whatever_the_server_writes_into_its_answer_no_signature_is_passed_on(co
         EndpointConnectionError(endpoint_url=address),
         HTTPClientError(error=f"https://me:canary@host/ and {address}"),
     ):
-        with pytest.raises((NotAllowed, Stopped)) as raised, faults_of("s3://bucket/key"):
+        with pytest.raises((NotAllowed, Stopped)) as raised, translate_s3_errors("s3://bucket/key"):
             raise error
         assert "canary" not in str(raised.value)
 

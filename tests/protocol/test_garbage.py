@@ -449,7 +449,7 @@ def test_uploads_go_when_they_are_old_and_ours(bucket, jobs, monkeypatch, old):
     if old:
         for one in found:
             remove(bucket, one)  # another collector was there before
-        with pytest.raises(Stopped, match="run the same command again"), s3.faults_of("there"):
+        with pytest.raises(Stopped, match="run the same command again"), s3.translate_s3_errors("there"):
             s3.client().upload_part(**began["_mill/out/f/aa/a.parquet"], PartNumber=2, Body=b"more")
 
 

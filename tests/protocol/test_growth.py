@@ -150,8 +150,8 @@ def test_a_retry_of_a_tar_replaces_only_the_members_that_were_rejected(tmp_path,
         return None if head == b"fLaC" else honest(file, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decode.Libsndfile, "opened", no_flac)
-        patch.setattr(decode.Ffmpeg, "opened", lambda *_: None)
+        patch.setattr(decode.Libsndfile, "open", no_flac)
+        patch.setattr(decode.Ffmpeg, "open", lambda *_: None)
         first = clips_of(job, run_inline(job))
     assert first == (["x.tar#a.wav"], {"x.tar#b.flac": "not_audio", "x.tar#c.wav": "not_audio"})
     second = clips_of(job, run_inline(job, retry="not_audio"))

@@ -18,8 +18,8 @@ def half_deaf(corpus, tmp_path, monkeypatch):
     job = words(corpus, tmp_path / "store")
     with monkeypatch.context() as patch:
         patch.setattr(objects, "parts_of_each", without_fence)  # in this process, where decoders can be replaced
-        patch.setattr(decode.Libsndfile, "opened", lambda *_: None)
-        patch.setattr(decode.Ffmpeg, "opened", lambda *_: None)
+        patch.setattr(decode.Libsndfile, "open", lambda *_: None)
+        patch.setattr(decode.Ffmpeg, "open", lambda *_: None)
         first = run_inline(job)
     assert (first.counts.done, first.counts.reasons) == (0, {"not_audio": 26, "empty": 1})
     return job

@@ -65,7 +65,7 @@ def during(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
             monkeypatch.setattr(fence.Child, "ask_together", asked)
         else:
-            monkeypatch.setattr(objects_module, "beat", lambda: left and left.pop()())
+            monkeypatch.setattr(objects_module, "heartbeat", lambda: left and left.pop()())
 
     return once
 

@@ -25,7 +25,7 @@ from wavmill.pipeline.workspace import Workspace
 def named_alike(monkeypatch):
     """A source that gives the clips of some paths another id."""
     names = {}
-    honest = files.decoded_table
+    honest = files.decode_objects
 
     def table(*args):
         made = honest(*args)
@@ -34,7 +34,7 @@ def named_alike(monkeypatch):
         )
 
     monkeypatch.setattr(objects, "parts_of_each", without_fence)
-    monkeypatch.setattr(files, "decoded_table", table)
+    monkeypatch.setattr(files, "decode_objects", table)
     return names
 
 

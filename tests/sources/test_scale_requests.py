@@ -168,7 +168,7 @@ def test_paths_of_more_than_two_gigabytes_could_be_sorted(monkeypatch):
 def test_a_corpus_of_names_without_suffixes_is_estimated_by_a_few_headers(monkeypatch, tmp_path):
     opened = []
     monkeypatch.setattr(objects_module, "length_s", lambda file: opened.append(file) or 1.0)
-    monkeypatch.setattr(objects_module, "opened", lambda *_, **__: (io.BytesIO(), None, None))
+    monkeypatch.setattr(objects_module, "open_object", lambda *_, **__: (io.BytesIO(), None, None))
     objects = made([f"d.x/{number:05}" for number in range(5000)])
     assert seconds_by_suffix(open_store(str(tmp_path)), objects) == pytest.approx(1.0)
     assert len(opened) == objects_module.SAMPLED
@@ -177,7 +177,7 @@ def test_a_corpus_of_names_without_suffixes_is_estimated_by_a_few_headers(monkey
 def test_as_many_suffixes_as_files_cost_no_header_each(monkeypatch, tmp_path):
     opened = []
     monkeypatch.setattr(objects_module, "length_s", lambda file: opened.append(file) or 1.0)
-    monkeypatch.setattr(objects_module, "opened", lambda *_, **__: (io.BytesIO(), None, None))
+    monkeypatch.setattr(objects_module, "open_object", lambda *_, **__: (io.BytesIO(), None, None))
     objects = made([f"sound.{number:05}" for number in range(5000)])
     assert len(seconds_by_suffix(open_store(str(tmp_path)), objects)) == 5000
     assert len(opened) == objects_module.KINDS
@@ -231,7 +231,7 @@ def test_a_preview_counts_an_upload_in_parts_among_what_cannot_be_verified(uploa
 def test_a_stretch_of_a_sound_counts_as_long_as_it_is(monkeypatch, tmp_path):
     """(lo, hi) in seconds; hi -1 is the end of the sound, which has 10 s."""
     monkeypatch.setattr(objects_module, "length_s", lambda file: 10.0)
-    monkeypatch.setattr(objects_module, "opened", lambda *_, **__: (io.BytesIO(), None, None))
+    monkeypatch.setattr(objects_module, "open_object", lambda *_, **__: (io.BytesIO(), None, None))
     stretches = {(0, -1): 10.0, (4, -1): 6.0, (12, -1): 0.0, (0, 3): 3.0, (2, 3): 1.0, (0, 0): 0.0}
     objects = made([f"{number}.wav" for number in range(len(stretches))])
     for name, values in zip(("lo", "hi"), zip(*stretches, strict=True), strict=True):

@@ -39,7 +39,7 @@ from wavmill.pipeline.sources.manifest import Manifest
 from wavmill.pipeline.sources.webdataset import WebDataset
 from wavmill.pipeline.store import objects as objects_module
 from wavmill.pipeline.store import open_store
-from wavmill.pipeline.store.names import text_of
+from wavmill.pipeline.store.names import decode_name
 
 RATE_HZ = 16_000
 BLOCK = tarfile.BLOCKSIZE
@@ -105,7 +105,7 @@ def test_every_listed_sound_can_be_read(odd):
 
 def test_a_name_that_is_not_utf8_is_listed_and_read(tmp_path, sound):
     (tmp_path / os.fsdecode(b"caf\xe9.wav")).write_bytes(sound)
-    assert outcome(Files(path=str(tmp_path))) == {text_of(b"caf\xe9.wav"): ""}
+    assert outcome(Files(path=str(tmp_path))) == {decode_name(b"caf\xe9.wav"): ""}
 
 
 def test_a_label_is_the_folder_that_a_file_lies_in(tmp_path, sound):
@@ -665,7 +665,7 @@ def test_a_packed_tar_is_read_like_a_plain_one(tars, sound, name, pack):
     [
         ("../../etc/a.wav", "../../etc/a.wav"),
         ("/root/a.wav", "/root/a.wav"),
-        ("caf\udce9.wav", text_of(b"caf\xe9.wav")),
+        ("caf\udce9.wav", decode_name(b"caf\xe9.wav")),
         ("中文 🎵 'x'.wav", "中文 🎵 'x'.wav"),
         ("d" * 150 + "/" + "a" * 120 + ".wav", "d" * 150 + "/" + "a" * 120 + ".wav"),
     ],
@@ -909,9 +909,9 @@ def test_a_row_group_is_read_as_the_clips_that_were_published(dataset):
 
 
 def test_a_clip_named_as_another_is_a_reject_and_not_lost():
-    found = [objects_module.Found("a", None, {}, None, reject=None) for _ in range(2)]
+    found = [objects_module.OpenedSound("a", None, {}, None, reject=None) for _ in range(2)]
     broken = [one._replace(file=io.BytesIO(b"")) for one in found]
-    table = objects_module.decoded_table([("object", broken)], (), Clip(), RATE_HZ)
+    table = objects_module.decode_objects([("object", broken)], (), Clip(), RATE_HZ)
     assert table["clip"].to_pylist() == ["a", "a#~2"]
 
 

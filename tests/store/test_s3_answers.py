@@ -10,7 +10,7 @@ import pytest
 from wavmill.pipeline.errors import Changed, JobError, NotAllowed, NotThere, ObjectFault, Reject, Stopped, WavmillError
 from wavmill.pipeline.store.base import Entry
 from wavmill.pipeline.store.s3 import MULTIPART_BYTES, WINDOW_BYTES, Bucket, client
-from wavmill.pipeline.store.s3_corpus import opened_object
+from wavmill.pipeline.store.s3_corpus import open_s3_object
 
 HTML = b"<!DOCTYPE html><html><head><title>Sign in to the network</title></head><body>...</body></html>"
 XML = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>said by the test</Message></Error>"
@@ -58,7 +58,7 @@ OPERATIONS = {
     "read as listed": lambda bucket, file: bucket.read("key", STAMP),
     "window": lambda bucket, file: bucket.window("key", STAMP, 0, 10, 100),
     "open": lambda bucket, file: bucket.open("key").read(),
-    "corpus": lambda bucket, file: opened_object(bucket, "key", 12, STAMP, 1 << 20),
+    "corpus": lambda bucket, file: open_s3_object(bucket, "key", 12, STAMP, 1 << 20),
     "put": lambda bucket, file: bucket.put("key", b"small"),
     "put_file": lambda bucket, file: bucket.put_file("key", file),
     "create_once": lambda bucket, file: bucket.create_once("key", b"mine"),
@@ -207,7 +207,7 @@ def test_an_object_replaced_while_it_is_read_stops_whoever_reads_it(answer, list
 @pytest.mark.parametrize("answer", ["412 html", "412 PreconditionFailed", "another"])
 def test_where_a_clip_is_read_that_is_the_fate_of_the_clip(answer, bucket, server):
     server.answer = (200, {"ETag": '"other-2"'}, b"x" * 100) if answer == "another" else ANSWERS[answer]
-    file = opened_object(bucket, "key", WINDOW_BYTES + 1, STAMP, whole_bytes=WINDOW_BYTES).file
+    file = open_s3_object(bucket, "key", WINDOW_BYTES + 1, STAMP, whole_bytes=WINDOW_BYTES).file
     with pytest.raises(Reject) as error:
         file.read(100)
     assert error.value.reason == "changed"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from training import put_dataset, training
 
 from wavmill.pipeline.job.training_job import fingerprint, parents_of
-from wavmill.pipeline.job.training_preview import foretell
+from wavmill.pipeline.job.training_preview import preview_training
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.training.loop import Learner, _Window
 from wavmill.pipeline.training.pack_build import make_pack
@@ -29,13 +29,13 @@ def learner(job, **options):
 
 @pytest.mark.parametrize(("batch", "steps"), [(8, 9), (71, 2), (72, 1), (1000, 1)])
 def test_the_steps_of_an_epoch_are_foreseen(data, tmp_path, batch, steps):
-    found = foretell(training(data, tmp_path, f"train.batch={batch}", "train.epochs=3"))
+    found = preview_training(training(data, tmp_path, f"train.batch={batch}", "train.epochs=3"))
     assert (found.steps_per_epoch, found.steps) == (steps, 3 * steps)
 
 
 def test_the_foreseen_steps_are_those_that_are_taken(data, tmp_path):
     job = training(data, tmp_path, "train.batch=30", "train.epochs=2")
-    found, taken = foretell(job), learner(job)
+    found, taken = preview_training(job), learner(job)
     assert (found.steps, found.steps_per_epoch) == (taken.steps, taken.task.steps_per_epoch)
 
 

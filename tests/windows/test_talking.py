@@ -195,14 +195,14 @@ def test_wav2lip_s_windows_follow_the_video_and_stay_within_the_mel(mels, fps, f
 def test_a_part_s_windows_are_those_of_the_whole_video(start_s, fps, steps):
     """Windows of the frames that begin in a part, as the whole has them, but for those that leave the part."""
     from wavmill.pipeline.containers.video import first_frame
-    from wavmill.pipeline.windows.per_frame import late_of
+    from wavmill.pipeline.windows.per_frame import first_frame_delay_s
 
     rate, whole = Fraction(fps), start_s * 50 + steps
     first = first_frame(start_s, rate)
     frames = floor(whole * rate / 50) - first
     assume(frames > 0)
     choice = MuseTalk(fps=fps, edge="reject")
-    part = choice.positions(steps, steps / 50, rate, frames, late_of(start_s, rate))
+    part = choice.positions(steps, steps / 50, rate, frames, first_frame_delay_s(start_s, rate))
     right = choice.positions(whole, whole / 50, rate)[first : first + frames]
     same = part[:, 0] >= 0
     assert same.any() and np.array_equal(part[same] + start_s * 50, right[same])

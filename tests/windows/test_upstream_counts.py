@@ -19,7 +19,7 @@ from wavmill.pipeline.exports.samples import Wav2LipSamples
 from wavmill.pipeline.job.dataset_job import fingerprint, resolve
 from wavmill.pipeline.job.load import parse_job
 from wavmill.pipeline.windows import MuseTalk, Wav2Lip
-from wavmill.pipeline.windows.per_frame import late_of
+from wavmill.pipeline.windows.per_frame import first_frame_delay_s
 
 RATES = ["24", "24000/1001", "25", "29.97", "30", "30000/1001", "50", "60"]
 
@@ -72,7 +72,7 @@ def test_the_samples_of_a_dataset_begin_at_every_start_that_wav2lip_s_loader_kee
 )  # fmt: skip
 def test_windows_that_fit_are_those_that_begin_where_their_frame_does(mels, fps, frames, compat, start_s, seen):
     rule, rate = Wav2Lip(fps=fps, frames=frames, compat_float=compat), Fraction(fps)
-    late_s = late_of(float(start_s), rate)
+    late_s = first_frame_delay_s(float(start_s), rate)
     made = rule.positions(mels, mels / 80, rate, seen, late_s)
     if isinstance(made, Reject):
         assert rule.fitting(mels, 0 if seen is None else seen, rate, late_s) == 0
@@ -99,7 +99,7 @@ def test_the_films_own_rates_say_which_windows_fit(tmp_path, tone):
     assert len(clips) == 9 and {fps for fps, _ in clips.rates()} == {Fraction(25), Fraction(30_000, 1001), Fraction(50)}
     drawn = Wav2LipSamples.of(clips, 5).strategy
     for number, (fps, start_s) in enumerate(clips.rates()):
-        late_s, mels = late_of(start_s, fps), int(clips.steps[number])
+        late_s, mels = first_frame_delay_s(start_s, fps), int(clips.steps[number])
         begins = [floor((i / fps + late_s) * 80) for i in range(int(clips.frames[number]))]
         fits = sum(begin + 16 <= mels for begin in begins)
         last = min(fits - 4, len(begins) - 5) if len(begins) > 15 else 0
