@@ -21,11 +21,11 @@ LONG_S = 150
 
 
 def extracted(given: tuple[str, str, np.ndarray]) -> np.ndarray:
-    from wavmill.pipeline.execution.apply import opened
+    from wavmill.pipeline.execution.apply import open_step
     from wavmill.pipeline.features.hubert import HuBERT
 
     folder, dtype, wave = given
-    return opened(HuBERT(model=folder, layer=LAYER, dtype=dtype).resolved())([wave])[0][:, 0]
+    return open_step(HuBERT(model=folder, layer=LAYER, dtype=dtype).resolved())([wave])[0][:, 0]
 
 
 def cut(folder: str) -> None:

@@ -55,7 +55,7 @@ def make_ready(job: Job, shards: list[PlannedShard], stages: Sequence[Stage]) ->
     nothing is.
     """
     choices = [choice for stage in stages for choice in stage.choices]
-    pickle_by_value([job.source, *choices])
+    ship_outside_classes([job.source, *choices])
     if started_here():
         return 0
     check_nodes(needs_of(job, some_objects(job, shards), choices))
@@ -68,7 +68,7 @@ def some_objects(job: Job, shards: list[PlannedShard]) -> list[PlannedObject]:
     return [row for head in heads for row in objects_between(job.store, *head).to_pylist()]
 
 
-def pickle_by_value(choices: Sequence[Choice]) -> None:
+def ship_outside_classes(choices: Sequence[Choice]) -> None:
     """Classes from outside travel to where they are not installed."""
     for choice in choices:
         module = sys.modules[type(choice).__module__]

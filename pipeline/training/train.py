@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer
 
 from wavmill.pipeline.errors import Stopped
 from wavmill.pipeline.execution.nodes import Needs, alive, check_nodes, lost_since
-from wavmill.pipeline.execution.ray_executor import actor_beside_driver, pickle_by_value
+from wavmill.pipeline.execution.ray_executor import actor_beside_driver, ship_outside_classes
 from wavmill.pipeline.execution.resources import Node, nodes_of
 from wavmill.pipeline.execution.worker_errors import expected, first_sentence, one_line, ray_error_in
 from wavmill.pipeline.job.training_job import TrainJob
@@ -82,7 +82,7 @@ def alone(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
 def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
     """On the workers of Ray Train. Their lines come through an actor; resuming needs nothing that Ray keeps."""
     workers, cpus, gpu = shares(job, nodes_of(ray))
-    pickle_by_value([job.model])
+    ship_outside_classes([job.model])
     lines = actor_beside_driver(Lines)
     options: WorkerOptions = {"job": job, "pack": pack, "run": run, "lines": lines, "threads": cpus}
     waits = partial(why_waiting, workers, cpus, gpu, alive())

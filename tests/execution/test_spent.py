@@ -38,7 +38,7 @@ def test_a_slow_stage_is_the_one_that_took_long(corpus, tmp_path, monkeypatch):
     job = words(corpus, tmp_path / "store")
     plans = make_plans(Workspace(job))
     shard = pa.Table.from_pylist([next(todo_of(plans, set()))])
-    monkeypatch.setattr("wavmill.pipeline.execution.apply.opened", lambda choice: time.sleep(0.5) or choice.open())
+    monkeypatch.setattr("wavmill.pipeline.execution.apply.open_step", lambda choice: time.sleep(0.5) or choice.open())
     Commit(Workspace(job))(Apply([job.window])(Apply([job.feature], ["audio", *CONTEXT])(Read(job)(shard))))
     [record] = records_in(tmp_path / "store")
     assert min(record["spent_s"]["feature"], record["spent_s"]["window"]) >= 0.5

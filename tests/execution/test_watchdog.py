@@ -77,11 +77,11 @@ def test_a_board_names_the_most_tried_first_and_then_the_oldest():
 
 
 @pytest.mark.parametrize(
-    ("does", "code"), [("time.sleep(60)", 70), ("[(time.sleep(0.2), beat()) for _ in range(10)]", 0)]
+    ("does", "code"), [("time.sleep(60)", 70), ("[(time.sleep(0.2), heartbeat()) for _ in range(10)]", 0)]
 )
 def test_a_process_ends_itself_only_when_nothing_moves(does, code):
     script = (
-        "import time, pyarrow as pa; from wavmill.pipeline.execution.watchdog import Watched, beat\n"
+        "import time, pyarrow as pa; from wavmill.pipeline.execution.watchdog import Watched, heartbeat\n"
         f"def stage(shard): {does}; return shard\n"
         "Watched(stage, 'read', 1.0)(pa.table({'shard': ['one']})); time.sleep(1.5)\n"
     )

@@ -11,7 +11,7 @@ from decoded_shards import shard, wave
 from wavmill.model.clock import Clock
 from wavmill.pipeline.contracts import Extractor, Quantizer
 from wavmill.pipeline.errors import Bug, Reject
-from wavmill.pipeline.execution.apply import Apply, opened
+from wavmill.pipeline.execution.apply import Apply, open_step
 from wavmill.pipeline.rows import arrays_of, ragged
 
 RATE_HZ = 1000
@@ -151,5 +151,5 @@ def test_a_choice_is_opened_once_in_a_process_however_many_steps_use_it():
     choice = Levels(misbehave="not at all")
     for _ in range(3):
         Apply([choice])(shard(wave(1)))
-    opened(Levels(misbehave="not at all"))
+    open_step(Levels(misbehave="not at all"))
     assert opens["not at all"] == 1

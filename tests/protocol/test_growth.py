@@ -142,7 +142,7 @@ def test_a_retry_of_a_tar_replaces_only_the_members_that_were_rejected(tmp_path,
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     job = resolve(parse_job(TARS.format(root=tmp_path), "tars.yaml"))
-    honest = decode.Libsndfile.opened
+    honest = decode.Libsndfile.open
 
     def no_flac(file, *more):
         head = file.read(4)

@@ -20,7 +20,7 @@ from wavmill.pipeline.sources.files import Files
 from wavmill.pipeline.sources.manifest import Manifest
 from wavmill.pipeline.store import objects as objects_module
 from wavmill.pipeline.store import open_store, s3, s3_corpus
-from wavmill.pipeline.store.corpus import opened
+from wavmill.pipeline.store.corpus import open_object
 from wavmill.pipeline.store.objects import OpenedSound, decode_objects
 from wavmill.pipeline.workspace import Workspace
 
@@ -165,7 +165,7 @@ def windows(client, tone, wav, monkeypatch):
     def read(during=lambda: None):
         left = [during]
         monkeypatch.setattr(objects_module, "heartbeat", lambda: left and left.pop()())
-        file, reject, final_check = opened(store, "long.wav", entry.size, entry.stamp, whole_bytes=1000)
+        file, reject, final_check = open_object(store, "long.wav", entry.size, entry.stamp, whole_bytes=1000)
         found = OpenedSound("long.wav", None, {}, file, reject=reject, final_check=final_check)
         table = decode_objects([("long.wav", [found])], (), Clip(max_s=2), 16_000)
         return table.select(["clip", "error"]).to_pylist()

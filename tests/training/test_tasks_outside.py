@@ -8,7 +8,7 @@ import pytest
 from training import JOB, put_dataset
 from verbs import verb
 
-from wavmill.pipeline.execution.ray_executor import pickle_by_value
+from wavmill.pipeline.execution.ray_executor import ship_outside_classes
 from wavmill.pipeline.job.load import load_job
 from wavmill.pipeline.job.training_job import fingerprint, parents_of
 from wavmill.pipeline.store import open_store
@@ -174,7 +174,7 @@ def test_a_job_with_a_net_from_outside_is_sent_to_workers_that_do_not_have_it(jo
     import ray
 
     job = load_job(str(job_of("sent_along_net", NET, "OneLayer")))
-    pickle_by_value([job.model])
+    ship_outside_classes([job.model])
     (tmp_path / "sent").write_bytes(ray.cloudpickle.dumps(job))
     code = f"import pickle; print(pickle.load(open({str(tmp_path / 'sent')!r}, 'rb')).model.open(9))"
     opened = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
