@@ -92,10 +92,7 @@ def recheck(
     buckets = min(MOST_BUCKETS, 1 + dataset.counts.clips // BUCKET_CLIPS)
     schema = _schema(["label", *carry, *seen])
     with tempfile.TemporaryDirectory() as folder:
-        for side, tables in (
-            ("published", _published(dataset, schema)),
-            ("now", _now(job, plans, schema, watch)),
-        ):
+        for side, tables in (("published", _published(dataset, schema)), ("now", _now(job, plans, schema, watch))):
             _spread(tables, Path(folder), side, buckets, schema)
         for bucket in range(buckets):
             published, now = (_rows(Path(folder, f"{side}-{bucket}.arrow")) for side in ("published", "now"))

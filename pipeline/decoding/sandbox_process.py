@@ -59,13 +59,7 @@ class Child:
             "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
         }
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                WORKER,
-                *map(str, (os.getpid(), *handles)),
-            ],
+            [sys.executable, "-P", "-m", WORKER, *map(str, (os.getpid(), *handles))],
             pass_fds=handles,
             env=environment,
             stdin=subprocess.DEVNULL,

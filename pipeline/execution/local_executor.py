@@ -171,14 +171,7 @@ class Worker:
         here, there = socket.socketpair()
         self.said = None if verbose else tempfile.TemporaryFile()  # noqa: SIM115  open as long as the process lives
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                WORKER,
-                str(os.getpid()),
-                str(there.fileno()),
-            ],
+            [sys.executable, "-P", "-m", WORKER, str(os.getpid()), str(there.fileno())],
             pass_fds=[there.fileno()],
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -69,13 +69,7 @@ def table(
 
 
 def _delimited(
-    texts: Iterator[str],
-    delimiter: str,
-    quoted: bool,
-    where: str,
-    label: str,
-    carry: Sequence[str],
-    number: list[int],
+    texts: Iterator[str], delimiter: str, quoted: bool, where: str, label: str, carry: Sequence[str], number: list[int]
 ) -> Iterator[bytes]:
     number[0] = -1  # in the header
     lines = lines_of(texts, returns=True)

@@ -33,11 +33,7 @@ class Sound:
 
 
 def model_page(
-    model: PublishedModel,
-    address: str,
-    metrics: list[MetricsLine],
-    sounds: Sequence[Sound],
-    voice_missing: str = "",
+    model: PublishedModel, address: str, metrics: list[MetricsLine], sounds: Sequence[Sound], voice_missing: str = ""
 ) -> str:
     """The page of a model: model.json, where it is, its lines of metrics, clips it made; or why none can be heard."""
     train = [line for line in metrics if line["kind"] == "train"]
@@ -64,11 +60,7 @@ def _headlines(best: BestValidation | None, train: list[MetricsLine]) -> Iterato
         yield "validation loss", f"{best.loss:.3f}", note
         yield "token accuracy", f"{best.token_accuracy:.1%}", "of the next tokens, validation"
     if best and best.label_accuracy is not None:
-        yield (
-            "label accuracy",
-            f"{best.label_accuracy:.1%}",
-            f"the largest label's share: {best.label_chance:.1%}",
-        )
+        yield ("label accuracy", f"{best.label_accuracy:.1%}", f"the largest label's share: {best.label_chance:.1%}")
     if train:
         yield "speed", f"{np.median([line['tokens_per_s'] for line in train]):,.0f}", "tokens/s, the median"
         yield "padding", f"{np.mean([line['padding'] for line in train]):.1%}", "of what was computed"

@@ -37,10 +37,7 @@ def _client(environment: tuple[tuple[str, str], ...]) -> Any:
     made = boto3.Session(botocore_session=core).client(
         "s3",
         config=Config(
-            retries={"max_attempts": 6, "mode": "standard"},
-            connect_timeout=5,
-            read_timeout=60,
-            max_pool_connections=64,
+            retries={"max_attempts": 6, "mode": "standard"}, connect_timeout=5, read_timeout=60, max_pool_connections=64
         ),
     )
     made.meta.events.register("after-call.s3", check_answer)
