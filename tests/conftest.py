@@ -29,7 +29,7 @@ from xdist.scheduler import LoadFileScheduling
 LANES = (
     ("test_train", "test_watchdog", "test_sampling", "test_outside", "test_pack"),
     ("test_kill", "test_run", "test_secrets", "test_ends"),
-    ("test_two_nodes", "test_head", "test_private_ray", "test_goes_on", "test_codecs_outside"),
+    ("test_two_nodes", "test_head", "test_private_ray", "test_goes_on", "test_codecs_outside", "test_through_ray"),
 )
 LANE_OF = {name: f"lane {number}" for number, lane in enumerate(LANES) for name in lane}
 

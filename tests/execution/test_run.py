@@ -1,7 +1,6 @@
 """run() and fit() on a local Ray: whole shards, resume, growth, any file name, errors that arrive as themselves."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 import ray
 from checkpoints import tiny_hubert
 from inline import WORDS, digest, rows_of, run_inline, words
-from places import HELPERS
 
 from wavmill.cluster.listening import listening_below
 from wavmill.model.quantization.codebook import Codebook
@@ -210,42 +208,6 @@ def test_more_codes_than_frames_is_an_error_that_says_so(corpus, tmp_path):
     job = job.model_copy(update={"fit": job.fit.model_copy(update={"codes": 100_000})})
     with pytest.raises(JobError, match="frames cannot make 100000 codes"):
         fit(job, here)
-
-
-GPU = """
-import ray, sys
-sys.path.insert(0, {tests!r})
-ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
-from inline import words
-from wavmill.pipeline.protocol.plan import make_plans
-from wavmill.pipeline.execution.ray_executor import RayExecutor, cluster_shares
-from wavmill.pipeline.run import run
-from wavmill.pipeline.workspace import Workspace
-job = words({corpus!r}, {store!r}, "feature.kind=on_gpu:OnGpu")
-shares = cluster_shares(job, 10.0)
-assert (shares.pool_workers, shares.feature_gpus) == (1, 1.0), shares
-work = Workspace(job)
-print(run(work, make_plans(work), lambda *_: RayExecutor(lambda: ray)).counts.done)
-"""
-
-ON_GPU = """
-import os
-from typing import ClassVar
-from wavmill.pipeline.features.mel import Mel
-
-class OnGpu(Mel):
-    gpu: ClassVar[bool] = True
-    def open(self):
-        assert os.environ.get("CUDA_VISIBLE_DEVICES") == "0", "this worker was given no GPU"
-        return super().open()
-"""
-
-
-def test_an_extractor_that_wants_a_gpu_gets_one_and_whole_shards(corpus, tmp_path):
-    (tmp_path / "on_gpu.py").write_text(ON_GPU)
-    script = GPU.format(tests=str(HELPERS), corpus=str(corpus), store=str(tmp_path / "store"))
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.split() == ["26"], done.stderr[-2000:]
 
 
 def test_a_pool_of_extractors_on_the_cpu_gives_the_same_rows_as_tasks(corpus, tmp_path, on_ray):
