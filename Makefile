@@ -5,7 +5,7 @@ BIN = .venv/bin
 TORCH_INDEX ?=
 CHAOS = $(addprefix tests/,execution/test_kill.py protocol/test_kills.py store/test_faults.py decoding/test_zoo.py store/test_local_faults.py \
 	training/test_train.py protocol/test_protocol.py store/test_parquet.py protocol/test_histories.py training/test_finite.py \
-	windows/test_faces.py decoding/test_corrupted.py execution/test_ends.py execution/test_private_ray.py)
+	windows/test_faces.py decoding/test_corrupted.py execution/test_ends.py ray_cluster/test_private_ray.py)
 
 # The newer pip resolves the pins in half the time, and 16,000 files are compiled when they are first imported, not at
 # once: 46 s in all on 2 cores, where the pip 23.2 of Python 3.11 takes 207 s. Hence the unexport, too.
