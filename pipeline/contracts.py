@@ -162,6 +162,11 @@ class Quantizer(Step):
         return 1
 
     @property
+    def frames_per_token(self) -> int:
+        """How many frames of the feature one token stands for: T frames give T // frames_per_token tokens."""
+        return 1
+
+    @property
     def fitted_at(self) -> str | None:
         """The address of the codebook that ``wavmill fit`` learns for it; None when there is none to learn."""
         return None

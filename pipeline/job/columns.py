@@ -20,7 +20,8 @@ def columns_of(job: Job) -> pa.Schema:
         layers = str(job.feature.layer_count)
         units["feature"] = {"rate_hz": rates["feature"], "kind": job.feature.kind, "layers": layers}
     if job.token is not None:
-        rates["token"] = f"{job.token.clock.frames_hz:g}" if job.token.clock is not None else rates["feature"]
+        step, clock = job.token.frames_per_token, job.token.clock
+        rates["token"] = f"{clock.frames_hz if clock is not None else float(rates['feature']) / step:g}"
         codes = {"codes": str(job.token.codes), "codebook": job.token.identity()}
         several = {"codebooks": str(job.token.codebooks)} if job.token.codebooks > 1 else {}
         units["token"] = {"rate_hz": rates["token"], **codes, **several}

@@ -133,6 +133,8 @@ def steps_of(job: Job) -> list[tuple[str, str, str, str, str, str]]:
         name = step.writes
         if step.clock is not None:
             rate = f"{step.clock.frames_hz:g} Hz"
+        elif step is job.token and job.feature is not None:
+            rate = f"{job.feature.clock.frames_hz / step.frames_per_token:g} Hz"
         kept = " (kept)" if name in job.keep else ""
         rows.append((name, step.kind, options(step, {"kind"}), step.reads, f"{shape_of(step.type)}{kept}", rate))
     return rows

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import tiny_hubert, tiny_whisper
+from checkpoints import tiny_hubert, tiny_s2g, tiny_whisper
 from inline import rows_of, run_inline
 
 from wavmill.pipeline.features import EXTRACTORS
@@ -47,8 +47,9 @@ keep: [feature, window]
 """,
     "webdataset": """
 source: {kind: webdataset, path: "CORPUS/tars"}
-feature: {kind: hubert, model: "HUBERT", layer: 2}
-keep: [feature]
+feature: {kind: hubert, model: "HUBERT", layer: last, input: gpt_sovits}
+token: {kind: gpt_sovits, model: "S2G"}
+keep: [feature, token]
 """,
     "faces": """
 source: {kind: faces, path: "CORPUS/meta"}
@@ -118,7 +119,7 @@ def on_gpu_ray():
 
 
 def job_of(text: str, corpus: Path, store: Path, **learnt: Any) -> Job:
-    paths = {"CORPUS": corpus, "STORE": store, "HUBERT": tiny_hubert(), "WHISPER": tiny_whisper(1)}
+    paths = {"CORPUS": corpus, "STORE": store, "HUBERT": tiny_hubert(), "WHISPER": tiny_whisper(1), "S2G": tiny_s2g()}
     for name, path in paths.items():
         text = text.replace(name, str(path))
     return resolve(parse_job(text), **learnt)

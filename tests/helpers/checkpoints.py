@@ -70,3 +70,18 @@ def tiny_whisper(blocks: int = 4, seed: int = 0) -> str:
     folder = tempfile.mkdtemp(prefix="wavmill-whisper-")
     whisper_net(blocks, seed).save_pretrained(folder)
     return folder
+
+
+@lru_cache
+def tiny_s2g(dim: int = SIZES["hidden_size"], codes: int = 64, stride: int = 2) -> str:
+    """A checkpoint with the quantizer of GPT-SoVITS, by the names and in the form of its s2G*.pth."""
+    draw, codebook = torch.Generator().manual_seed(0), "quantizer.vq.layers.0._codebook"
+    weights = {
+        "ssl_proj.weight": torch.randn(dim, dim, stride, generator=draw) / (dim * stride) ** 0.5,
+        "ssl_proj.bias": torch.randn(dim, generator=draw),
+        f"{codebook}.embed": torch.randn(codes, dim, generator=draw),
+        f"{codebook}.inited": torch.ones(1),
+    }
+    path = Path(tempfile.mkdtemp(prefix="wavmill-s2g-"), "s2G.pth")
+    torch.save({"weight": weights, "config": {}, "info": ""}, path)
+    return str(path)
