@@ -113,7 +113,7 @@ class WebDataset(Source):
             raise nothing_found(self.path, "tars", left_out.counts)
 
     def _ranges(self, store: Store, entry: Entry) -> list[tuple[int, int]]:
-        """The stretches of a tar, several for a large one: a sample belongs to the stretch in which its header starts."""
+        """The stretches of a tar, several if it is large: a sample belongs to that in which its header starts."""
         if entry.size <= LONG_BYTES:
             return [(0, -1)]
         count = max(1, round(entry.size / _bytes_per_s(store, entry) / RANGE_S))
