@@ -1,4 +1,4 @@
-"""What the verbs share: the app, the consoles, the options that several of them take."""
+"""What the verbs share: the app, the consoles, common options."""
 
 import os
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,13 +31,13 @@ def options(
         bool, Option("--no-plugins", help="import no classes from outside wavmill that a job file names")
     ] = False,
 ) -> None:
-    """What holds for every verb."""
+    """The options of every verb."""
     if no_plugins:
         os.environ[NO_PLUGINS] = "1"
 
 
 def watched(on: str | None) -> str | None:
-    """Called when a verb that connects to a Ray has its options: on a running cluster it works in a watched child."""
+    """A callback of --on: on a running cluster the verb runs in a watched child process."""
     supervise(address_of(on))
     return on
 
@@ -55,9 +55,9 @@ Verbose = Annotated[bool, Option("--verbose", help="show Ray's own log")]
 
 
 def executing(on: str | None, verbose: bool) -> "Engine":
-    """What gives the executor of a job when it is known how much there is to do; see engine.py.
+    """An Engine: chooses the executor when the amount of work is known; see engine.py.
 
-    JobError at once when the address can be no cluster's.
+    JobError at once when the address cannot be that of a cluster.
     """
     connect = connecting(on, verbose)
 
@@ -70,14 +70,14 @@ def executing(on: str | None, verbose: bool) -> "Engine":
 
 
 def is_cluster(on: str | None) -> bool:
-    """Whether work goes to a running cluster: named, in RAY_ADDRESS, or the one that this process was submitted to."""
+    """Whether a running cluster is used: by --on, RAY_ADDRESS, or because this process was submitted to it."""
     return (on or os.environ.get("RAY_ADDRESS") or "local").strip() != "local" or is_submitted()
 
 
 def connecting(on: str | None, verbose: bool) -> Any:
-    """What connects to Ray when it is needed, and not before: a finished job needs none.
+    """A function that connects to Ray, called only when it is needed, as a finished job needs none.
 
-    JobError at once when the address can be no cluster's.
+    JobError at once when the address cannot be that of a cluster.
     """
     address_of(on)
 

@@ -23,7 +23,7 @@ from wavmill.pipeline.errors import JobError, TooManyRejects, WavmillError
 
 MAX_REJECTS = 0.1
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"  # of the clone, where wavmill/cluster is a link
-INTERRUPTED, TERMINATED = 130, 143  # the first is what typer makes of Ctrl-C
+INTERRUPTED, TERMINATED = 130, 143  # the first is typer's for Ctrl-C
 
 
 @app.command()
@@ -146,7 +146,7 @@ def run(
         left, total_s = 0, 0.0
         for shard in todo_of(plans, done):
             left, total_s = left + 1, total_s + shard["seconds"]
-        # shards of other corpora with the same recipe have records beside these
+        # other corpora with the same recipe have records in the same place
         resumed = sum(one.shards.num_rows for one in plans) - left
         with Watch(out, total_s, max_rejects) as watch:
             dataset = run_job(work, plans, executing(on, verbose), watch, done)
@@ -227,11 +227,13 @@ def load(job: str, set: list[str]) -> Any:
 
 
 class _Terminated(BaseException):
-    """SIGTERM: everything that is open is left as with Ctrl-C."""
+    """SIGTERM: everything is closed as with Ctrl-C."""
 
 
 def _terminated(number: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may come twice, to a whole group and from who watches
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # it may come twice: to the process group, and from the watching parent
     raise _Terminated
 
 

@@ -1,4 +1,4 @@
-"""The only ray.init. It always names its address: "local" is a private one-node cluster, and joins no other."""
+"""The only call of ray.init, always with an address; "local" starts a private cluster of one node."""
 
 import logging
 import os
@@ -34,20 +34,20 @@ def connect(on: str | None = None, verbose: bool = False) -> Any:
     if address != "local":
         address = running_here() if address == "auto" else address
         check_cluster(address)
-    level = logging.INFO if verbose else logging.CRITICAL  # what stops a run is raised, and said once by the verb
+    level = logging.INFO if verbose else logging.CRITICAL  # errors are raised, and printed once by the verb
     local: dict[str, Any] = {"include_dashboard": False, "_temp_dir": session_parent()} if address == "local" else {}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with silent(not verbose), on_loopback() if local else nullcontext():
             ray.init(address=address, logging_level=level, log_to_driver=verbose, **local)
-    except SystemExit:  # how Ray's handler ends a SIGTERM while it starts
+    except SystemExit:  # raised by Ray's handler of SIGTERM while Ray starts
         if callable(on_sigterm):
             on_sigterm(signal.SIGTERM, None)
         raise
     except Exception as error:
         known = OSError | RuntimeError | ValueError | ray.exceptions.RayError
         if not isinstance(error, known) and type(error) is not Exception:
-            raise  # Ray says with a bare Exception, too, that a node took too long to start
+            raise  # Ray raises a bare Exception, too, when a node starts too slowly
         reason = " ".join(str(error.__cause__ or error).split())[-300:]
         if "ersion mismatch" in reason:
             raise JobError(f"the Ray cluster at {address} runs other versions: {reason}") from error
@@ -65,21 +65,21 @@ def connect(on: str | None = None, verbose: bool = False) -> Any:
 
 
 def _keep_sigterm(handler: Any) -> None:
-    """Put back the program's own handler of SIGTERM, else Ray's, for that of its C++ part, which prints a stack."""
+    """Restore the program's handler of SIGTERM, else Ray's Python one: Ray's C++ handler prints a stack."""
     if threading.current_thread() is threading.main_thread():
         own = handler not in (None, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, handler if own else signal.getsignal(signal.SIGTERM))
 
 
 def _print_less() -> None:
-    """Let what Ray's servers report take a line each. No option of Ray's does."""
+    """Print reports of Ray's servers as one line each, for which Ray has no option."""
     from ray._private import worker
 
     worker.print_to_stdstream = _warn
 
 
 def _warn(data: dict[str, Any], ignore_prefix: bool = False) -> None:
-    """In place of Ray's function that prints what its servers report, pages for a lost node: the first line alone."""
+    """Replaces Ray's function that prints its servers' reports (pages for a lost node): prints the first line."""
     from wavmill.pipeline.execution.worker_errors import first_sentence
 
     if said := first_sentence("\n".join(data["lines"])):
@@ -93,7 +93,7 @@ def token_path() -> Path:
 
 @contextmanager
 def silent(yes: bool) -> Iterator[None]:
-    """Keep what Ray's C++ parts write at start off the terminal; what goes wrong there is raised as an exception."""
+    """Suppress what Ray's C++ parts write when Ray starts; errors are raised as exceptions."""
     if not yes:
         yield
         return

@@ -1,4 +1,4 @@
-"""doctor: does this machine, this store, this cluster have what a run needs? Findings, one by one."""
+"""doctor: check that this machine, the store and the cluster have what a run needs; yields findings."""
 
 import os
 import platform
@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
 
 def examine(what: str | None, connect: Callable[[], Any], clean: bool = False) -> Iterator[Finding]:
-    """Look at everything in turn; what cannot be looked at is a finding too. ``clean`` removes what may go."""
+    """Run all checks; a check that fails to run is a finding, too. ``clean`` removes leftovers."""
     if clean and what is None:
         raise JobError("doctor --clean wants to know where: wavmill doctor STORE --clean")
     libraries = ", ".join(f"{name} {version(name)}" for name in ("ray", "pyarrow", "numpy", "torch"))
@@ -58,7 +58,7 @@ def examine(what: str | None, connect: Callable[[], Any], clean: bool = False) -
 
 
 def _tried(name: str, look: Callable[[], Iterator[Finding]], needed: bool = True) -> Iterator[Finding]:
-    """The findings of a look. That it cannot be taken is a bad one, unless a run does without what it looks for."""
+    """The findings of a check; an exception is a bad finding, unless the thing checked is optional."""
     try:
         yield from look()
     except WavmillError as error:
@@ -79,7 +79,7 @@ def decoders() -> Iterator[Finding]:
 
 
 def sandbox() -> Iterator[Finding]:
-    """What the process that decodes can reach besides the sound that it is given; a run works either way."""
+    """What the decoding process can reach besides its sound; a run works either way."""
     from wavmill.pipeline.decoding.sandbox_process import Child
 
     child = Child()
@@ -94,7 +94,7 @@ def sandbox() -> Iterator[Finding]:
 
 
 def products() -> Iterator[Finding]:
-    """Which way this machine's matrix products go, so that a frame's numbers do not depend on its place."""
+    """The kind of matrix products that this machine uses (model/products.py)."""
     from wavmill.model.products import USUAL_SHAPES, way_for
     from wavmill.pipeline.execution.processors import cpu
 
@@ -125,7 +125,7 @@ def store_of(what: str) -> Store:
 
 
 def store(there: Store) -> Iterator[Finding]:
-    """Write, read back, create once, list, remove: the promises that the commit protocol stands on."""
+    """Write, read, create once, list, remove: the operations that the commit protocol relies on."""
     key = f"_mill/doctor/{secrets.token_hex(8)}"
     try:
         there.put(f"{key}.put", b"first")
@@ -149,7 +149,7 @@ def store(there: Store) -> Iterator[Finding]:
 
 
 def garbage(there: Store, clean: bool) -> Iterator[Finding]:
-    """What killed runs left, by what may be done about it."""
+    """Leftovers of killed runs, and what may be done about them."""
     from wavmill.pipeline.protocol.garbage import leftovers, remove
 
     found: dict[tuple[str, bool], list[int]] = {}
@@ -165,7 +165,7 @@ def garbage(there: Store, clean: bool) -> Iterator[Finding]:
 
 
 def cluster(ray: Any, what: str | None) -> Iterator[Finding]:
-    """What the cluster has; and, of one that was running already, whether each node sees what a job or store needs."""
+    """The cluster's resources; on a running cluster also whether each node can read what a job or store needs."""
     from wavmill.pipeline.execution.nodes import Needs, ask_nodes, started_here
 
     has = ray.cluster_resources()
@@ -199,7 +199,7 @@ def private() -> Iterator[Finding]:
 
 
 def _needs(what: str) -> Any:
-    """What the nodes are asked for: of a job all that it names, of anything else the store."""
+    """What the nodes are to check: all that a job names, or a store."""
     from wavmill.pipeline.execution.nodes import SAMPLED, Needs, needs_of
     from wavmill.pipeline.job.dataset_job import Job, resolve
     from wavmill.pipeline.job.load import load_job

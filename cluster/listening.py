@@ -1,4 +1,4 @@
-"""Who else than this machine can reach a process: the addresses at which it and the processes it started listen."""
+"""The addresses at which a process and its descendants listen, to find those that other machines can reach."""
 
 import sys
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Job files as verbs and programs want them: one that makes a dataset, or one that trains."""
+"""Load a job file of one kind: one that makes a dataset, or one that trains."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,8 +30,8 @@ def load_training(path: str, sets: list[str]) -> TrainJob:
 def run(job: Job | str | Path, sets: Sequence[str] = (), on: str | None = None) -> PublishedDataset:
     """Make the dataset of a job, or of a job file with changes (``name=value``), as ``wavmill run`` does; return it.
 
-    What was done before is not done again. ``on`` is a Ray cluster, as with ``--on``. JobError when the job is wrong,
-    Stopped when the same call would go on later.
+    Finished work is not repeated. ``on``: a Ray cluster, as with ``--on``. JobError when the job is wrong, Stopped when
+    the same call can resume later.
     """
     from wavmill.pipeline.job.dataset_job import resolve
     from wavmill.pipeline.protocol.plan import make_plans

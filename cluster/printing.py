@@ -1,4 +1,4 @@
-"""What the verbs print: findings as sentences and small tables."""
+"""What the verbs print: sentences and small tables."""
 
 import re
 import shlex
@@ -51,7 +51,7 @@ def table(*columns: str) -> Table:
 
 
 def print_preview(console: Console, seen: Any, engine: str, job: str, sets: list[str]) -> None:
-    """What ``plan`` says: the steps with every auto resolved, the corpus, the shards, what is there already."""
+    """The output of ``plan``: the steps with every auto resolved, the corpus, the shards, what exists already."""
     steps = table("step", "kind", "options", "reads", "writes", "rate")
     for step in seen.steps:
         steps.add_row(*map(escape, step))
@@ -150,7 +150,7 @@ def print_rejects(console: Console, dataset: PublishedDataset) -> None:
 
 
 def print_model(console: Console, said: PublishedModel) -> None:
-    """The end of a training: what it is worth, where it is, how to use it."""
+    """The end of a training: its validation, where the model is, how to use it."""
     address = said.address
     why = "stopped early" if said.stopped == "early" else "to the end"
     console.print(

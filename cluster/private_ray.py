@@ -1,4 +1,4 @@
-"""What keeps a private Ray to its owner: it listens on loopback alone, and others cannot enter its sessions' folder."""
+"""Keep a private Ray private: it listens on loopback only, and its sessions' folder is closed to other users."""
 
 import os
 import stat
@@ -19,7 +19,7 @@ SESSION_BYTES = len("-abcdefgh/ray/session_2026-11-26_01-53-45_830536_1234567/so
 def on_loopback() -> Iterator[None]:
     """A Ray that is started while this lasts listens on loopback alone. Does nothing when the user set SEVERAL_NODES.
 
-    Ray's processes inherit the variable; it is taken back, for this process may join a cluster next.
+    Ray's processes inherit the variable; it is restored, as this process may join a cluster later.
     """
     if SEVERAL_NODES in os.environ:
         yield

@@ -1,4 +1,4 @@
-"""What a run shows while it runs: hours of audio, speed, time left, rejects. One line a minute without a terminal."""
+"""The progress of a run: hours of audio, speed, time left, rejects. One line a minute without a terminal."""
 
 import json
 import time
@@ -13,10 +13,10 @@ from wavmill.pipeline.errors import TooManyRejects
 from wavmill.pipeline.report.dataset_readme import hours
 from wavmill.pipeline.rows import ShardLine
 
-GUARD_CLIPS = 1000  # a run that goes on is not stopped before: the first clips may be the bad ones
+GUARD_CLIPS = 1000  # a run is not stopped before: the first clips may be the bad ones
 MOST_NAN = 0.001  # of the clips: more comes from a bad GPU, not from bad clips
 LINE_S = 60.0
-ON_PURPOSE = ("hidden",)  # reasons of rejects that only say what was passed by
+ON_PURPOSE = ("hidden",)  # reject reasons for clips that are left out on purpose
 
 
 def bar(console: Console, left: str, right: str) -> Progress:

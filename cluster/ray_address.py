@@ -1,4 +1,4 @@
-"""Is there a Ray cluster at an address that takes us? Asked before ray.init, which retries for minutes in silence."""
+"""Check that a Ray cluster answers at an address, before ray.init, which retries silently for minutes."""
 
 import os
 import re
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from wavmill.pipeline.errors import JobError, NotAllowed, Stopped
 
-ANSWER_S = 5.0  # for the one question that a cluster's head is asked
+ANSWER_S = 5.0  # for the request to a cluster's head
 HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+):(\d{1,5})")
 
 
 def address_of(on: str | None) -> str:
-    """The address that ``--on`` names, else RAY_ADDRESS, else "local". JobError when it can be no cluster's."""
+    """The address in ``--on``, else RAY_ADDRESS, else "local". JobError when it cannot be that of a cluster."""
     if on is not None and not on.strip():
         raise JobError("--on is empty; give the head node as host:6379, or leave --on out for a Ray of this machine")
     address = (on or os.environ.get("RAY_ADDRESS") or "local").strip()
@@ -30,8 +30,8 @@ def address_of(on: str | None) -> str:
 def check_cluster(address: str, answer_s: float = ANSWER_S) -> None:
     """Ask the cluster at host:port for its version, with this process's token.
 
-    Raises JobError when no Ray of this version is there, NotAllowed when it refuses the token, Stopped when nobody
-    answers: it may be about to start.
+    Raises JobError when there is no Ray of this version, NotAllowed when it refuses the token, Stopped when nothing
+    answers, as it may be starting.
     """
     import grpc
     import ray
@@ -66,7 +66,7 @@ def running_here() -> str:
 
 
 def _refusal(address: str, code: object, details: str, answer_s: float) -> Exception:
-    """What a failed question means, in a person's words. The patterns are those of gRPC's own messages."""
+    """The message for a failed request. The patterns are those of gRPC's messages."""
     import grpc
 
     host = address.rpartition(":")[0]

@@ -1,8 +1,8 @@
-"""A verb on a running cluster works in a child process, so that its end can be told: Ray ends a driver whose head is
-lost after a minute, with code 1 and not a word.
+"""Run a verb on a running cluster in a child process, so that a lost head can be reported.
 
-The two are joined by a pair of sockets. The child writes its exit code when the verb has come to its end; that nothing
-was written means that something else ended it. When the parent is gone the child ends, too.
+Ray ends such a driver after a minute, with code 1 and no message. Parent and child are connected by a pair of sockets.
+The child writes its exit code when the verb has ended; without one something else ended it. When the parent ends, the
+child ends, too.
 """
 
 import os
@@ -22,20 +22,20 @@ from wavmill.cluster.ray_address import check_cluster, running_here
 from wavmill.cluster.terminal import console, escape
 from wavmill.pipeline.errors import Stopped, WavmillError
 
-WATCHED = "WAVMILL_WATCHED"  # in the child the number of its socket; "" keeps a process from being watched
-FIRST_ASK_S = 10.0  # a short verb has ended by then, and what asks, Ray's library, need not be loaded
-ASK_S = 3.0  # between two questions to the head
-SAY_S = 10.0  # without an answer, until that is said
-GIVE_UP_S = 30.0  # without an answer, until the verb is ended
-END_S = 10.0  # for a child that has told its end, or lost its socket, to be gone
-RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's own patience; who sets it has a head that comes back
+WATCHED = "WAVMILL_WATCHED"  # the child's socket; "" disables watching
+FIRST_ASK_S = 10.0  # later than a short verb takes, so that Ray need not be imported
+ASK_S = 3.0  # between two requests to the head
+SAY_S = 10.0  # without an answer, before a message
+GIVE_UP_S = 30.0  # without an answer, before the verb is ended
+END_S = 10.0  # for a child that has written its exit code, or closed its socket, to end
+RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's own timeout; whoever sets it expects the head to come back
 COMMAND = (sys.executable, "-m", "wavmill.cluster.cli")
 STOPPED = "stopped; the same command goes on from here"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def supervise(address: str) -> None:
-    """Run this process's own command in a child, and exit as it does. Returns at once in the child, and for "local".
+    """Run this process's command in a child, and exit with its code. Returns at once in the child, and for "local".
 
     ``address``: of the cluster, as ``address_of`` gives it.
     """
@@ -55,7 +55,7 @@ def supervise(address: str) -> None:
 
 @contextmanager
 def telling() -> Iterator[None]:
-    """Around a verb: in a watched child, tell the parent its exit code, and end when the parent is gone."""
+    """A context around a verb: a watched child sends its exit code, and ends when the parent ends."""
     number = os.environ.get(WATCHED, "")
     if not number:
         yield
@@ -78,7 +78,7 @@ def telling() -> Iterator[None]:
 
 
 def _end_with(parent: socket.socket) -> None:
-    """End this process when the parent is gone."""
+    """End this process when the parent ends."""
     try:
         parent.recv(1)
     except OSError:
@@ -87,7 +87,7 @@ def _end_with(parent: socket.socket) -> None:
 
 
 def _wait(child: subprocess.Popen[bytes], pair: socket.socket, address: str) -> int:
-    """The exit code that the child told, else what its end means. Ends it when the head answers no more."""
+    """The child's exit code, as it sent it or by how it ended. Ends it when the head no longer answers."""
     patience_s = float(os.environ.get(RECONNECT) or GIVE_UP_S)
     pause_s, said = FIRST_ASK_S, False
     silent_since: float | None = None
@@ -146,7 +146,7 @@ def _resolved(address: str) -> str:
 
 def _no_answer(address: str) -> str:
     """Why the head cannot be reached; "" when it answers, be it with a refusal."""
-    if address == "auto":  # not known yet, or no longer: the verb says so itself
+    if address == "auto":  # unknown: the verb reports that itself
         return ""
     try:
         check_cluster(address)
@@ -162,7 +162,7 @@ def _again() -> str:
 
 
 def _free_terminal() -> None:
-    """Give back what a progress bar of a killed child kept: its line, and the cursor."""
+    """Restore the terminal after the progress bar of a killed child: its line, and the cursor."""
     terminal = console()
     if terminal.is_terminal:
         terminal.show_cursor(True)
@@ -175,7 +175,7 @@ def _say(style: str, text: str) -> None:
 
 @contextmanager
 def _signals_of(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """While this lasts, signals that are meant to end the verb go to the child, and this process waits for it."""
+    """A context in which signals that end the verb are passed to the child, and this process waits for it."""
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         if number != signal.SIGINT or not _at_terminal():  # a terminal sends Ctrl-C to both

@@ -1,4 +1,4 @@
-"""Text from outside on a terminal: names of files, labels and messages may hold anything, escape sequences included."""
+"""Print text from outside safely: file names, labels and messages may contain escape sequences."""
 
 from rich import markup
 from rich.console import Console
@@ -7,15 +7,15 @@ from wavmill.pipeline.store.names import printable, printable_lines
 
 
 def escape(text: str) -> str:
-    """A text as one line that a terminal only shows: no markup, no control characters, no line breaks."""
+    """A text as one line without markup, control characters and line breaks."""
     return markup.escape(printable(text))
 
 
 def escape_lines(text: str) -> str:
-    """As ``escape``, for a text of several lines that the program itself put together."""
+    """As ``escape``, with line breaks kept, for texts that the program composed."""
     return markup.escape(printable_lines(text))
 
 
 def console(stderr: bool = False) -> Console:
-    """A console without guesses about what to colour, and without line breaks of its own."""
+    """A console without automatic highlighting and line breaks."""
     return Console(stderr=stderr, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What a training shows while it runs: steps, loss, accuracies, speed, time left. Lines at validations elsewhere."""
+"""The progress of a training: steps, loss, accuracies, speed, time left. Lines at validations without a terminal."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from wavmill.pipeline.report.model_readme import split_line
 
 
 class TrainWatch:
-    """Called with each line of metrics, which it hands on; a context manager for the bar."""
+    """Called with each line of metrics, which it passes on; a context manager for the bar."""
 
     def __init__(self, console: Console, hand_on: Callable[[MetricsLine], None]) -> None:
         self.console, self.hand_on = console, hand_on

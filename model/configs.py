@@ -1,4 +1,4 @@
-"""Which options of a checkpoint's config.json the nets built here honour, and which values of the others they take.
+"""The options of a checkpoint's config.json that the nets here support, and the accepted values of the others.
 
 Every option of transformers' config classes is in one of four groups: any value is honoured; one of a few values is
 taken; it is a whole number that a net is built by; or it changes nothing that an encoder gives in inference (training,

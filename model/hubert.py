@@ -209,7 +209,7 @@ def by_block(x: Tensor, work: Any) -> Tensor:
 
 
 def load(folder: Path, layers: Sequence[int], dtype: torch.dtype, device: str = "cpu") -> Hubert:
-    """The net of a checkpoint's folder. ValueError when weights are missing: transformers would make some up."""
+    """The net of a checkpoint's folder. ValueError when weights are missing, as transformers would draw them."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -1,4 +1,4 @@
-"""What the nets that extract have in common: weights as inference wants them, the norm in float32, a single thread."""
+"""The base of the extractors' nets: weights for inference, the norm in float32, a single thread."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ class Net:
 
 
 def loaded(kind: Any, folder: Path) -> tuple[Any, list[str]]:
-    """A class of transformers with a folder's weights, and the names of those that it lacks: they would be made up.
+    """Load a class of transformers from a folder; also returns the names of missing weights, which would be random.
 
     ValueError, in one line, when a file cannot be read, or holds weights of another shape or that the net does not use.
     """
@@ -44,7 +44,7 @@ def loaded(kind: Any, folder: Path) -> tuple[Any, list[str]]:
     from safetensors import SafetensorError
     from torch._weights_only_unpickler import UnpicklingError  # type: ignore[attr-defined]
 
-    transformers.utils.logging.disable_progress_bar()  # a worker's progress is not that of a run
+    transformers.utils.logging.disable_progress_bar()  # no progress bars from workers
     how = {"local_files_only": True, "weights_only": True, "dtype": torch.float32, "output_loading_info": True}
     try:
         net, told = kind.from_pretrained(folder, ignore_mismatched_sizes=True, **how)
@@ -70,7 +70,7 @@ def loaded(kind: Any, folder: Path) -> tuple[Any, list[str]]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """By more threads, sums are cut in other places; a run has a worker for every core."""
+    """A context with one torch thread: more threads would split sums differently."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -131,7 +131,7 @@ LAST = "integers"  # holds by construction
 
 
 def one_blas_thread() -> Any:
-    """A context in which numpy's BLAS has one thread: by more, sums are cut in other places."""
+    """A context in which numpy's BLAS has one thread: more threads would split sums differently."""
     return _blas().limit(limits=1, user_api="blas")
 
 

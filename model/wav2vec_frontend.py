@@ -1,4 +1,4 @@
-"""What HuBERT and wav2vec 2.0 have in common: seven convolutions from samples to frames; how a config names them."""
+"""What HuBERT and wav2vec 2.0 share: seven convolutions from samples to frames, and the check of a config."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """Whisper's encoder (Radford et al. 2022), with all its states: 30 s of log-mel at a time, each 30 s by themselves.
 
-Attention looks at all of the 30 s, also at what was filled up, so nothing can be left out but the rows of the last
-block that nobody wants. Segments never share a product, so what lies beside one cannot change its numbers.
+Attention goes over all of the 30 s, padding included, so only rows of the last block that are not needed are left out.
+Segments never share a product, so they cannot change each other's numbers.
 """
 
 from collections.abc import Sequence

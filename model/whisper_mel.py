@@ -1,7 +1,7 @@
-"""What Whisper's encoder hears: log-mel of 30 s, by either of the two recipes that MuseTalk has used.
+"""The input of Whisper's encoder: log-mel of 30 s, by either of the two recipes that MuseTalk has used.
 
-The two differ in where the loudest value is looked for, and in what fills up the last 30 s: the numbers of one are not
-those of the other, and as attention goes over all of the 30 s, that is so for every step in them.
+They differ in where the maximum is taken and in how the last 30 s are padded. As attention goes over all of the 30 s,
+every step differs.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def log_mel(wave: np.ndarray, bands: int) -> np.ndarray:
 
 
 def compress_range(mel: np.ndarray) -> np.ndarray:
-    """What is far below the loudest is lifted to RANGE below it; then about -1 to 1."""
+    """Clamp values to RANGE below the maximum, then scale them to about -1 to 1."""
     result: np.ndarray = (np.maximum(mel, mel.max() - RANGE) + 4) / 4
     return result
 

@@ -1,8 +1,8 @@
-"""JSON that lies in a store and is read again, by this and later versions: one class a kind, one reader, one writer.
+"""The base class of JSON files in a store, which this and later versions read: one class per kind of file.
 
-A kind whose JSON names its format has it in ``FORMAT``; the number at its end is raised when older versions cannot read
-what is written. A reader keeps keys that it does not know as they are, and gives a field that an older version did not
-write its default; so a field may be added under the same number, with a default that means "not known".
+``FORMAT`` is the format that a file names; its number is raised when older versions cannot read the new files. Unknown
+keys are kept, and a field that an older version did not write has its default. So a field may be added under the same
+number, with a default that means "not known".
 """
 
 import json
@@ -16,7 +16,7 @@ from wavmill.pipeline.store.base import Store, sha256
 
 
 class AtRest(BaseModel):
-    """What a file holds. Frozen; written in the order of its fields, without those that were not given."""
+    """The contents of a file. Frozen; written in the order of its fields, without those that were not given."""
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
     FORMAT: ClassVar[str] = ""  # the first key of the file, where it has one
@@ -24,12 +24,12 @@ class AtRest(BaseModel):
 
     @classmethod
     def read(cls, data: bytes) -> Self:
-        """What a file holds; ValueError when it is no such file, or one of a format that this version does not know."""
+        """Parse a file. ValueError when it is no such file, or of a format that this version does not know."""
         return cls.of(json.loads(data))
 
     @classmethod
     def of(cls, said: Any) -> Self:
-        """``read``, of JSON that was parsed."""
+        """As ``read``, from parsed JSON."""
         if cls.FORMAT:
             if not isinstance(said, dict) or not str(said.get("format")).startswith(cls.FORMAT.rstrip("0123456789")):
                 raise ValueError("not one of ours")
@@ -48,12 +48,12 @@ class AtRest(BaseModel):
         return head | self.model_dump(exclude_unset=True, by_alias=True)
 
     def written(self) -> bytes:
-        """The file. ValueError when a number in it is not finite: JSON has no word for it."""
+        """The bytes of the file. ValueError when a number is not finite, which JSON cannot represent."""
         return json.dumps(self.as_json(), indent=self.INDENT, allow_nan=False).encode()
 
 
 def section(described: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """The options of one part of a job as a file describes it; none where the job has no such part."""
+    """The options of one section of a job as a file describes it; empty when the job has no such section."""
     options = described.get(name) or {}
     if not isinstance(options, Mapping):
         raise TypeError(f"{name} is {options!r}, not options")
@@ -64,7 +64,7 @@ R = TypeVar("R", bound=AtRest)
 
 
 def read_if_there(store: Store, key: str, kind: type[R]) -> R | None:
-    """What an object holds, None when there is none. Stopped when it is not what it should be."""
+    """The parsed object, None when there is none. Stopped when it is damaged."""
     try:
         return kind.read(store.read(key))
     except FileNotFoundError:
@@ -78,7 +78,7 @@ class Sealed(AtRest):
 
     @classmethod
     def read(cls, data: bytes) -> Self:
-        """ValueError, too, when it does not have the hash it names."""
+        """As AtRest.read; also ValueError when the hash is wrong."""
         said = unsealed(data)
         del said["sha256"]
         return cls.of(said)
@@ -93,7 +93,7 @@ def sealed(said: dict[str, Any]) -> bytes:
 
 
 def unsealed(data: bytes) -> dict[str, Any]:
-    """What was sealed; ValueError when it does not have the hash it names. Numbers may be what ``sealed`` refuses."""
+    """Parse what ``sealed`` wrote; ValueError when the hash is wrong. Numbers that are not finite are accepted."""
     said = json.loads(data)
     if _with_hash({name: value for name, value in said.items() if name != "sha256"}, allow_nan=True) != data:
         raise ValueError("it does not have the hash it names")

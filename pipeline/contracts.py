@@ -1,9 +1,9 @@
 """The contracts of a job's parts: one abstract class for each family, with every attribute that wavmill asks for.
 
 That of a training, ``Task``, is in training/task.py.
-A class that fits a section of a job file derives from its family's class here and overrides what differs. Attributes
-that are not declared here are its own business: options (pydantic fields) and helpers. A public one whose name is
-almost that of a declared attribute is refused when a job file names the class, since it would be ignored.
+A class for a section of a job file derives from its family's class and overrides what differs. It may have more
+attributes: options (pydantic fields) and helpers. A public one whose name is almost that of a declared attribute is
+refused when a job file names the class, since it would be ignored.
 """
 
 from abc import ABC, abstractmethod
@@ -26,17 +26,17 @@ from wavmill.pipeline.store.corpus import stat_object
 
 Work = Callable[..., list[np.ndarray | Reject]]  # arrays of clips, then the facts -> for each clip an array or a Reject
 CONTRACTS = (__name__, "wavmill.pipeline.training.task")  # the modules that declare attributes
-SIMILAR = 0.8  # of difflib: from here on a name is taken for a misspelt one
+SIMILAR = 0.8  # of difflib: from here on a name counts as misspelt
 
 
 class Part(Choice, ABC):
-    """What the families have in common: a ``kind``, and a look at classes from outside when a job file is read."""
+    """What the families have in common: a ``kind``, and a check of classes from outside when a job file is read."""
 
     kind: str
 
     @classmethod
     def check_class(cls) -> None:
-        """ValueError when a class lacks what it must say, or says something that is almost one of the names above."""
+        """ValueError when a class lacks an abstract attribute, or has one whose name is almost a declared one."""
         parts = [one for one in cls.__mro__ if issubclass(one, Part)]
         declared = _public([one for one in cls.__mro__ if one.__module__ in CONTRACTS])
         own = _public([one for one in parts if one.__module__ not in CONTRACTS])
@@ -48,7 +48,7 @@ class Part(Choice, ABC):
 
 
 def _public(classes: Sequence[type[Any]]) -> set[str]:
-    """The public names in the bodies of classes, pydantic's own apart."""
+    """The public names in the bodies of classes, without those of pydantic."""
     names = {name for one in classes for name in (*vars(one), *vars(one).get("__annotations__", {}))}
     return {name for name in names if not name.startswith(("_", "model_"))}
 
@@ -73,23 +73,23 @@ class Step(Part):
 
     @property
     def clock(self) -> Clock | None:
-        """Of a step that reads sound: its rate, and how many frames so many samples give. Frame counts are checked
-        against it, and of a part of a long sound the frames of the context around it are dropped by it."""
+        """For a step that reads sound: its rate, and how many frames a number of samples gives. Frame counts are
+        checked against it, and it tells which frames of a part of a long sound are context, to be dropped."""
         return None
 
     @property
     def context(self) -> bool:
-        """Whether a part of a long sound comes with the sound around it, where there is any."""
+        """Whether a part of a long sound is given with the sound around it."""
         return True
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """Columns of facts on a clip that the function of ``open`` gets after the arrays."""
+        """Columns with facts about a clip that the function of ``open`` is given after the arrays."""
         return ()
 
     @property
     def gpu(self) -> bool:
-        """Whether it wants a GPU where there is one."""
+        """Whether it uses a GPU if there is one."""
         return False
 
     def arithmetic(self) -> str:
@@ -97,21 +97,21 @@ class Step(Part):
         return "float32"
 
     def in_float32(self) -> Self:
-        """The same step, computing in float32: clips whose numbers were not finite are made again by it."""
+        """The same step in float32, by which clips whose numbers were not finite are computed again."""
         return self
 
     def resolved(self) -> Self:
-        """With each ``auto`` that a look at a checkpoint decides replaced. JobError when it is not there or no fit."""
+        """The step with each ``auto`` replaced that depends on a checkpoint. JobError when that is missing or wrong."""
         return self
 
     @abstractmethod
     def open(self) -> Work:
-        """Load what the step works with, in the worker. The function takes a list of arrays, one for each clip, and a
-        list for each of ``facts``; it gives an array of ``type`` for each clip, or the Reject that is its fate."""
+        """Load what the step needs, in a worker. The function takes a list of arrays, one per clip, and a list for each
+        of ``facts``; it returns an array of ``type`` for each clip, or a Reject."""
 
 
 class Extractor(Step):
-    """What fits as ``feature:``: sound (N,) float32 at ``clock.rate_hz`` -> frames (T, L, D), T = clock.frames(N)."""
+    """A ``feature:`` step: sound (N,) float32 at ``clock.rate_hz`` -> frames (T, L, D), T = clock.frames(N)."""
 
     @property
     def reads(self) -> str:
@@ -127,7 +127,7 @@ class Extractor(Step):
 
     @property
     def layer_count(self) -> int:
-        """L: how many layers' frames are side by side."""
+        """L: how many layers a frame has."""
         return 1
 
     @property
@@ -141,7 +141,7 @@ class Extractor(Step):
 
 
 class Quantizer(Step):
-    """What fits as ``token:``: features, or sound, -> codes (T,), or (T, Q) of several codebooks.
+    """A ``token:`` step: features, or sound, -> codes (T,), or (T, Q) of several codebooks.
 
     A quantizer that reads sound has a clock. ``codes`` is how many codes each codebook has.
     """
@@ -158,7 +158,7 @@ class Quantizer(Step):
 
     @property
     def codebooks(self) -> int:
-        """Q: how many codes a frame has; with one the column is (T,)."""
+        """Q: how many codes a frame has. With Q = 1 the column is (T,)."""
         return 1
 
     @property
@@ -172,35 +172,35 @@ class Quantizer(Step):
         return None
 
     def fitted(self, recipe: Callable[[], Mapping[str, object]]) -> Self | None:
-        """With what its codebook decides filled in; None when the codebook is not there yet.
+        """The step with the options that its codebook decides filled in; None when there is no codebook yet.
 
-        ``recipe`` gives that of the features it is to quantize. JobError when the codebook is of others.
+        ``recipe()``: the recipe of the features to quantize. JobError when the codebook was made for others.
         """
         return self
 
     @abstractmethod
     def identity(self) -> str:
-        """A hex sha256 of what the codes mean: tokens with the same can be trained on together. ``auto`` while a
-        codebook is to be fitted."""
+        """A hex sha256 of what decides the codes: tokens with the same one can be trained on together. ``auto`` before
+        the codebook is fitted."""
 
     def centroids(self) -> np.ndarray | None:
-        """(K, D) float32 of a quantizer whose codes stand for the nearest of K vectors; None of any other."""
+        """(K, D) float32 when a code means the nearest of K vectors; else None."""
         return None
 
     def files(self) -> dict[str, bytes]:
-        """What a published dataset carries of it, by path: all that is needed to know what the codes are."""
+        """Files, by path, that a published dataset carries: all that is needed to interpret the codes."""
         return {}
 
 
 class Window(Step):
-    """What fits as ``window:``: (T, ...) -> (W, S) int32 positions in the column that it reads, -1 = nothing there."""
+    """A ``window:`` step: (T, ...) -> (W, S) int32 positions in the column that it reads, -1 = nothing there."""
 
     @property
     def writes(self) -> str:
         return "window"
 
     def over_column(self, column: str) -> Self:
-        """With the column it reads decided, where ``reads`` is ``auto``."""
+        """The step with the column that it reads, when ``reads`` is ``auto``."""
         return self
 
     @property
@@ -210,7 +210,7 @@ class Window(Step):
 
     @property
     def needs_video(self) -> bool:
-        """Whether it asks for the frames of a clip's video."""
+        """Whether it needs the number of frames of a clip's video."""
         return False
 
     def windows_hz(self, frames_hz: float) -> float:
@@ -218,7 +218,7 @@ class Window(Step):
         return frames_hz
 
     def count(self, frames: int, seconds: float) -> int | None:
-        """How many windows a clip gives; None when that is not told by its length."""
+        """How many windows a clip gives; None when its length does not tell."""
         return None
 
     @property
@@ -228,7 +228,7 @@ class Window(Step):
 
 
 class Source(Part):
-    """What fits as ``source:``. ``objects`` runs once, when a job is planned; ``read`` in the workers."""
+    """A ``source:``. ``objects`` runs once, when a job is planned; ``read`` runs in the workers."""
 
     @property
     def gives(self) -> str:
@@ -237,12 +237,12 @@ class Source(Part):
 
     @property
     def unit(self) -> str:
-        """What its objects are, for people."""
+        """What its objects are called in messages."""
         return "sound files"
 
     @property
     def remote(self) -> bool:
-        """Whether listing it is slow or costs money: it is listed again only when that is asked for."""
+        """Whether listing it is slow or costs money, so that it is listed again only with --refresh."""
         return False
 
     def carried(self) -> tuple[str, ...]:
@@ -250,15 +250,15 @@ class Source(Part):
         return ()
 
     def place_of(self, path: str) -> tuple[Store, str] | None:
-        """The store and key of a plan's path; None when the source does not say, and nodes cannot be asked for it."""
+        """The store and key of a plan's path; None when the source cannot tell, so that nodes are not checked."""
         return None
 
     def stat(self, path: str) -> Entry | None:
-        """What is at a path now, None for nothing: asked when a listing named it twice with two sizes or stamps."""
+        """The object at a path now, None for nothing: used when a listing names it twice with two sizes or stamps."""
         raise ObjectFault(f"{path} was listed twice, with two sizes or stamps; {AGAIN}")
 
     def has(self, row: PlannedObject) -> bool:
-        """Whether this process sees an object of a plan, by its path, size and stamp, as it was listed."""
+        """Whether this process finds an object of a plan with the path, size and stamp that were listed."""
         try:
             entry = stat_object(*place) if (place := self.place_of(row["path"])) is not None else None
         except WavmillError:
@@ -267,20 +267,20 @@ class Source(Part):
 
     @abstractmethod
     def objects(self, clip: Clip, left_out: LeftOut) -> Iterator[pa.Table]:
-        """Tables with at least the columns of objects.SCHEMA: path, size, stamp, lo, hi; a row is what one worker reads
-        as a whole. What is not taken is counted in ``left_out``. JobError when there is nothing at all."""
+        """Tables with at least the columns of objects.SCHEMA (path, size, stamp, lo, hi); one worker reads a row as a
+        whole. What is left out is counted in ``left_out``. JobError when there is nothing at all."""
 
     @abstractmethod
     def seconds(self, objects: pa.Table) -> np.ndarray:
-        """(rows,) float64: about how much sound each row holds, for cutting shards."""
+        """An estimate of the seconds of sound in each row, (rows,) float64, for cutting shards."""
 
     @abstractmethod
     def read(self, objects: pa.Table, clip: Clip, rate_hz: int) -> pa.Table:
-        """Rows of the plan -> clips, as objects.decoded_table makes them; ``rate_hz`` 0: nobody hears the sound."""
+        """Rows of the plan -> clips, as objects.decode_objects makes them; with ``rate_hz`` 0 no sound is needed."""
 
 
 class Export(Part):
-    """What fits as ``export --to``: a published dataset as the files that another project's loader reads."""
+    """An ``export --to``: a published dataset as the files that another project's loader reads."""
 
     @property
     @abstractmethod
@@ -289,12 +289,12 @@ class Export(Part):
 
     @property
     def fps(self) -> str | None:
-        """The rate of the pictures beside the files, which clips must have; None when there are none."""
+        """The frame rate of the pictures beside the files, which clips must have; None when there are none."""
         return None
 
     @property
     def recipe_has(self) -> dict[str, JsonValue]:
-        """What the recipe of the dataset's features must say for the files to be what the loader takes."""
+        """What the recipe of the dataset's features must contain for the loader to read the files rightly."""
         return {}
 
     @abstractmethod

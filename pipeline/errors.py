@@ -1,4 +1,4 @@
-"""What can go wrong, and who hears of it.
+"""What can go wrong, and what happens then.
 
     Exception
     ├── Reject              a bad clip: it becomes a row in rejects.parquet, the run goes on
@@ -11,9 +11,9 @@
         │   └── Changed  an object of a store was replaced after it was listed, or while it is read
         └── NotAllowed  77  credentials or permissions
 
-Anything else is a bug: exit code 1 and a traceback. Bug is what wavmill raises where something cannot be, and is so.
+Any other exception is a bug: exit code 1 and a traceback. ``Bug`` is raised where an invariant does not hold.
 
-A message may quote an address: the signature of a presigned one, and a password in one, are left out of it.
+Signatures and passwords of addresses are removed from messages.
 """
 
 import re
@@ -24,7 +24,7 @@ PASSWORD = re.compile(r"://[^/\s:@]+:[^\s@]*@")
 
 
 def redacted(text: str) -> str:
-    """A message without what opens something to whoever reads it."""
+    """A message without signatures and passwords."""
     return PASSWORD.sub("://...@", SIGNED.sub(r"\1=...", text))
 
 
@@ -33,11 +33,11 @@ class Reject(Exception):
 
     def __init__(self, reason: str, message: str) -> None:
         self.reason, self.message = reason, redacted(message)
-        super().__init__(self.reason, self.message)  # both, so that it survives pickling between workers
+        super().__init__(self.reason, self.message)  # both as arguments, so that it survives pickling
 
 
 class WavmillError(Exception):
-    """A message for people: what is wrong, where, what would be right."""
+    """A message for the user: what is wrong, where, what would be right."""
 
     exit_code = 1
 
@@ -58,18 +58,18 @@ class Stopped(WavmillError):
 
 
 class ObjectFault(Stopped):
-    """One object of the corpus cannot be read, and that says nothing about its sound: a disk's fault, or a store that
-    contradicts itself. Its shard gets no record, the others go on; at the end the run stops and names the object."""
+    """One object of the corpus cannot be read, and not because of its sound: a disk fails, or a store contradicts
+    itself. Its shard gets no record, the others go on; at the end the run stops and names the object."""
 
 
 class NotThere(Stopped, FileNotFoundError):
-    """An object of a store is not there. Who reads what may be missing catches it as a FileNotFoundError; what was
-    written or listed before, and is not there now, stops the run."""
+    """An object of a store is missing. Code that reads optional objects catches it as a FileNotFoundError; elsewhere it
+    stops the run, as the object was written or listed before."""
 
 
 class Changed(Stopped):
-    """An object of a store is not the one of the stamp any more. Where a clip is read, that is the clip's fate
-    (corpus.py, s3_corpus.py); anywhere else it stops the run."""
+    """An object of a store was replaced: its stamp differs. For a clip that is a reject (corpus.py, s3_corpus.py);
+    anywhere else it stops the run."""
 
 
 class NotAllowed(WavmillError):
@@ -77,7 +77,7 @@ class NotAllowed(WavmillError):
 
 
 class Bug(Exception):
-    """Something that wavmill makes sure of does not hold. It ends with a traceback and exit code 1."""
+    """An invariant of wavmill does not hold. The run ends with a traceback and exit code 1."""
 
     def __str__(self) -> str:
         return (

@@ -28,7 +28,7 @@ SPARE = 1.2  # sampled beyond the frames wanted: estimates are rough, and some c
 
 
 class Frames:
-    """The last stage of a fit: a shard's good clips, with nothing but their frames."""
+    """The last stage of a fit: keep only the frames of a shard's good clips."""
 
     def __call__(self, shard: pa.Table) -> pa.Table:
         if shard["error"][0].as_py() == FAULT:  # a codebook must not depend on which objects could be read
@@ -45,7 +45,7 @@ def fit(job: Job, engine: Engine, replace: bool = False) -> tuple[CodebookDescri
     """Learn the codebook of ``job.token``; return codebook.json and whether it was there already.
 
     The sample is the objects first in the order of sha256(seed, path), as many as ``fit.frames`` takes; the frames
-    are sorted by clip before the fit, so the codebook does not depend on which worker was first.
+    are sorted by clip before the fit, so the codebook does not depend on the order in which workers finish.
     Raises JobError when another codebook is at that address, or the sample has fewer frames than codes.
     """
     address = address_of(job)
@@ -66,7 +66,7 @@ def fit(job: Job, engine: Engine, replace: bool = False) -> tuple[CodebookDescri
 
 
 def address_of(job: Job) -> str:
-    """Where the codebook goes. JobError when the job has none that could be fitted."""
+    """The address of the codebook. JobError when the job has none that could be fitted."""
     if job.token is None:
         raise JobError("the job has no token: there is no codebook to fit")
     if job.token.fitted_at is None:

@@ -1,4 +1,4 @@
-"""Asking a trained model for clips: of a label, or going on from a sound; as codes and, where it can speak, sound."""
+"""Generate clips with a trained model: of a label, or continuing a sound; as codes and, with a voice, as sound."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -22,25 +22,24 @@ from wavmill.pipeline.trained_model import Trained
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for: a label ("" = none), and codes to go on from, (T,) or (T, Q), which may be none."""
+    """A clip to generate: its label ("" = none), and the codes to continue, (T,) or (T, Q), which may be empty."""
 
     label: str = ""
     codes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 class Generated(NamedTuple):
-    """The codes of a generated clip, (T,) or (T, Q) int64, and whether it was cut before it came to an end."""
+    """The codes of a generated clip, (T,) or (T, Q) int64, and whether it reached the limit before its end."""
 
     codes: np.ndarray
     cut: bool
 
 
 def generate(model: Trained, wishes: Sequence[Wish], sampling: Sampling, together: int = 64) -> list[Generated]:
-    """A clip for each wish, with the codes that it goes on from. JobError for a wrong label.
+    """Generate a clip for each wish; its codes include those it continues. JobError for a wrong label.
 
-    Inside a clip only codes are drawn, and what ends it: the end, or with the suffix layout a label; of several
-    codebooks each in its turn, and the end after whole frames. A clip's draws depend on the seed and its number among
-    the wishes.
+    Only codes and what ends a clip are drawn: the end token, or a label in the suffix layout. Several codebooks take
+    turns, and a clip ends after whole frames. Draws depend on the seed and the wish's number only.
     """
     vocabulary, suffix = model.vocabulary, model.layout == "suffix"
     if suffix and any(wish.label for wish in wishes):
@@ -83,7 +82,7 @@ def _number(model: Trained, label: str) -> int:
 
 
 def voice_of(model: Trained) -> Voice:
-    """What turns the model's codes into sound. NoVoice, with the reason, when nothing does."""
+    """The voice that turns the model's codes into sound. NoVoice, with the reason, when it has none."""
     if model.codebook is None:
         raise NoVoice("the model has no codebook")
     if model.dedup:
@@ -92,7 +91,7 @@ def voice_of(model: Trained) -> Voice:
 
 
 def codes_of(model: Trained, path: Path) -> np.ndarray:
-    """The codes (T,) int64 of a sound file, made as those that the model learnt from. JobError when it cannot be."""
+    """The codes (T,) int64 of a sound file, made as the model's training data was. JobError when that is impossible."""
     from wavmill.model.quantization.kmeans import assign
 
     if model.codebook is None:

@@ -21,7 +21,7 @@ class Parent(AtRest):
 
 
 class PackFacts(AtRest):
-    """Of the pack that it was trained on."""
+    """Facts about the pack that it was trained on."""
 
     fingerprint: str
     rows: int
@@ -33,7 +33,7 @@ class PackFacts(AtRest):
 
 
 class SplitFacts(AtRest):
-    """How many clips train and how many validate, by the values of which column."""
+    """The split: its column, and the number of clips for training and validation."""
 
     by: str
     train: int
@@ -41,7 +41,7 @@ class SplitFacts(AtRest):
 
 
 class BestValidation(AtRest):
-    """What the weights of a step are worth. The label's fields are None where no clip has a label."""
+    """The validation of a step's weights. The fields about labels are None when no clip has a label."""
 
     kind: Literal["valid"] = "valid"
     step: int
@@ -79,7 +79,7 @@ class MetricsLine(TypedDict, total=False):
     label_chance: float | None  # the accuracy of always naming the commonest label
     grad_norm: float  # before clipping
     lr: float
-    padding: float  # the share of positions that hold nothing
+    padding: float  # the share of positions that are padding
     tokens_per_s: float
     seconds: float  # of training so far
     by: str  # of the split: SplitFacts
@@ -112,7 +112,7 @@ class PublishedModel(AtRest):
     version: int
     fingerprint: str  # of the training
     created_at: str
-    does: Mapping[str, object]  # all that decides its weights (trainjob.decisive)
+    does: Mapping[str, object]  # everything that affects its weights (training_job.decisive)
     parents: list[Parent]
     pack: PackFacts
     split: SplitFacts | None = None
@@ -130,12 +130,12 @@ class PublishedModel(AtRest):
     address: str = Field("", exclude=True)  # where it was found; not in the file, which may be copied anywhere
 
     def sha256_of(self, path: str) -> str:
-        """Of one of its files; "" of a file that it does not name."""
+        """The sha256 of one of its files; "" for a file that is not listed."""
         return next((file.sha256 for file in self.files if file.path == path), "")
 
 
 class ModelConfig(AtRest):
-    """config.json: with the weights beside it all that a net needs, without wavmill's other files."""
+    """config.json: with the weights, all that is needed to build the net."""
 
     FORMAT: ClassVar[str] = "wavmill-samout-1"
     net: Mapping[str, object]  # the arguments of SamOut

@@ -1,4 +1,4 @@
-"""Notices: things worth telling about clips that are done. Their codes travel with a clip's row, records count them.
+"""Notices: warnings about clips that are done. Their codes are in the clips' rows; records count them.
 
 A decoder sets ``Part.notice`` to codes of ``MEANS``, separated by spaces; the column ``notice_codes`` carries them in
 flight and is not published. A shard's record holds, per code, how many of its done clips have it and a few of them.
@@ -16,7 +16,7 @@ from wavmill.pipeline.protocol.records import NoticedClips, Record
 COLUMN = "notice_codes"
 MOST_NAMED = 20  # clips that a shard's record names for each code
 INT_SCALED_PEAK = 8.0  # 18 dB above full scale: an overdriven mix stays below it, integers written as floats do not
-MEANS = {  # code -> what is the matter, and the way out
+MEANS = {  # code -> what it means, and what to do
     "int_scaled": f"the peak is above {INT_SCALED_PEAK:g}, where full scale is 1: integers stored as floats without "
     "scaling; divide by 32768 (16 bit) or 2147483648 (32 bit) and write the file again",
     "channels_cancel": "the channels cancel, so their mean is nearly silent while each of them is not; take one of "
@@ -27,12 +27,12 @@ MEANS = {  # code -> what is the matter, and the way out
 
 
 def joined(*codes: str) -> str:
-    """Notices of one clip as one text: without the empty ones, each code once."""
+    """The notices of a clip as one text, each code once."""
     return " ".join(dict.fromkeys(code for some in codes for code in some.split()))
 
 
 def counted(done: pa.Table) -> dict[str, NoticedClips]:
-    """Rows that are done -> code: how many have it, and the first of them."""
+    """Done rows -> for each code the number of clips, and the first few of them."""
     if COLUMN not in done.column_names:  # a dataset's rows were decoded in another run
         return {}
     found: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -46,10 +46,10 @@ def counted(done: pa.Table) -> dict[str, NoticedClips]:
 def summed(
     records: Iterable[Record], standing: Callable[[Record, list[tuple[str, str]]], list[str]]
 ) -> dict[str, Notice]:
-    """Records -> code: how many clips, and one of them.
+    """Records -> for each code the number of clips, and one of them.
 
-    ``standing`` says which of some [clip, source] of a record no later plan replaced: those that were replaced are not
-    counted, as far as the record names them.
+    ``standing(record, pairs)``: the clips of [clip, source] pairs that no later plan replaced. Replaced clips that the
+    record names are not counted.
     """
     clips: Counter[str] = Counter()
     examples: dict[str, str] = {}
@@ -64,7 +64,7 @@ def summed(
 
 
 def lines(notices: dict[str, Notice]) -> Iterator[str]:
-    """What a run says of a dataset's notices: one line for each code."""
+    """The messages about a dataset's notices, one line per code."""
     for code, notice in notices.items():
         clips = f"{notice.clips:,} clip{'s' * (notice.clips != 1)}"
         example = f", for instance {notice.example}" if notice.example else ""

@@ -1,7 +1,7 @@
-"""recheck: a published dataset beside what its corpus gives when it is read by today's rules: decoding, names, pairing.
+"""recheck: compare a published dataset with what its corpus gives by today's rules of decoding, naming and pairing.
 
-No features are made. Both sides, without sound, are written to temporary files in buckets by their source, so that
-memory holds a shard of sound, or one bucket.
+No features are made. Both sides, without sound, are written to temporary files in buckets by source, so that memory
+holds only a shard of sound or one bucket.
 """
 
 import re
@@ -48,7 +48,7 @@ PLACE = re.compile(r"#[0-9]+(-[0-9]+)?$")  # what an id ends with when the clip 
 
 
 class Finding(NamedTuple):
-    """One clip that is published otherwise than today's rules would have it."""
+    """A clip that differs between the dataset and today's rules."""
 
     kind: Kind
     clip: str  # as published; of a new one, as it would be
@@ -58,7 +58,7 @@ class Finding(NamedTuple):
 
 
 def published_plans(job: Job, dataset: PublishedDataset) -> list[Plan]:
-    """The plans that a published version was made by, whatever the fingerprint of its job is today."""
+    """The plans of a published version, by the fingerprint that it has."""
     plans = plans_of(Workspace(job), dataset.job.fingerprint)[: len(dataset.listed_at)]
     if len(plans) < len(dataset.listed_at):
         raise JobError(f"{job.store} has no plans of {dataset.address} any more, so its corpus cannot be read again")
@@ -66,7 +66,7 @@ def published_plans(job: Job, dataset: PublishedDataset) -> list[Plan]:
 
 
 def other_options(job: Job, dataset: PublishedDataset) -> str:
-    """Which options of how the corpus is read the job has now and the dataset was not made with; "" when none."""
+    """The options of source, clip and check in which the job differs from the dataset's; "" when there are none."""
     does, now, found = dataset.job.does, decisive(job), []
     for part in ("source", "clip", "check"):
         made, asked = section(does, part), section(now, part)
@@ -79,11 +79,10 @@ def other_options(job: Job, dataset: PublishedDataset) -> str:
 def recheck(
     job: Job, dataset: PublishedDataset, plans: list[Plan], watch: Callable[[int, int], None] = lambda done, of: None
 ) -> Iterator[Finding]:
-    """What a dataset has otherwise than its corpus, as its plans list it, would give now.
+    """Read the corpus again, by the dataset's plans, and yield what differs from the dataset.
 
-    job: resolved, its codebook aside; dataset: of ``find_dataset``; ``watch`` is told how many shards of all are read.
-    A clip is found again by its source, its id without escapes and place, and where it starts: ids may have changed.
-    JobError when the dataset was made from another one.
+    job: resolved, its codebook may be missing; ``watch(done, of)`` counts shards. As ids may have changed, clips are
+    matched by source, id without escapes and place, and start. JobError when the dataset was made from another one.
     """
     if job.source.gives != "audio":
         raise JobError(f"verify: {dataset.address} was made from another dataset; look at that one")
@@ -122,7 +121,7 @@ def _as(table: pa.Table, schema: pa.Schema, reason: Any, message: Any) -> pa.Tab
 
 
 def _published(dataset: PublishedDataset, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Every row of the parts and of the rejects. What was rejected after decoding counts as decoded."""
+    """Every row of the parts and of the rejects. Clips that were rejected after decoding count as decoded."""
     store = open_store(dataset.address)
     columns = [name for name in schema.names if name in dataset.columns]
     for part in dataset.parts:
@@ -137,9 +136,9 @@ def _published(dataset: PublishedDataset, schema: pa.Schema) -> Iterator[pa.Tabl
 
 
 def _now(job: Job, plans: list[Plan], schema: pa.Schema, watch: Callable[[int, int], None]) -> Iterator[pa.Table]:
-    """Every clip that reading gives now, shard by shard; of an object that several plans have, as the last has it.
+    """Every clip that reading gives now, shard by shard; an object in several plans counts as in the last.
 
-    A manifest is read anew itself: what its rows say stands in the plans, as they were read then.
+    A manifest is read again too, as the plans hold its rows as they were read then.
     """
     if isinstance(job.source, Manifest):
         yield from _of_manifest(job, schema, watch)
@@ -169,7 +168,7 @@ def _read(job: Job, objects: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _not_in(later: list[pa.Table], objects: pa.Table) -> pa.Array:
-    """Which objects no later plan has: neither the same stretch of it, nor the object with other content."""
+    """A mask of the objects that no later plan has, neither the same stretch nor with other content."""
     keep = pa.repeat(True, objects.num_rows)
     for other in later:
         same = pc.is_in(_names(objects, "lo", "clip"), _names(other, "lo", "clip"))
@@ -180,7 +179,7 @@ def _not_in(later: list[pa.Table], objects: pa.Table) -> pa.Array:
 
 
 def _names(objects: pa.Table, *columns: str) -> pa.ChunkedArray:
-    """The path and other columns of each object as one text."""
+    """Join the path and other columns of each object into one text."""
     texts = [pc.fill_null(objects[name].cast(pa.string()), "") for name in columns if name in objects.column_names]
     return pc.binary_join_element_wise(objects["path"], *texts, "\n")
 
@@ -223,12 +222,12 @@ def _compared(published: list[dict[str, Any]], now: list[dict[str, Any]], told: 
 
 
 def _identity(row: dict[str, Any]) -> tuple[str, str, int]:
-    """Source, name and place in ms of a clip, alike whether or not # in names is escaped and places have an end."""
+    """Source, name and place in ms of a clip, the same whether # in names is escaped or not and places have an end."""
     return row["source"], PLACE.sub("", row["clip"].replace("##", "#")), round(1000 * (row["start_s"] or 0))
 
 
 def _pairs(old: list[Any], new: list[Any]) -> Iterator[tuple[Any, Any]]:
-    """Rows of one identity, side by side: those with the same id, then in the order of their lengths; None for none."""
+    """Pair the rows of one identity: by equal id, then by length; None where a side has no row left."""
     names = {row["clip"] for row in old} & {row["clip"] for row in new}
     for side in (old, new):
         side.sort(

@@ -45,7 +45,7 @@ PRODUCTS = ("feature", "token", "window")
 
 
 class PlannedObject(TypedDict):
-    """A row of a plan's objects; a manifest's has its carried columns, too."""
+    """A row of a plan's objects; a manifest's also has its carried columns."""
 
     path: str
     size: int
@@ -63,8 +63,7 @@ class PlannedShard(TypedDict):
 
 
 class ShardLine(TypedDict, total=False):
-    """What a run tells while it goes on: of a finished shard all but ``waiting``, which is a message that says why for
-    long none was finished."""
+    """A progress report of a run: a finished shard (all but ``waiting``), or in ``waiting`` why none was finished."""
 
     shard: str
     found: int  # clips
@@ -83,7 +82,7 @@ def decoded(carry: Sequence[str], video: bool = False) -> pa.Schema:
 
 
 def rejects(carry: Sequence[str]) -> pa.Schema:
-    """The columns of rejects.parquet: everything known of a clip that was not milled."""
+    """The columns of rejects.parquet."""
     carried = [pa.field(name, pa.string()) for name in carry]
     return pa.schema([*IDS, *carried, *FACTS[:2], pa.field("stage", pa.string()), pa.field("reason", pa.string()),
                       pa.field("message", pa.string())])  # fmt: skip

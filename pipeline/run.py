@@ -1,4 +1,4 @@
-"""run(work): mill what has no record yet, publish."""
+"""run(work): process the shards without a record, then publish."""
 
 from contextlib import closing
 from functools import partial
@@ -15,11 +15,10 @@ from wavmill.pipeline.workspace import Workspace
 def run(
     work: Workspace, plans: list[Plan], engine: Engine, watch: Watch = lambda row: None, done: set[str] | None = None
 ) -> PublishedDataset:
-    """Make the dataset of a resolved job; return dataset.json. The same call again goes on where this one ended.
+    """Make the dataset of a resolved job; return dataset.json. The same call again resumes.
 
-    ``engine`` is asked for an executor when there is something to mill. ``watch`` gets one small row per shard that
-    is done, and ``{"waiting": text}`` when for long none is. ``done``: the shards with a record, where they are known
-    already.
+    ``engine`` gives the executor, if any shard is left. ``watch`` is called with progress (ShardLine). ``done``: the
+    shards that have a record, if known already.
     """
     if done is None:
         if (already := published(work, plans)) is not None:

@@ -1,8 +1,8 @@
 """A trained model at rest: <store>/<name>/v1 with safetensors, JSON and TorchScript; model.json is written last.
 
-model.safetensors  the weights          config.json    the net's options, the vocabulary, the layout: all it needs
-model.pt           TorchScript          codebook/      what its codes mean, when they are of one
-metrics.jsonl      every line told      report.html    a page to look at and listen to
+model.safetensors  the weights          config.json    the net's options, the vocabulary, the layout
+model.pt           TorchScript          codebook/      the codebook of its codes, if any
+metrics.jsonl      all measurements     report.html    a page with curves and sounds
 """
 
 import io
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """A model at work: ``net`` with prefill and step on its device, what its ids mean, and, if any, its codebook."""
+    """An opened model: ``net`` on its device, the vocabulary of its ids, and, if any, its codebook."""
 
     net: "TokenLM"
     vocabulary: Vocabulary
@@ -36,8 +36,8 @@ class Trained:
 
 
 def open_model(address: str, script: bool = False) -> Trained:
-    """The model in a folder. ``script`` takes its TorchScript, not its weights: the same numbers from another file.
-    So is a net from outside opened, whose class need not be here.
+    """Open the model in a folder. ``script``: from its TorchScript instead of its weights, with the same numbers; nets
+    from outside always are, as their class may be missing here.
 
     JobError when there is none, a file is not the one that model.json describes, or its weights are not finite.
     """
@@ -65,7 +65,7 @@ def open_model(address: str, script: bool = False) -> Trained:
 
 
 def config_of(store: Store, model: PublishedModel) -> ModelConfig:
-    """What a model's config.json says. JobError when it is not the file that model.json describes."""
+    """A model's config.json. JobError when it is not the file that model.json describes."""
     try:
         return ModelConfig.read(checked_file(store, model, CONFIG))
     except ValueError as error:
@@ -73,6 +73,6 @@ def config_of(store: Store, model: PublishedModel) -> ModelConfig:
 
 
 def checked_file(store: Store, model: PublishedModel, path: str) -> bytes:
-    """A file of a model, JobError when it is not the one that model.json describes."""
+    """The bytes of a model's file. JobError when it is not the file that model.json describes."""
     other = JobError(f"{store.url}/{path} is damaged: it is not what {MODEL} describes")
     return read_checked(store, path, model.sha256_of(path), other)

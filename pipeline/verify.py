@@ -1,7 +1,7 @@
-"""verify: a seeded sample of a dataset, made again clip by clip in float32, beside what is published.
+"""verify: recompute a seeded sample of a dataset clip by clip in float32, and compare with what is published.
 
 Three versions of each clip: ``right``, alone and in float32; ``here``, in the job's dtype, all of the sample at once;
-``there``, what was published. Golden sounds have a fourth: what somebody else says of them.
+``there``, as published. Golden sounds have a fourth: given values.
 """
 
 from collections.abc import Iterator
@@ -29,13 +29,13 @@ from wavmill.pipeline.store.base import sha256
 from wavmill.pipeline.store.parquet import open_parquet
 
 CLIPS = 32
-RELATIVE = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}  # the most that is let pass, by the job's dtype
+RELATIVE = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}  # the largest accepted difference, by the job's dtype
 FLIPS = {"float32": 1e3, "bfloat16": 5e4, "float16": 1e4}  # per million frames
 
 
 @dataclass
 class Verified:
-    """What was found. ``relative`` and ``tokens`` by the two versions that were compared."""
+    """The result. ``relative`` and ``tokens`` are by the two versions that were compared."""
 
     clips: int = 0
     seconds: float = 0.0
@@ -47,7 +47,7 @@ class Verified:
     problems: list[str] = field(default_factory=list)
 
     def judged(self) -> "Verified":
-        """Add what is above the limits to the problems."""
+        """Add differences above the limits to the problems."""
         for what, apart in self.relative.items():
             if apart > RELATIVE[self.dtype]:
                 self.problems.append(f"features, {what}: {apart:.2g} relative; the limit is {RELATIVE[self.dtype]:g}")
@@ -59,7 +59,7 @@ class Verified:
 
 
 def verify(job: Job, plans: list[Plan], dataset: PublishedDataset, clips: int = CLIPS, seed: int = 0) -> Verified:
-    """Recompute a sample. JobError when the job makes nothing that can be, or its sounds are no longer there."""
+    """Recompute a sample. JobError when the job has nothing to recompute, or its sounds are gone."""
     if job.source.gives != "audio":
         raise JobError(f"verify: {job.address} was made from another dataset; verify that one")
     rows = sample(job, dataset, clips, seed)
@@ -69,7 +69,7 @@ def verify(job: Job, plans: list[Plan], dataset: PublishedDataset, clips: int = 
 
 
 def golden(job: Job, folder: Path) -> Verified:
-    """Sounds with what a checkpoint is known to give: NAME.npy, features (T, D), and NAME.km, codes between spaces."""
+    """Compare sounds with known values: NAME.npy, features (T, D), and NAME.km, codes separated by spaces."""
     from wavmill.pipeline.sources.files import Files
 
     known = {path.stem: path for path in sorted(folder.glob("*")) if path.suffix not in (".npy", ".km")}
@@ -114,7 +114,7 @@ def rehash(said: PublishedDataset | PublishedModel) -> Iterator[tuple[str, bool]
 
 
 def sample(job: Job, dataset: PublishedDataset, clips: int, seed: int) -> pa.Table:
-    """Rows of the dataset, drawn uniformly without replacement: clip, source, seconds and what was kept."""
+    """Draw rows of the dataset uniformly without replacement: clip, source, seconds and the kept columns."""
     counts = [part.rows for part in dataset.parts]
     total = sum(counts)
     if not total:

@@ -1,4 +1,4 @@
-"""What a verb works with: a job and what follows from it, each opened, hashed or worked out once and handed down."""
+"""A job with its open store, fingerprint and columns: each is opened or computed once per verb and passed on."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,7 +58,7 @@ class TrainWorkspace:
 
     @classmethod
     def of(cls, job: TrainJob) -> Self:
-        """Of a training that begins by itself. JobError when a dataset is not there."""
+        """The workspace of a training that continues no other. JobError when a dataset is missing."""
         parents = trainjob.parents_of(job)
         named = zip(job.data, parents, strict=True)
         data = tuple(one.model_copy(update={"origin": parent.address}) for one, parent in named)
@@ -70,5 +70,5 @@ class TrainWorkspace:
 
     @cached_property
     def run(self) -> str:
-        """``trainjob.fingerprint``, under which its checkpoints lie."""
+        """The fingerprint of the training, under which its checkpoints lie."""
         return sha256_of(self.does)

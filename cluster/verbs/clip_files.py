@@ -1,4 +1,4 @@
-"""The files that ``generate`` writes: a name of its own for each clip, and none that is there is written over."""
+"""The files that ``generate`` writes: different names, and existing files are never overwritten."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""verify --rules: what a published dataset has otherwise than its corpus would give by today's rules."""
+"""verify --rules: print how a published dataset differs from its corpus by today's rules."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The verb that makes a sample again and says how far it is from what was published."""
+"""The verb that recomputes a sample and compares it with what was published."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Which rows a training step sees: a function of (seed, step) and of nothing that happened before."""
+"""The rows of each training step, as a function of (seed, step) alone."""
 
 from functools import lru_cache
 
@@ -12,8 +12,8 @@ WINDOW_BATCHES = (
 class Sampler:
     """Epochs of batches of rows of like length, each row of dataset i as often per epoch as its weight says.
 
-    lengths (R,) of the rows; repeats (R,) float, how often a row comes in an epoch: its whole part always, and the
-    rest by lot, a share of the rows that is drawn anew each epoch. Every step is known from its number alone, so a run
+    lengths (R,) of the rows; repeats (R,) float, how often a row comes in an epoch: its integer part always, and
+    the fraction for a random share of the rows, drawn each epoch. Every step is known from its number alone, so a run
     goes on in the middle of an epoch, on any number of workers, without losing or repeating a row.
     """
 

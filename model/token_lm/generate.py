@@ -1,4 +1,4 @@
-"""Generation: a prompt is read at once, then every token costs the same. Batched over prompts of different length."""
+"""Generation, batched over prompts of different length: a prompt is read at once, then every token costs the same."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ MOST = 1e6  # of a temperature or a penalty; 1 / MOST is the least: logits divid
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next token is drawn. temperature 0 takes the likeliest; top_k 0 and top_p 1 leave every token in.
+    """How the next token is drawn. temperature 0 takes the most likely one; top_k 0 and top_p 1 allow every token.
 
     The repetition penalty divides the positive logits, and multiplies the negative ones, of the last 64 tokens
     (Keskar et al. 2019, CTRL, as OpenASH applies it).
@@ -69,8 +69,8 @@ def stream(
 ) -> Iterator[np.ndarray]:
     """One array (B,) int64 per step: each prompt's next id, and PAD once it has ended with one of ``stop``.
 
-    ``allowed`` (V,) or (P, V) bool: what may come,
-    at each of P steps in turn; the first token is no stop, so nothing is ever empty. A prompt's draws come from (seed,
+    ``allowed`` (V,) or (P, V) bool: the ids that may be drawn, at each of P steps in turn; the first is no stop, so
+    that no clip is empty. A prompt's draws come from (seed,
     its number from ``first`` on), whatever else is in the batch.
     """
     ids = collate(prompts).ids
@@ -131,5 +131,5 @@ def draw(logits: Tensor, recent: Tensor, sampling: Sampling, luck: Tensor) -> Te
     shares = shares.masked_fill(before >= sampling.top_p * shares.sum(-1, keepdim=True), 0)
     sums = shares.cumsum(-1)
     place = torch.searchsorted(sums, (luck[:, None] * sums[:, -1:]).contiguous(), right=True)
-    last = ((shares > 0).sum(-1, keepdim=True) - 1).clamp(min=0)  # rounding must not lead beyond what is left in
+    last = ((shares > 0).sum(-1, keepdim=True) - 1).clamp(min=0)  # rounding must not select a removed token
     return order.gather(1, torch.minimum(place, last))[:, 0]

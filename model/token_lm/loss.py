@@ -1,4 +1,4 @@
-"""The task of a token LM: clips -> batches, the loss, and what it is worth: token and label accuracy."""
+"""The task of a token LM: clips -> batches, the loss, token and label accuracy."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,8 +13,8 @@ from wavmill.model.token_lm.vocabulary import PAD, Vocabulary
 
 
 class Batch(NamedTuple):
-    """ids (B, S) int64, right-padded; targets (N,) int64: the ids to be foretold, padding left out;
-    at (N,) int64: where in the flattened (B, S - 1) positions each is foretold."""
+    """ids (B, S) int64, right-padded; targets (N,) int64: the ids to predict, without padding;
+    at (N,) int64: where in the flattened (B, S - 1) positions each is predicted."""
 
     ids: Tensor
     targets: Tensor
@@ -25,12 +25,12 @@ class Batch(NamedTuple):
 
     @property
     def padding(self) -> float:
-        """The share of positions that hold nothing."""
+        """The share of positions that are padding."""
         return 1 - len(self.at) / max(1, len(self.ids) * (self.ids.shape[1] - 1))
 
 
 def collate(sequences: Sequence[np.ndarray]) -> Batch:
-    """ids of clips, each (L,) -> a batch as long as its longest. Of no clips: one position, nothing to foretell."""
+    """ids of clips, each (L,) -> a batch as long as its longest. Without clips: one position, nothing to predict."""
     longest = max((len(one) for one in sequences), default=2)
     ids = np.full((max(1, len(sequences)), longest), PAD, np.int64)
     for row, one in zip(ids, sequences, strict=False):
@@ -42,7 +42,7 @@ def collate(sequences: Sequence[np.ndarray]) -> Batch:
 class Loss(nn.Module):
     """The net with its loss: what is wrapped to train on several workers.
 
-    Padding is never foretold, and the head, an eighth of the net's work, is not even asked about it.
+    Padding is not predicted, and the head, an eighth of the net's work, is not computed for it.
     """
 
     def __init__(self, net: SamOut) -> None:

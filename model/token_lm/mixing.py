@@ -51,7 +51,7 @@ class _Mix(torch.autograd.Function):
         alpha1, alpha2, alpha3 = ctx.alphas
         grad = torch.zeros_like(r) if grad is None else grad
         found, waiting, sums = torch.empty_like(branches), torch.zeros_like(start), r.new_zeros(3)
-        later = [] if r_grad is None else list(r_grad.split(PIECE, dim=1))  # in training nobody asks for r's
+        later = [] if r_grad is None else list(r_grad.split(PIECE, dim=1))  # in training r has no gradient of its own
         for every, to, g, r_ in reversed(list(_pieces(branches, found, grad, r))):
             a, b, c, e = every.chunk(4, dim=-1)
             to_a, to_b, to_c, to_e = to.chunk(4, dim=-1)

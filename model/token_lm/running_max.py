@@ -45,8 +45,8 @@ def scan(x: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
 def hand_back(grad: torch.Tensor, sets: torch.Tensor, given: torch.Tensor, waiting: torch.Tensor) -> None:
     """Add a running maximum's gradient (B, S, D) to its input's, ``given``, in place, from the last row to the first.
 
-    It goes to the last value that set the maximum it belongs to, as torch.cummax has it: ``sets`` is where x is r.
-    ``waiting`` (B, D) is what has not met such a value: of later rows before, of these and later ones after.
+    A maximum's gradient goes to the last value that set it, as in torch.cummax; ``sets``: where x equals r. ``waiting``
+    (B, D): the gradients of later rows that have not reached such a value yet; updated in place.
     """
     rows = zip(*(reversed(tensor.unbind(1)) for tensor in (grad, sets.to(grad.dtype), given)), strict=True)
     for g, here, to in rows:

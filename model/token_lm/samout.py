@@ -19,7 +19,7 @@ MIXERS = ("max_state_super", "max_state")
 
 
 class State(NamedTuple):
-    """All that a model knows of what it has read: maxima (layers, B, d), and how many tokens, seen (B,) int64.
+    """What a model has kept of the ids before: maxima (layers, B, d), and how many tokens, seen (B,) int64.
 
     Never changed in place. The published (B, d / heads, 1, heads) of a layer is a view of its maxima.
     """
@@ -99,7 +99,7 @@ class Block(nn.Module):
 
 
 class SamOut(nn.Module):
-    """ids (B, S) int64 -> logits (B, S, V). Causal; what stands right of a token, padding included, changes nothing.
+    """ids (B, S) int64 -> logits (B, S, V). Causal: what follows a token, padding included, does not change its logits.
 
     18,911,264 parameters at V = 4112, d 512, 8 heads, 8 layers; 18,913,824 with ``head_linear``; with the mixer
     ``max_state``, which also has positions, 27,832,328. ValueError when d is not a multiple of heads.

@@ -1,4 +1,4 @@
-"""Where does a container end, and does another sound begin in it? By its own sizes; nothing is decoded."""
+"""Find where a container ends by its own sizes, and whether another sound begins in the file. Nothing is decoded."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ BEGINNINGS: tuple[tuple[bytes, Callable[[Reader], Extent | None]], ...] = (
     (b"OggS", ogg), (b"fLaC", flac), (HEADER, asf), (b"\x1a\x45\xdf\xa3", matroska), (b"FLV", flv), (b"TTA1", tta),
     (b"wvpk", wavpack), (b".SoX", sox), (b"XoS.", sox), (b"G", mpegts),
 )  # fmt: skip
-SECOND = re.compile(  # what a sound begins with, of any kind, where it cannot be mistaken
+SECOND = re.compile(  # unambiguous first bytes of any kind of sound
     rb"|".join([
         rb"RIFF....(?:WAVE|AVI )", rb"(?:RF64|BW64)....WAVEds64", re.escape(W64_RIFF), AIFF_MARK,
         rb"FORM....(?:8SVX|16SV)", AU_MARK, rb"caff\0[\x01\x02]\0\0desc", rb"Creative Voice File\x1a", rb"NIST_1A\n",
@@ -31,7 +31,7 @@ SECOND = re.compile(  # what a sound begins with, of any kind, where it cannot b
     ]),
     re.DOTALL,
 )  # fmt: skip
-SELVES = (  # what containers without sizes begin with: WTV, NUT, RealMedia, AMR
+SELVES = (  # first bytes of containers without sizes: WTV, NUT, RealMedia, AMR
     bytes.fromhex("b7d800203749da11a64e0007e95ead8d"),
     b"nut/multimedia container\0",
     b".RMF\0\0\0",
@@ -41,7 +41,7 @@ SELVES = (  # what containers without sizes begin with: WTV, NUT, RealMedia, AMR
 
 
 def extent_of(reader: Reader) -> Extent | None:
-    """What the structure of a file says; None of what has none that is known here."""
+    """The extent of a file by its structure; None for an unknown kind."""
     head = reader.head
     for mark, walk in BEGINNINGS:
         if head.startswith(mark):
@@ -56,7 +56,7 @@ def extent_of(reader: Reader) -> Extent | None:
 
 
 def second_at(reader: Reader, extent: Extent) -> int | None:
-    """Where another sound begins: behind the end, or, where no end is known, where this kind begins again."""
+    """Where another sound begins: behind the end, or, without a known end, at another header of this kind."""
     if extent.end is None:
         if not extent.marks or not reader.cheap:
             return None
@@ -72,7 +72,7 @@ def second_at(reader: Reader, extent: Extent) -> int | None:
 
 
 def first_of(marks: tuple[bytes, ...], reader: Reader, start: int) -> int | None:
-    """About where one of several marks stands first, from a byte on."""
+    """The approximate position of the first of several marks, from a byte on."""
     shared = marks[0][:4] if all(mark[:4] == marks[0][:4] for mark in marks) else b""
     for at, piece in _pieces(reader, start):
         if shared not in piece:  # one search in place of several

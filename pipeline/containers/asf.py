@@ -17,7 +17,7 @@ INDEXES = {
     )
 }
 STREAM_END, END_BYTES = bytes.fromhex("24450800"), 12  # the chunk that FFmpeg writes behind the last packet
-LIVE = 1  # flag of what is sent as it is made: sizes are not known
+LIVE = 1  # flag of a live stream: sizes are unknown
 
 
 def asf(reader: Reader) -> Extent:

@@ -1,4 +1,4 @@
-"""Bytes at any place of a file, and what the structure of a container says about where it ends."""
+"""Random access to the bytes of a file, and the extent of a container."""
 
 import os
 from typing import Any, BinaryIO, NamedTuple
@@ -9,17 +9,26 @@ HEAD_BYTES = 4096  # read once for every sound
 FETCHED_BYTES = 64 << 20  # a longer object that is not a local file is not read twice to be searched
 
 
-UNSIZED = ("other", "FLAC", "Ogg", "MPEG-TS", "NIST", "AVR", "WavPack", "FLV")  # have no sizes, or not for all there is
+UNSIZED = (
+    "other",
+    "FLAC",
+    "Ogg",
+    "MPEG-TS",
+    "NIST",
+    "AVR",
+    "WavPack",
+    "FLV",
+)  # kinds without sizes, or not for everything
 
 
 class Extent(NamedTuple):
-    """What a container's own sizes say. Nothing is decoded for it.
+    """The extent of a container by its own sizes; nothing is decoded.
 
-    ``end``: the byte behind its last one; None where it does not say (written to a pipe).
-    ``missing``: in words, why it cannot be all there; "" when nothing is missing.
-    ``sound_end``: the byte behind the last sample, where decoders do not find it by themselves. When the sizes in the
-    header are wrong, ``header`` is one with the right sizes, to be read in place of all before ``sound_start``.
-    ``marks``: what a second sound of this kind would hold near its beginning, where no end is known.
+    ``end``: the position behind its last byte; None when unknown (written to a pipe).
+    ``missing``: a message why it is incomplete, else "".
+    ``sound_end``: the position behind the last sample, where decoders do not find it. When the sizes in the header are
+    wrong, ``header`` is a corrected one that replaces everything before ``sound_start``.
+    ``marks``: bytes near the beginning of another sound of this kind, when the end is unknown.
     """
 
     container: str
@@ -32,7 +41,7 @@ class Extent(NamedTuple):
 
     @property
     def streamed(self) -> bool:
-        """Whether the sizes and lengths in its header are none."""
+        """Whether its header has no valid sizes and lengths."""
         return self.end is None and self.container not in UNSIZED
 
 
@@ -42,7 +51,7 @@ def cut(container: str, end: int, size: int, what: str = "its sizes promise") ->
 
 
 class Reader:
-    """Bytes at any place of a file. Where the file stands stays where it was: a decoder goes on reading there."""
+    """Random access to a file that keeps its position, as a decoder goes on reading there."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.handle = file, handle_of(file)
@@ -67,12 +76,12 @@ class Reader:
 
     @property
     def cheap(self) -> bool:
-        """Whether reading all of it again costs little."""
+        """Whether it is cheap to read all of it again."""
         return self.handle is not None or self.size <= FETCHED_BYTES
 
 
 class WithHeader(Seekable):
-    """Bytes [start, end) of a file behind another header; what follows the sound is not its last samples."""
+    """A file made of another header and bytes [start, end) of a file."""
 
     def __init__(self, reader: Reader, end: int, start: int = 0, header: bytes = b"") -> None:
         super().__init__(len(header) + min(end, reader.size) - start)
@@ -89,7 +98,7 @@ class WithHeader(Seekable):
 
 
 def handle_of(file: BinaryIO) -> int | None:
-    """The system's handle of a real file; None of anything else that can be read."""
+    """The file descriptor of a local file; None for other file objects."""
     try:
         return file.fileno()
     except OSError:
@@ -97,7 +106,7 @@ def handle_of(file: BinaryIO) -> int | None:
 
 
 def size_of(file: BinaryIO) -> int:
-    """Bytes."""
+    """The size of a file in bytes."""
     if (handle := handle_of(file)) is not None:
         return os.fstat(handle).st_size
     before = file.tell()

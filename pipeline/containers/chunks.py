@@ -1,4 +1,4 @@
-"""Sounds behind a header that says how many bytes follow: AIFF, 8SVX, CAF, AU, VOC, NIST, AVR."""
+"""Formats whose header gives the number of bytes that follow: AIFF, 8SVX, CAF, AU, VOC, NIST, AVR."""
 
 import re
 import struct
@@ -91,7 +91,7 @@ def voc(reader: Reader) -> Extent | None:
     at = struct.unpack_from("<H", reader.head, 20)[0]
     for _ in range(MANY):
         block = reader.at(at, 4)
-        if not block:  # a program may leave out the mark of the end
+        if not block:  # the end mark may be missing
             return Extent("VOC", at, "", at)
         if block[0] == VOC_END:
             return Extent("VOC", at + 1, "", at + 1)

@@ -1,4 +1,4 @@
-"""FLAC (RFC 9639): does the last frame end where the header says that the sound does?"""
+"""FLAC (RFC 9639): check that the last frame ends at the length in the header."""
 
 import re
 from functools import cache
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from wavmill.pipeline.containers.base import Extent, Reader, id3_bytes
 
 SYNC = re.compile(rb"\xff[\xf8\xf9]")
-TAIL_BYTES, MOST_TAIL_BYTES = 1 << 16, 1 << 23  # where the last frame is looked for
+TAIL_BYTES, MOST_TAIL_BYTES = 1 << 16, 1 << 23  # bytes at the end that are searched for the last frame
 SIZES = {1: 192, **{code: 144 << code for code in range(2, 6)}, **{code: 1 << code for code in range(8, 16)}}
 
 
@@ -19,7 +19,7 @@ class Frame(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """What STREAMINFO says (section 8.2)."""
+    """The STREAMINFO block (section 8.2)."""
 
     block_frames: int  # the longest
     frame_bytes: int  # the longest, 0 if it does not say
@@ -41,13 +41,13 @@ def stream_of(reader: Reader) -> Stream | None:
 
 
 def continues_past_header(reader: Reader) -> bool:
-    """Whether there is sound behind the number of samples that the header promises. False when it promises none."""
+    """Whether there is sound behind the number of samples in the header. False when the header has none."""
     stream = stream_of(reader)
     if stream is None or not stream.total_frames:
         return False
     window = min(MOST_TAIL_BYTES, 2 * stream.frame_bytes + 4096) if stream.frame_bytes else TAIL_BYTES
     tail = reader.at(max(0, reader.size - window), window)
-    behind: Frame | None = None  # what follows, in the file, the frame that is looked at
+    behind: Frame | None = None  # the bytes behind the current frame
     for match in reversed([*SYNC.finditer(tail)]):
         frame = frame_at(tail, match.start(), stream)
         if frame is None:
@@ -62,7 +62,7 @@ def continues_past_header(reader: Reader) -> bool:
 
 
 def frame_at(data: bytes, at: int, stream: Stream) -> Frame | None:
-    """The frame whose header begins there (section 9.1), when its check sum is right."""
+    """The frame whose header begins at this byte (section 9.1), if its checksum is right."""
     head = data[at : at + 16]
     if len(head) < 6 or head[3] & 1 or head[2] >> 4 == 0 or head[2] & 15 == 15:
         return None

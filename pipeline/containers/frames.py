@@ -1,4 +1,4 @@
-"""MP3, AAC, AC-3, DTS, AMR: sounds that are nothing but frames. How long is a frame, by its header?"""
+"""MP3, AAC, AC-3, DTS, AMR: formats that consist of frames; the length of a frame by its header."""
 
 KBITS_V1 = {
     3: (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),  # layer I
@@ -17,7 +17,7 @@ AMR_WB_BYTES = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1)
 
 
 def frame_bytes(codec: str, head: bytes) -> int:
-    """The length that a frame's header gives; 0 when there is no header of that codec, or it does not say."""
+    """The length of a frame by its header; 0 when there is no such header, or it has no length."""
     if codec.startswith(("mp3", "mp2", "mp1")):
         return _mpeg(head)
     if codec in ("aac", "aac_latm"):
@@ -34,7 +34,7 @@ def frame_bytes(codec: str, head: bytes) -> int:
 
 
 def alike(codec: str, head: bytes, first: bytes) -> bool:
-    """Whether two headers of frames can be of one sound: other bytes seldom look like the frames before them."""
+    """Whether two frame headers can belong to the same sound, to tell frames from random bytes."""
     if codec.startswith(("mp3", "mp2", "mp1")):
         return head[1:2] == first[1:2] and (head + b"\0\0\0")[2] & 0x0C == (first + b"\0\0\0")[2] & 0x0C
     if codec == "aac" and first[:1] == b"\xff":

@@ -5,7 +5,7 @@ import struct
 from wavmill.pipeline.containers.base import Extent, Reader, cut
 
 WRAPS = 1 << 32  # a size of 32 bits starts again from zero
-PIPED = ((0x7FFF_0000, 0x8001_0000), (0xFFFF_0000, WRAPS))  # sizes that writers to a pipe leave: they cannot go back
+PIPED = ((0x7FFF_0000, 0x8001_0000), (0xFFFF_0000, WRAPS))  # placeholders of writers to a pipe, which cannot seek back
 MANY = 10_000  # chunks, before one gives up
 W64_RIFF, W64_WAVE = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00", b"wave\xf3\xac\xd3\x11"
 W64_DATA = b"data\xf3\xac\xd3\x11"
@@ -13,7 +13,7 @@ WAV_MARKS = (b"WAVEfmt ", b"WAVEJUNK", b"WAVEbext", b"WAVELIST", b"WAVEds64")
 
 
 def is_piped(size: int) -> bool:
-    """Whether this is no size, but what stands there when the writer did not know it."""
+    """Whether a size is a placeholder of a writer that did not know it."""
     return size == 0 or any(low <= size < high for low, high in PIPED)
 
 
@@ -116,9 +116,7 @@ def avi(reader: Reader) -> Extent:
         if is_piped(size):
             return Extent(name, marks=(b"AVI LIST",))
         inner, end = at + 12, at + 8 + size
-        while inner < min(
-            end, reader.size
-        ):  # what comes behind the list of frames is an index, which can be done without
+        while inner < min(end, reader.size):  # an index follows the list of frames; it is optional
             inside = reader.at(inner, 12)
             length = struct.unpack_from("<I", inside, 4)[0] if len(inside) == 12 else 0
             if inside[:4] == b"LIST" and inside[8:] == b"movi" and not is_piped(length):

@@ -1,4 +1,4 @@
-"""What a file says of the video in it: how many frames, and how many of them a second. No picture is decoded."""
+"""The number of frames and the frame rate of a file's video, without decoding pictures."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -18,8 +18,8 @@ HIGHEST_HZ = 768_000  # of any sound
 STANDARD_FPS = [Fraction(n) for n in (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120)]
 STANDARD_FPS += [Fraction(25, 2), *(Fraction(n * 1000, 1001) for n in (15, 24, 30, 48, 60, 120))]
 MILLISECOND = Fraction(1, 1000)  # to which times are rounded in WebM, Matroska, FLV, and in what is copied out of them
-CLOCK = Fraction(1, 10)  # of a frame: how far cameras' clocks let frames of a standard rate be out of step
-COARSE = Fraction(1, 2)  # of a frame: times that are rounded more coarsely do not show a rate
+CLOCK = Fraction(1, 10)  # frames: tolerated deviation from a standard rate, by cameras' clocks
+COARSE = Fraction(1, 2)  # frames: times with coarser rounding do not determine a rate
 ALIKE = 1e-5  # 29.97 is meant as 30000/1001
 APART_S = Fraction(1, 5)  # the most that a video may begin before or after its sound: MuseTalk's ten steps
 
@@ -45,7 +45,7 @@ class Video(NamedTuple):
 
 
 def same_rate(fps: Fraction, other: Fraction) -> bool:
-    """Whether two rates are one, as people write them."""
+    """Whether two rates are the same, within their usual rounding (29.97)."""
     return abs(float(fps / other) - 1) < ALIKE
 
 
@@ -66,16 +66,16 @@ def frames_between(video: Video, start_s: Fraction, end_s: Fraction | None) -> i
 
 
 def exact(seconds: float | Fraction) -> Fraction:
-    """The fraction that a place in a sound was before it became a float: samples over a sampling rate."""
+    """The exact fraction (samples over sampling rate) of a time that was rounded to a float."""
     return Fraction(seconds).limit_denominator(HIGHEST_HZ)
 
 
 def video_of(file: BinaryIO, alive: Callable[[], None] = lambda: None, track: int | None = None) -> Video | None:
-    """The video of a file, None when there is none. Counted by the packets, whose times are looked at: headers guess.
+    """The video of a file, None when there is none. Frames are counted by packets, as headers are estimates.
 
     Its rate is one that all times fit (``rate_of``). Reject ``variable_frame_rate`` when its frames are not evenly
-    apart, ``video_offset`` when it begins more than 0.2 s before or after the sound; what is less is taken as nothing,
-    as the upstream projects do. ``alive`` is called as reading goes on.
+    apart, ``video_offset`` when it begins more than 0.2 s before or after the sound; less is ignored, as in the
+    upstream projects. ``alive`` is called during reading.
     """
     import av
     from av.stream import Disposition
@@ -145,7 +145,7 @@ def rate_of(times: list[int], tick_s: Fraction, guesses: list[Fraction]) -> Frac
 
 
 def frame_misalignment(times: list[int], tick_s: Fraction, fps: Fraction) -> Fraction:
-    """How far two frames are from being a whole number of frames apart at that rate, in frames, at most."""
+    """The largest deviation, in frames, of two frames' distance from a whole number of frames at that rate."""
     per_tick = tick_s * fps
     steps = [time * per_tick.numerator - i * per_tick.denominator for i, time in enumerate(times)]
     return Fraction(max(steps) - min(steps), per_tick.denominator)

@@ -1,1 +1,1 @@
-"""Sound files -> samples, in a child process that may open nothing; is a sound whole, and what was asked for?"""
+"""Sound files -> samples, in a sandboxed child process; and checks that a sound is complete."""

@@ -1,17 +1,17 @@
-"""Do the channels of a sound cancel? Then their mean is nearly silent while each of them is not."""
+"""Detect channels that cancel: their mean is nearly silent, while each channel is not."""
 
 import numpy as np
 
 LEAST_RATIO = 1e-3  # of the sum's power to the loudest channel's, -30 dB; other channels that are silent leave it at 1
-LEAST_POWER = 1e-7  # mean power of the loudest channel, -70 dBFS: below it, that is silent itself
+LEAST_POWER = 1e-7  # mean power of the loudest channel, -70 dBFS: below it the sound is silent
 PIECE_SAMPLES = 4096
 
 
 class Cancelling:
-    """Energies of the sum of all channels and of each of them, in pieces, and a verdict on a stretch of them."""
+    """Energies of the sum of all channels and of each channel, in pieces; tells whether a stretch cancels."""
 
     def __init__(self) -> None:
-        self.places = np.zeros((0, 2), int)  # of the pieces: first sample, and the one behind the last
+        self.places = np.zeros((0, 2), int)  # first sample of each piece, and the one behind its last
         self.energies = np.zeros((0, 2))  # (pieces, 2): of the sum, and of the loudest channel
 
     def add(self, end: int, block: np.ndarray, mean: np.ndarray) -> None:
@@ -25,11 +25,11 @@ class Cancelling:
         self.energies = np.concatenate([self.energies, np.stack([total, loudest], 1)])
 
     def in_stretch(self, start: int, stop: int) -> bool:
-        """Whether they cancel in samples [start, stop). Pieces before it are forgotten."""
+        """Whether the channels cancel in samples [start, stop). Pieces before it are dropped."""
         still = self.places[:, 1] > start
         self.places, self.energies = self.places[still], self.energies[still]
         inside = (self.places[:, 0] >= start) & (self.places[:, 1] <= stop)
-        if not inside.any():  # shorter than a piece: by the one or two that it lies in
+        if not inside.any():  # shorter than a piece: the one or two pieces around it
             inside = self.places[:, 0] < stop
         if not inside.any():
             return False

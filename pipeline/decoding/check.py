@@ -1,4 +1,4 @@
-"""check: what a clip must be to be milled, by the facts of its sound and of its video."""
+"""check: reject clips by their video's frame rate and length."""
 
 from fractions import Fraction
 
@@ -10,7 +10,7 @@ from wavmill.pipeline.errors import Reject
 from wavmill.pipeline.job.choice import Choice
 from wavmill.pipeline.rows import marked
 
-STEPS_HZ = 50  # in which the gap is counted: Whisper's steps, as in MuseTalk's own rule
+STEPS_HZ = 50  # steps a second: Whisper's, as in MuseTalk's rule
 
 
 class Check(Choice):
@@ -28,7 +28,7 @@ class Check(Choice):
         return self.fps is not None or self.max_step_gap is not None
 
     def __call__(self, shard: pa.Table) -> pa.Table:
-        """Decoded clips with the columns ``frames`` and ``fps``; what does not hold is marked."""
+        """Mark the decoded clips (with columns ``frames`` and ``fps``) that fail a check as rejected."""
         rejected = {}
         good = [i for i, error in enumerate(shard["error"].to_pylist()) if not error]
         frames, fps, seconds = (shard[name].to_pylist() for name in ("frames", "fps", "seconds"))

@@ -1,4 +1,4 @@
-"""Bytes -> float32 at the rate the choice asks for, cut into clips, or a reason. By content, never by name."""
+"""Decode bytes to float32 at a given rate, and cut them into clips, or reject them. By content, not by name."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,16 +19,16 @@ from wavmill.pipeline.decoding.integrity import check_structure
 from wavmill.pipeline.errors import Reject
 from wavmill.pipeline.job.choice import Choice, LeftOutAtDefault
 
-CONTEXT_S = 2  # decoded around a part of a longer sound, and dropped after extraction
+CONTEXT_S = 2  # context decoded around a part of a longer sound, dropped after extraction
 RATES_HZ = range(1_000, 768_001)
 MOST_CHANNELS = 64
 LONGEST_S = 24 * 3600  # of one sound
-WHOLE_S = 6 * 3600  # of one that goes to a single worker, in whose memory it is
+WHOLE_S = 6 * 3600  # the longest clip, as it is in one worker's memory
 MAX_GAP_S = 0.1
 
 
 class Clip(Choice):
-    """What a clip is: its shortest and longest length, and which channel of the sound it takes.
+    """The options of cutting: shortest and longest clip, and the channel.
 
     A sound longer than ``max_s`` is cut into parts of that many whole seconds; a rest shorter than ``min_s``
     stays with the part before it. ``channel`` is the mean of all, or the number of one, from 0. With ``video`` a clip
@@ -66,7 +66,7 @@ class Part(NamedTuple):
     frames: int | None = None  # of the video that begin in it
     fps: str | None = None
     last: bool = False  # of its sound
-    notice: str = ""  # codes of notices.py, separated by spaces: worth telling, and no reason to reject
+    notice: str = ""  # codes of notices.py (warnings), separated by spaces
 
 
 def parts_of(
@@ -81,9 +81,9 @@ def parts_of(
 ) -> Iterator[Part]:
     """Decode [start_s, end_s) of a sound and cut it into clips at whole seconds.
 
-    ``lo`` and ``hi`` (-1 = to the end) say which seconds of a long sound this worker takes, in multiples of
-    ``clip.max_s``; ``alive`` is called as decoding goes on. Raises Reject when it cannot go on; what was yielded
-    before stays good.
+    ``lo`` and ``hi`` (-1 = to the end): the seconds of a long sound that this worker takes, multiples of
+    ``clip.max_s``. ``alive`` is called during decoding. Raises Reject when decoding fails; the parts yielded before
+    are valid.
     """
     video = video_of(file, alive, clip.track) if clip.video else None
     with Sound(file, clip.channel, alive, track=clip.track) as sound:
@@ -97,7 +97,7 @@ def parts_of(
             stop = first + (at + clip.max_s) * hz + max(CONTEXT_S * hz, shortest)
             audio = sound.read(begin, round(min(stop, limit)))
             rest = len(audio) - lead_s * hz  # from where the part starts
-            if rest < shortest and lo:  # an earlier stretch has all there is
+            if rest < shortest and lo:  # an earlier stretch has all of the sound
                 raise Reject("shorter_than_header", f"there is no sound from {at} s on, and its header promised some")
             if rest < shortest:
                 raise Reject("too_short", f"{max(0, rest) / hz:.3f} s from {at} s on; clip.min_s is {clip.min_s:g}")
@@ -150,7 +150,7 @@ def resampled(audio: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
 class Sound:
     """One channel of a sound as a stream: ``read(start, stop)`` at its own rate, in rising order.
 
-    Reading only ever goes forward, whole blocks at a time, so what is read never depends on where it was cut.
+    It is read forward only, in whole blocks, so that samples do not depend on where the sound is cut.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class Sound:
             raise Reject("too_many_channels", f"{self.source.channels}; at most {MOST_CHANNELS} are read")
         if channel != "mean" and not 0 <= channel < self.source.channels:
             raise Reject("no_channel", f"channel {channel} of a sound with {self.source.channels}")
-        self.at, self.held = 0, np.zeros(0, np.float32)  # held: samples [at, at + len(held))
+        self.at, self.held = 0, np.zeros(0, np.float32)  # held: the samples [at, at + len(held))
         self.blocks: Iterator[np.ndarray] | None = None
         self.cancelling = Cancelling() if channel == "mean" and self.source.channels > 1 else None
         self.most_frames = most_frames(reader.size, self.source.channels)
@@ -219,16 +219,16 @@ class Sound:
         return self.held[: max(0, stop - self.at)]
 
     def cancels(self, start: int, stop: int) -> bool:
-        """Whether the channels of samples [start, stop), which were read last, cancel in their mean."""
+        """Whether the channels cancel in samples [start, stop), the last that were read."""
         return self.cancelling is not None and self.cancelling.in_stretch(start, stop)
 
     @property
     def gaps(self) -> Sequence[Gap]:
-        """Where zeros stand for what is not in the file, in samples, as far as it was read."""
+        """The stretches of zeros for missing sound, in samples, as far as it was read."""
         return self.source.gaps
 
     def missing_samples(self, start: int, stop: int) -> int:
-        """How many of the samples [start, stop) are zeros because there is nothing in the file for them."""
+        """How many of the samples [start, stop) are zeros for missing sound."""
         return sum(max(0, min(gap.stop, stop) - max(gap.start, start)) for gap in self.gaps)
 
     def _mono(self, block: np.ndarray) -> np.ndarray:
@@ -244,7 +244,7 @@ class Sound:
 
 
 def length_s(file: BinaryIO) -> float:
-    """How long the header says a sound is; 0 when it does not say. Raises Reject as decoding would."""
+    """The length of a sound by its header; 0 when it has none. Raises Reject as decoding does."""
     with Sound(file, "mean", check=False) as sound:
         if isinstance(sound.source, Libsndfile):
             return float(sound.source.sound.frames / sound.rate_hz)

@@ -1,8 +1,7 @@
-"""Two decoders.
+"""Two decoders: libsndfile (soundfile) for files that it can open, FFmpeg (PyAV, ffmpeg.py) for all others.
 
-libsndfile (soundfile) reads what it can open; FFmpeg (PyAV, ffmpeg.py) what it cannot: AAC, m4a, mp4, webm, MP3, of
-which libsndfile reads no more than the length it guesses, and several FLAC or Ogg sounds in one file, of which it reads
-the first. A file that libsndfile opens and then fails to read is rejected, not tried again: half a FLAC is no sound.
+FFmpeg also reads MP3, which libsndfile reads only up to a guessed length, and several FLAC or Ogg sounds in one file,
+of which libsndfile reads the first. A file that libsndfile opens and then fails to read is rejected, not tried again.
 """
 
 import os
@@ -18,14 +17,14 @@ from wavmill.pipeline.decoding.seekable import seek_or_stay
 from wavmill.pipeline.errors import Reject
 
 BLOCK_FRAMES = 1 << 18
-UNKNOWN_FRAMES = (1 << 63) - 1  # what libsndfile says of a FLAC that was written to a pipe
+UNKNOWN_FRAMES = (1 << 63) - 1  # libsndfile's length of a FLAC that was written to a pipe
 SEEK_EXACTLY = {"WAV", "WAVEX", "FLAC", "AIFF", "RF64", "W64", "AU", "CAF"}  # others are read from the start
 MP3S = {"MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"}
-EXPANSION, EXPANDED_BYTES = 10_000, 1 << 30  # silence in FLAC comes out 8,000 times its size; a bomb, 50,000
+EXPANSION, EXPANDED_BYTES = 10_000, 1 << 30  # silence in FLAC expands 8,000 times; a bomb 50,000 times
 
 
 def most_frames(size: int, channels: int) -> int:
-    """More than that many samples of each channel do not come out of so many bytes, unless somebody means harm."""
+    """The most samples per channel that this many bytes give, except in decompression bombs."""
     return max(EXPANDED_BYTES, EXPANSION * size) // (4 * channels)
 
 
@@ -40,7 +39,7 @@ class Libsndfile:
 
     @classmethod
     def open(cls, file: BinaryIO, reader: Reader, extent: Extent | None, check: bool) -> "Libsndfile | None":
-        """None when it is FFmpeg's. ``check``: look through it all for other sounds behind the first."""
+        """Open a file; None when FFmpeg is to read it. ``check``: search all of it for further sounds."""
         import soundfile
 
         mended = extent is not None and extent.header != b""
@@ -80,7 +79,7 @@ class Libsndfile:
         return self.at
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """(N, channels) float32. Reject ``truncated`` when fewer come than the header promises."""
+        """Yield blocks (N, channels) float32. Reject ``truncated`` when there are fewer than the header says."""
         while len(block := self._tried(lambda: self.sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True))):
             self.at += len(block)
             yield block
@@ -104,7 +103,7 @@ class Libsndfile:
 
 
 class _Careful:
-    """A file for libsndfile, whose callbacks drop exceptions: a network that fails would look like a sound's end."""
+    """A file for libsndfile, whose callbacks drop exceptions: a network error would look like the end of the sound."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -128,6 +127,6 @@ class _Careful:
 
 
 def _check(handle: Any) -> None:
-    """Raise what a callback could not."""
+    """Raise the exception of a callback, if any."""
     if isinstance(handle, _Careful) and handle.error is not None:
         raise handle.error

@@ -12,26 +12,26 @@ from wavmill.pipeline.decoding.integrity import declared_duration_s
 from wavmill.pipeline.decoding.seekable import seek_or_stay
 from wavmill.pipeline.errors import Reject
 
-SLACK_S = 0.1  # between what a header promises and what comes out: encoders' delays and whole frames
-TIMED = ("mov,mp4", "matroska", "mpegts", "flv", "nut")  # containers that give every packet its time
-FRAMED = ("mp3", "aac", "ac3", "eac3", "dts", "amr", "loas")  # that are nothing but frames with a header each
-HEADED = (*FRAMED, "mpegts", "mpeg")  # in which every frame has its header
-HOLE_S = 0.01  # between two frames: what is less is rounding, as is less than half a frame
-SPLICE_S = 10.0  # a transport stream whose time jumps by more is two recordings
+SLACK_S = 0.1  # tolerated between header and decoded length: encoder delays, whole frames
+TIMED = ("mov,mp4", "matroska", "mpegts", "flv", "nut")  # containers with a time for every packet
+FRAMED = ("mp3", "aac", "ac3", "eac3", "dts", "amr", "loas")  # containers that are only frames with a header each
+HEADED = (*FRAMED, "mpegts", "mpeg")  # codecs whose every frame has a header
+HOLE_S = 0.01  # the smallest gap between two frames; less is rounding, as is half a frame
+SPLICE_S = 10.0  # a larger jump of time in a transport stream means two recordings
 LONGEST_HOLE_S = 60.0  # that is filled with zeros
 FILL_FRAMES = 1 << 16  # at a time
-PICTURES = ("_pipe", "image2", "gif", "apng", "webp", "ico", "tty")  # what FFmpeg calls files with one picture
+PICTURES = ("_pipe", "image2", "gif", "apng", "webp", "ico", "tty")  # FFmpeg's names of still images
 
 
 class Gap(NamedTuple):
-    """Samples [start, stop), counted from the sound's first: zeros in place of a sound that is not there."""
+    """Samples [start, stop) of a sound that are zeros for missing sound."""
 
     start: int
     stop: int
 
 
 class _Seeking:
-    """A file for FFmpeg. A damaged header may send it to a place before the file: that fails, and is no error here."""
+    """A file for FFmpeg. Seeking before its start, because of a damaged header, fails without an exception."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.read, self.tell = file, file.read, file.tell
@@ -41,7 +41,7 @@ class _Seeking:
 
 
 class Ffmpeg:
-    """One audio track. ``gaps`` grows as blocks are read: a gap is in it before its zeros come."""
+    """One audio track. ``gaps`` grows while blocks are read: a gap is added before its zeros are yielded."""
 
     def __init__(self, container: Any, track: int | None, reader: Reader, extent: Extent | None) -> None:
         self.container, self.stream, self.kind = container, track_of(container, track), container.format.name
@@ -51,25 +51,25 @@ class Ffmpeg:
         self.rate_hz, self.channels, self.codec = codec.sample_rate, codec.channels, codec.name
         if not self.rate_hz or not self.channels:
             raise Reject("corrupt", "FFmpeg finds a sound without a sampling rate")
-        self.streamed = extent is not None and extent.streamed  # what its header says is no length
+        self.streamed = extent is not None and extent.streamed  # its header has no length
         self.promised_s = 0.0 if self.streamed else declared_duration_s(container, self.stream, reader)
-        if self.kind == "caf" and self.codec == "alac":  # FFmpeg takes off what the last packet does not have
+        if self.kind == "caf" and self.codec == "alac":  # FFmpeg trims what the last packet lacks
             codec.options = {"flags2": "+skip_manual"}
-        if self.codec == "flac":  # else the sound of a frame that is cut is what its first bytes happen to give
+        if self.codec == "flac":  # else a cut frame would be decoded from its first bytes
             codec.options = {"err_detect": "crccheck+explode"}
         self.gaps: list[Gap] = []
         self.timed, self.tick_s = self.kind.startswith(TIMED), float(self.stream.time_base)
         self.header = b""  # of the first frame
-        self.at = 0  # samples that came, with those of gaps
-        self.end_s: float | None = None  # when the last frame ended, by the container's clock
-        self.refused_s = 0.0  # what the decoder refused since that frame
+        self.at = 0  # samples so far, with those of gaps
+        self.end_s: float | None = None  # end of the last frame, by the container's clock
+        self.refused_s = 0.0  # seconds of refused packets since that frame
 
     @classmethod
     def open(cls, file: BinaryIO, track: int | None, reader: Reader, extent: Extent | None) -> "Ffmpeg | None":
-        """None when FFmpeg finds neither a sound nor a film. Raises Reject ``no_sound`` of a film without sound."""
+        """Open a file; None when FFmpeg finds neither sound nor video. Reject ``no_sound`` for video without sound."""
         import av
 
-        av.logging.set_level(av.logging.PANIC)  # what is wrong is said by the reject, once
+        av.logging.set_level(av.logging.PANIC)  # the reject says what is wrong
         if extent is not None and extent.end is not None and extent.end < reader.size:
             file = cast(BinaryIO, WithHeader(reader, extent.end))  # what follows is no sound
         file.seek(0)
@@ -95,9 +95,9 @@ class Ffmpeg:
         return 0
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """(N, channels) float32, and zeros where sound is missing. Reject ``truncated`` at an end that is too early.
+        """Blocks (N, channels) float32, with zeros for missing sound. Reject ``truncated`` when it ends too early.
 
-        The number of channels may change on the way. A packet that the decoder refuses is a gap as long as its sound.
+        The number of channels may change. A packet that the decoder refuses becomes a gap of its length.
         """
         import av
 
@@ -123,7 +123,7 @@ class Ffmpeg:
                         yield from self._zeros(self._hole_before(frame))
                     try:
                         plains = to_float.resample(frame)
-                    except (AttributeError, ValueError):  # none yet; or the number of channels is another now
+                    except (AttributeError, ValueError):  # none yet, or the number of channels changed
                         # packed, for PyAV reads past the table of its planes when there are eight channels or more
                         to_float = av.AudioResampler(format="flt")
                         plains = to_float.resample(frame)
@@ -141,12 +141,12 @@ class Ffmpeg:
         self._check_length()
 
     def _packets(self) -> Iterator[Any]:
-        """The packets of the track, and an empty one at the end for what the decoder still holds."""
+        """The packets of the track, and an empty one at the end to flush the decoder."""
         import av
 
         try:
             yield from self.container.demux(self.stream)
-        except av.error.BlockingIOError:  # it looks in vain for a packet in what follows the last one
+        except av.error.BlockingIOError:  # it finds no packet behind the last one
             yield av.Packet(0)
 
     def _hole_before(self, frame: Any) -> float:
@@ -167,7 +167,7 @@ class Ffmpeg:
         return hole_s
 
     def _zeros(self, seconds: float) -> Iterator[np.ndarray]:
-        """Zeros in place of what is missing, so that what follows stands at its own time."""
+        """Yield zeros for missing sound, so that what follows is at its own time."""
         count = round(seconds * self.rate_hz)
         if count <= 0:
             return
@@ -180,7 +180,7 @@ class Ffmpeg:
             yield np.zeros((piece, self.channels), np.float32)
 
     def _seconds_of(self, packet: Any) -> float:
-        """How long the sound in a refused packet is; 0 of bytes between frames that are no frame."""
+        """The length of the sound in a refused packet; 0 for bytes that are no frame."""
         if self.kind in FRAMED and not self._frame_bytes(packet):
             return 0.0
         return float(packet.duration * packet.time_base) if packet.duration else 0.0
@@ -200,7 +200,7 @@ class Ffmpeg:
 
     def _check_length(self) -> None:
         ends_s = self.at / self.rate_hz
-        if "matroska" in self.kind and self.end_s is not None:  # it says when the sound ends, which may begin late
+        if "matroska" in self.kind and self.end_s is not None:  # it is the end time of a sound that may begin late
             ends_s = self.end_s
         if ends_s < self.promised_s - SLACK_S:
             raise Reject("truncated", f"it ends at {ends_s:.2f} s, and its header promises {self.promised_s:.2f} s")

@@ -1,8 +1,8 @@
-"""Is a sound all there, and is it the only one? What decoders do not say.
+"""Check that a sound is complete, and the only one in its file, which decoders do not report.
 
-Neither libsndfile nor FFmpeg says a word when a WAV, an Ogg or an MP3 ends too early, and both stop after the first of
-several sounds in one file, or read the second one's header as sound. It is found by what the containers promise
-(pipeline/containers), and by where others begin. docs/containers.md lists what is known of which container.
+libsndfile and FFmpeg do not report a WAV, Ogg or MP3 that ends too early, and both stop after the first of several
+sounds in one file, or decode the second one's header as sound. This is found by the lengths in containers
+(pipeline/containers), and by searching for further headers. docs/containers.md lists the containers.
 """
 
 import re
@@ -16,18 +16,18 @@ from wavmill.pipeline.errors import Reject
 
 __all__ = ["check_structure", "declared_duration_s", "handle_of", "has_unread_sound", "size_of"]
 
-MP3_SILENCE_SAMPLES = 529 + 2 * 1152  # at most: what an encoder puts before and behind a sound, and decoders drop
+MP3_SILENCE_SAMPLES = 529 + 2 * 1152  # the most padding of encoders before and behind a sound, which decoders drop
 BEGINS = {
     "OGG": (b"OggS\0\2",),
     "FLAC": (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22"),  # and the block that describes it (RFC 9639, section 8)
 }
-TELLS_LENGTH = (  # FFmpeg's names of containers whose headers say how long the sound is; of others it but guesses
+TELLS_LENGTH = (  # FFmpeg's names of containers with a length in the header; for others it guesses
     "mov,mp4", "avi", "asf", "tta", "wv", "flv", "aiff", "caf", "ape", "mpc", "tak", "mxf",
 )  # fmt: skip
 
 
 def check_structure(reader: Reader) -> Extent | None:
-    """What the container's structure says. Raises Reject ``truncated`` or ``joined``; None of an unknown container."""
+    """The extent of the sound by its container. Reject ``truncated`` or ``joined``; None for an unknown container."""
     extent = extent_of(reader)
     if extent is None:
         return None
@@ -39,10 +39,10 @@ def check_structure(reader: Reader) -> Extent | None:
 
 
 def has_unread_sound(sound: Any, reader: Reader) -> bool:
-    """Whether this FLAC or Ogg has more sound than libsndfile reads: FFmpeg reads it all.
+    """Whether a FLAC or Ogg has more sound than libsndfile reads, so that FFmpeg is to read it.
 
-    Sounds one behind another, streams of sound side by side, a FLAC that goes on behind the length in its header. Of a
-    long object that is no local file only the end is asked. Several streams that run side by side begin together.
+    That is: concatenated sounds, parallel streams, a FLAC that continues behind the length in its header. For a long
+    object that is no local file only the end is read. Parallel streams begin together.
     """
     marks = BEGINS.get(sound.format)
     if marks is None:
@@ -61,9 +61,9 @@ def has_unread_sound(sound: Any, reader: Reader) -> bool:
 
 
 def declared_duration_s(container: Any, stream: Any, reader: Reader) -> float:
-    """How long the container says its sound is; 0 where it does not say, or FFmpeg but guesses from the bit rate.
+    """The length of the sound by its container; 0 when it has none, or FFmpeg guesses it from the bit rate.
 
-    Matroska's is the time at which the sound ends, counted from the beginning of the film.
+    Matroska's is the end time of the sound, from the start of the film.
     """
     kind = container.format.name
     if "matroska" in kind:
@@ -82,7 +82,7 @@ def declared_duration_s(container: Any, stream: Any, reader: Reader) -> float:
 
 
 def _frames_of_mp3(reader: Reader) -> int:
-    """The count of frames in the first one, where encoders put it (Xing's or Fraunhofer's header); 0 if they did not.
+    """The number of frames by the header of Xing or Fraunhofer in the first frame; 0 if there is none.
 
     FFmpeg's own number is a guess when the file is not as long as that header says.
     """

@@ -1,4 +1,4 @@
-"""What goes between sandbox_process.py and sandbox_worker.py: messages, handles of files, samples, bytes."""
+"""The channel between sandbox_process.py and sandbox_worker.py: messages, file descriptors, samples, bytes."""
 
 import json
 import mmap
@@ -11,12 +11,12 @@ import numpy as np
 
 from wavmill.pipeline.decoding.seekable import Seekable
 
-TOGETHER = 16  # sounds to a message, when they are short
+TOGETHER = 16  # short sounds per message
 READ_BYTES = 1 << 18
 
 
 class MessageSocket:
-    """A socket that takes and gives messages: JSON, one to a line, some with the handles of files."""
+    """A socket for messages: a line of JSON each, some with file descriptors."""
 
     def __init__(self, end: socket.socket) -> None:
         self.socket, self.buffer = end, bytearray()
@@ -29,7 +29,7 @@ class MessageSocket:
         self.socket.sendall(data)
 
     def buffered(self) -> dict[str, Any] | None:
-        """A message that has come, or None."""
+        """A complete message that was received, or None."""
         line, newline, rest = self.buffer.partition(b"\n")
         if not newline:
             return None
@@ -38,7 +38,7 @@ class MessageSocket:
         return message
 
     def more(self) -> bool:
-        """Wait for bytes; False when there is nobody at the other end, TimeoutError after the socket's time."""
+        """Wait for bytes; False when the other end is closed, TimeoutError after the socket's timeout."""
         try:
             data, handles, _, _ = socket.recv_fds(self.socket, 1 << 16, TOGETHER)
         except ConnectionError:
@@ -50,7 +50,7 @@ class MessageSocket:
         return bool(data)
 
     def receive(self) -> dict[str, Any]:
-        """The next message; the process ends when there will be none."""
+        """The next message; ends the process when the other end is closed."""
         while (message := self.buffered()) is None:
             if not self.more():
                 sys.exit()
@@ -58,14 +58,14 @@ class MessageSocket:
 
 
 class Samples:
-    """float32 in memory that parent and child share: a file that is mapped, and grows."""
+    """float32 in memory shared by parent and child: a mapped file that grows."""
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
         self.map: mmap.mmap | None = None
 
     def of(self, count: int) -> np.ndarray:
-        """The first so many of them, to be written or copied."""
+        """A view of the first ``count`` samples."""
         if self.map is None or len(self.map) < 4 * count:
             if os.fstat(self.handle).st_size < 4 * count or not count:
                 _grow(self.handle, 4 << max(count, 1 << 16).bit_length())
@@ -74,7 +74,7 @@ class Samples:
 
 
 def _grow(handle: int, size: int) -> None:
-    """Have the room now: a page that is missing later would kill who writes to it."""
+    """Allocate the pages now: writing to a page that cannot be allocated would kill the process."""
     if sys.platform == "linux":
         os.posix_fallocate(handle, 0, size)
     else:
@@ -82,7 +82,7 @@ def _grow(handle: int, size: int) -> None:
 
 
 class ParentFile(Seekable):
-    """A file that only the parent can read."""
+    """A file that the parent reads for the child."""
 
     def __init__(self, line: MessageSocket, given: int, size: int) -> None:
         super().__init__(size)

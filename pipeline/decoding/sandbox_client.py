@@ -1,10 +1,10 @@
-"""The fence: decoding happens in a child process, so that a crash, a hang or a memory bomb costs one sound.
+"""The sandbox: decoding runs in a child process, so that a crash, a hang or a memory bomb costs one sound only.
 
-A child lives as long as the worker that started it, decodes one sound at a time, knows no credentials, and is killed
-with its parent. Parent (sandbox_process.py) and child (sandbox_worker.py) speak in lines of JSON, and samples go
-through a file in memory. Short sounds are asked for several at a time, as a message costs as much as decoding one; when
-anything is the matter with one of them, it is asked for again alone. A sound that its second child dies of then is
-rejected; a child that something else killed is never the fault of the sound.
+A child lives as long as the worker that started it, decodes one sound at a time, has no credentials, and is killed with
+its parent. Parent (sandbox_process.py) and child (sandbox_worker.py) exchange lines of JSON; samples go through shared
+memory. Short sounds are sent several at a time, as a message costs as much as decoding one; when anything is wrong with
+one of them, it is sent again alone. A sound at which a second child dies is rejected. A child that is killed from
+outside is not blamed on the sound.
 """
 
 import io
@@ -22,8 +22,8 @@ from wavmill.pipeline.decoding.sandbox_process import Child, ChildEnded
 from wavmill.pipeline.errors import Reject, Stopped
 from wavmill.pipeline.store.corpus import name_of, translate_object_errors
 
-VICTIMS = 2  # children that one sound may kill
-KILLED = 5  # children killed from outside, for one sound, until the run stops
+VICTIMS = 2  # children that may die at one sound
+KILLED = 5  # children killed from outside at one sound, before the run stops
 SHORT_BYTES = 1 << 20  # sounds up to this size are decoded several at a time
 CHUNK_BYTES = 1 << 20
 _idle: list[Child] = []  # of this process
@@ -35,7 +35,7 @@ Stretch = tuple[float, float, int, int]  # start_s, end_s, lo and hi of decode.p
 def parts_of(
     file: BinaryIO, clip: Clip, rate_hz: int, start_s: float = 0.0, end_s: float = math.inf, lo: int = 0, hi: int = -1
 ) -> Iterator[Part]:
-    """decode.parts_of, behind the fence: the same parts, the same reasons, and ``crashed`` or ``hung``."""
+    """decode.parts_of in the sandbox: the same parts and reasons, and ``crashed`` or ``hung``."""
     asked = {"clip": _said(clip), "rate_hz": rate_hz, "stretch": [start_s, end_s, lo, hi]}
     for part in _answers(file, asked):
         yield _part(part["part"], part["samples"])
@@ -44,9 +44,9 @@ def parts_of(
 def parts_of_each(
     sounds: Iterable[tuple[T, BinaryIO | None, Stretch]], clip: Clip, rate_hz: int
 ) -> Iterator[tuple[T, Iterator[Part]]]:
-    """parts_of for one sound after another, each with what it is called by its caller; no parts where there is no file.
+    """parts_of for one sound after another, with the caller's name for it; no parts for a sound without a file.
 
-    Raises nothing itself; what is wrong with a sound is raised where its parts are taken.
+    Errors of a sound are raised when its parts are iterated.
     """
     short: list[tuple[T, BinaryIO, Stretch]] = []
     for name, file, stretch in sounds:
@@ -75,7 +75,7 @@ def _together(
 
 
 def _is_short(file: BinaryIO) -> bool:
-    """Whether these are few bytes, in memory or in a file of the system."""
+    """Whether a sound is small, and in memory or in a local file."""
     return (isinstance(file, io.BytesIO) or handle_of(file) is not None) and size_of(file) <= SHORT_BYTES
 
 
@@ -85,13 +85,13 @@ def _part(facts: list[Any], samples: Any) -> Part:
 
 
 def length_s(file: BinaryIO) -> float:
-    """decode.length_s, behind the fence."""
+    """decode.length_s in the sandbox."""
     [answer] = _answers(file, {"length": True})
     return float(answer["length"])
 
 
 def read_behind(file: BinaryIO, reader: str, options: dict[str, Any]) -> Iterator[bytes]:
-    """The pieces of bytes that ``fenced_readers.READERS[reader](file, **options)`` yields, read behind the fence.
+    """The pieces of bytes that ``fenced_readers.READERS[reader](file, **options)`` yields, in the sandbox.
 
     Raises Reject and JobError as the reader does, Reject too when it takes too much memory (``too_large``), crashes or
     hangs twice. Sounds may be decoded while the pieces are taken: that is another child's work. ``file`` must not be
@@ -107,7 +107,7 @@ def _said(clip: Clip) -> str:
 
 
 def _answers(file: BinaryIO, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What a child answers; a second child's answers go on where those of the first ended."""
+    """The answers of a child; a second child's answers continue where those of the first ended."""
     given, victims, killed = 0, 0, 0
     while True:
         try:
@@ -135,7 +135,7 @@ def _answers(file: BinaryIO, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _read_through(file: BinaryIO) -> None:
-    """Before a sound is blamed: decoders take a disk that cannot be read for the end of the sound."""
+    """Read the whole file before a sound is rejected, as decoders take a disk error for the end of the sound."""
     if handle_of(file) is not None:
         with translate_object_errors(name_of(file)):
             file.seek(0)
@@ -145,7 +145,7 @@ def _read_through(file: BinaryIO) -> None:
 
 @contextmanager
 def _borrowed() -> Iterator[Child]:
-    """A child of this process that has nothing to do: one for every sound that is being decoded at a time."""
+    """Borrow an idle child of this process; there is one for every sound that is being decoded."""
     child = None
     while _idle and child is None:
         child = _idle.pop()
@@ -155,7 +155,7 @@ def _borrowed() -> Iterator[Child]:
     try:
         yield child
     finally:
-        if child.busy:  # its sound was given up in the middle, or killed it
+        if child.busy:  # its sound was abandoned half-way, or it died
             child.end()
         else:
             _idle.append(child)

@@ -1,8 +1,8 @@
-"""What a decoding process gives up before it sees its first sound: files, the network, other processes.
+"""Remove a decoding process's access to files, the network and other processes, before its first sound.
 
-Landlock (Linux 5.13) leaves it the reading of Python, of its libraries and of this program, which import more as they
-go on; the filter of system_calls.py refuses the rest. Each is left out where the kernel has it not, and ``doctor`` says
-so. Handles that were given before, or come through the socket, stay as they are.
+Landlock (Linux 5.13) leaves it read access to Python, its libraries and this program, which import modules later; the
+filter of system_calls.py refuses the rest. On kernels without one of them it is skipped, and ``doctor`` reports that.
+Open file descriptors, and those received through the socket, still work.
 """
 
 import ctypes
@@ -20,11 +20,11 @@ from wavmill.pipeline.decoding.system_calls import refuse_new_privileges, refuse
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same number on every machine
 WHICH_VERSION, PATH_BENEATH = 1, 1
 READ_FILE, READ_FOLDER = 1 << 2, 1 << 3
-# by the version that brought them: what can be done to files, to TCP ports, and (scope) outside its own processes
+# access rights by version of Landlock: files, TCP ports, and (scope) other processes
 FILE_RIGHTS = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
 PORT_RIGHTS = {4: 0b11}
 SCOPES = {6: 0b11}  # abstract sockets, signals
-LIBRARIES = ("numpy", "av", "pyarrow", "pydantic")  # parts of which are imported when they are needed
+LIBRARIES = ("numpy", "av", "pyarrow", "pydantic")  # modules that import others later
 SYSTEM = (
     *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store", "/gnu/store", "/etc/ld.so.cache"),
     *("/usr/share/zoneinfo", "/etc/localtime", "/proc/cpuinfo", "/sys/devices/system/cpu"),
@@ -32,14 +32,14 @@ SYSTEM = (
 
 
 class Locks(NamedTuple):
-    """What a process is under."""
+    """The restrictions of a process."""
 
     privileges: bool = False
     landlock: int = 0  # the version of it; 0: none
     system_calls: bool = False
 
     def missing(self) -> list[str]:
-        """What a decoder can do to this machine, because its kernel does not refuse it."""
+        """What a decoder could do to this machine, as its kernel lacks a restriction."""
         found = [] if self.landlock else ["open files to read that its user may read"]
         if not self.system_calls:
             found += ["start processes, and reach those of its user", "use the network"]
@@ -48,21 +48,21 @@ class Locks(NamedTuple):
 
 
 def lock() -> Locks:
-    """Give up, for good, what decoding does not need. Before another thread is started."""
+    """Restrict this process permanently. To be called before another thread starts."""
     if not refuse_new_privileges():
         return Locks()
     return Locks(True, _landlock(), refuse_system_calls())
 
 
 def readable() -> Iterator[Path]:
-    """Files and folders that importing reads from: Python, libraries, this program; no folder of sounds is below."""
+    """The files and folders that imports read: Python, libraries, this program; never a folder of sounds."""
     paths = sysconfig.get_paths()
     yield from (Path(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     yield from (Path(prefix, "lib") for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix})
     for name in LIBRARIES:
         spec = find_spec(name)
         if spec is not None and spec.origin is not None:
-            yield Path(spec.origin).parents[1]  # libraries of C lie beside the package, too
+            yield Path(spec.origin).parents[1]  # C libraries may be beside the package
     program = Path(__file__).parents[2]
     yield from (program, program / "pipeline", program / "model")  # in a clone these are links
     yield from map(Path, SYSTEM)
@@ -70,7 +70,7 @@ def readable() -> Iterator[Path]:
 
 
 def _landlock() -> int:
-    """The version of Landlock that this process is under from now on; 0 where the kernel has none."""
+    """Enable Landlock for this process; return its version, 0 when the kernel has none."""
     if sys.platform != "linux":
         return 0
     version = _system_call(CREATE_RULESET, None, 0, WHICH_VERSION)

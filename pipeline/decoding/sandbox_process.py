@@ -1,4 +1,4 @@
-"""A process that decodes, seen from its parent: what it is asked, what it answers, how it ends."""
+"""The parent's side of a decoding process: requests, answers, and how it ends."""
 
 import io
 import os
@@ -22,14 +22,14 @@ from wavmill.pipeline.store.base import translate_os_errors
 from wavmill.pipeline.store.corpus import name_of
 
 WORKER = "wavmill.pipeline.decoding.sandbox_worker"
-SILENCE_S = 60.0  # of a child that decodes; it speaks once a second
-KEPT_BYTES = 64 << 20  # free memory that a child does not give back
-START_S = 300.0  # until a child is there: importing, on a busy machine
-OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # no decoder ends by these on its own
+SILENCE_S = 60.0  # without a message from a decoding child; it sends one a second
+KEPT_BYTES = 64 << 20  # free memory that a child keeps
+START_S = 300.0  # for a child to start and import, on a busy machine
+OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # signals that decoders do not end by
 
 
 class ChildEnded(Exception):
-    """Why a child is no more, and whether its sound is to blame."""
+    """A child ended: ``crashed`` or ``hung``, or ``killed`` from outside, and a message."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(reason, message)
@@ -37,11 +37,11 @@ class ChildEnded(Exception):
 
 
 class Child:
-    """A process that decodes one sound at a time, as long as its parent lives."""
+    """A process that decodes one sound at a time and ends with its parent."""
 
     def __init__(self) -> None:
         here, there = socket.socketpair()
-        # what is not a file goes to the child in one of these, samples come back in another, and so do last words
+        # files in memory: for data that is no local file, for samples, and for stderr
         self.given = [_memory("given") for _ in range(TOGETHER)]
         self.taken, self.said = _memory("samples"), _memory("said")
         self.samples = Samples(self.taken.fileno())
@@ -54,7 +54,7 @@ class Child:
             "ARROW_IO_THREADS": "1",
             "JE_ARROW_MALLOC_CONF": "background_thread:false",  # Landlock holds the thread that asks for it
             "MALLOC_ARENA_MAX": "2",  # each arena takes 64 MiB of the address space, which is limited
-            # one sound's memory is the next one's: pages that are given back cost a fault each to have again
+            # keep freed memory: returned pages would cost a page fault each
             "MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES // 2),
             "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES),
         }
@@ -75,16 +75,16 @@ class Child:
         self.busy = False
 
     def ask(self, file: BinaryIO, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Have a sound decoded. Raises Reject for what the child finds wrong, Died, what reading ``file`` raises."""
+        """Decode a sound. Raises Reject, ChildEnded, and the errors of reading ``file``."""
         self.busy = True
         where, handles = self._hand_over(0, file)
         self._tell({**asked, **where}, handles)
         while True:
             answer = self._hear(SILENCE_S)
-            if "read" in answer:  # how long that takes is the store's affair
+            if "read" in answer:  # without a timeout, which is up to the store
                 self._tell({"came": self._read(file, *answer["read"])})
             elif "alive" in answer:
-                if "reader" in asked:  # going through a large container, before anything of it can be decoded
+                if "reader" in asked:  # it reads through a large container before decoding
                     heartbeat()
             elif "reject" in answer:
                 self.busy = False
@@ -115,9 +115,9 @@ class Child:
                 self._tell({"next": True})
 
     def ask_together(self, asked: dict[str, Any], sounds: list[tuple[BinaryIO, Any]]) -> list[list[Any] | None]:
-        """Have short sounds decoded, each with its stretch, by one message and one answer. Raises Died.
+        """Decode short sounds, each with its stretch, with one message and one answer. Raises ChildEnded.
 
-        -> for each its parts as (facts, samples), or None when something is the matter with it.
+        Returns for each sound its parts as (facts, samples), or None when anything is wrong with it.
         """
         self.busy = True
         told, handles = [], []
@@ -128,7 +128,7 @@ class Child:
         self._tell({**asked, "together": told}, handles)
         while "alive" in (answer := self._hear(SILENCE_S)):
             pass
-        if "parts" not in answer:  # it is not one of them that is wrong; handles may be left behind
+        if "parts" not in answer:  # not an error of a sound; file descriptors may be left behind
             raise ChildEnded("crashed", str(answer))
         self.busy = False
         samples = self.samples.of(answer["samples"])
@@ -143,7 +143,7 @@ class Child:
             thing.close()
 
     def _hand_over(self, number: int, file: BinaryIO) -> tuple[dict[str, Any], list[int]]:
-        """Where the child finds the bytes: in a file of the system, in one made of them, or by asking for them."""
+        """How the child reads the bytes: from a local file, from a file in memory, or by requests."""
         if not isinstance(file, io.BytesIO):
             if (handle := handle_of(file)) is not None:
                 return {"from": "handle"}, [handle]
@@ -156,14 +156,14 @@ class Child:
         return {"from": "given", "number": number}, []
 
     def _read(self, file: BinaryIO, at: int, size: int) -> int:
-        """Bytes that the child asks for, into the file it reads them from; how many came."""
+        """Copy the bytes that the child requests to the file in memory; return their number."""
         file.seek(at)
         data = file.read(size)
         with translate_os_errors("where sounds are decoded"):
             return os.pwrite(self.given[0].fileno(), data, 0)
 
     def _piece(self, size: int) -> bytes:
-        """What a reader yielded, out of the file in memory."""
+        """A piece that a reader yielded, from the file in memory."""
         data = os.pread(self.taken.fileno(), size, 0)
         if len(data) != size:
             raise Bug(f"{len(data):,} of {size:,} bytes came out of the memory shared with the reader")
@@ -172,12 +172,12 @@ class Child:
     def _tell(self, message: dict[str, Any], handles: list[int] | None = None) -> None:
         try:
             self.line.send(message, handles or [])
-        except OSError as error:  # a broken pipe: there is nobody
+        except OSError as error:  # a broken pipe: the child has ended
             raise self._death() from error
 
     def _hear(self, quiet_s: float) -> dict[str, Any]:
-        """The child's next message. Died when there will be none."""
-        if quiet_s != self.quiet_s:  # the kernel waits: one call for every message, where select() takes two
+        """The child's next message. Raises ChildEnded when it has ended."""
+        if quiet_s != self.quiet_s:  # a socket timeout takes one system call per message, select() two
             self.line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", *_timeval(quiet_s)))
             self.quiet_s = quiet_s
         while (message := self.line.buffered()) is None:
@@ -205,7 +205,7 @@ def _timeval(seconds: float) -> tuple[int, int]:
 
 
 def _memory(name: str) -> Any:
-    """A file without a name, in memory where the system can."""
+    """An unnamed file, in memory if the system supports that."""
     if sys.platform == "linux":
         return os.fdopen(os.memfd_create(name), "w+b", buffering=0)
     return tempfile.TemporaryFile(buffering=0)

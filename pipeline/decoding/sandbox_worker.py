@@ -1,6 +1,6 @@
 """The child's side of the sandbox: a process that decodes one sound after another for its parent.
 
-python -m wavmill.pipeline.decoding.sandbox_worker PARENT SOCKET SAMPLES GIVEN...    (process id, and handles)
+python -m wavmill.pipeline.decoding.sandbox_worker PARENT SOCKET SAMPLES GIVEN...    (process id, file descriptors)
 """
 
 import errno
@@ -24,16 +24,16 @@ from wavmill.pipeline.decoding.sandbox_limits import lock
 from wavmill.pipeline.errors import JobError, Reject
 from wavmill.pipeline.execution.parent import end_with
 
-MEMORY_BYTES = 1 << 30  # for one sound, above what the process has anyway; and for the clip that is being cut:
+MEMORY_BYTES = 1 << 30  # memory for one sound, above that of the process; and for the current clip:
 CLIP_BYTES_PER_S = 4 * 4 * 192_000  # four copies of it, float32, at the highest rate in use
 MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}  # its faults
-TOGETHER_SAMPLES = 1 << 22  # the most that an answer to such a message brings
+TOGETHER_SAMPLES = 1 << 22  # the most samples of an answer to such a message
 ALIVE_S = 1.0
-HEADER_BYTES = 1 << 13  # read at once by readers of local files, which skip from header to header
+HEADER_BYTES = 1 << 13  # buffer of readers of local files, which skip from header to header
 
 
 class ReportingFile(io.FileIO):
-    """A file that calls ``alive`` whenever it is read: a reader may read for long before it has anything to yield."""
+    """A file that calls ``alive`` on every read, as a reader may read for long before it yields."""
 
     def __init__(self, handle: int, alive: Callable[[], None]) -> None:
         super().__init__(handle)
@@ -45,14 +45,14 @@ class ReportingFile(io.FileIO):
 
 
 class Decoding:
-    """What is asked of the child, and its answers."""
+    """Handles the requests to the child."""
 
     def __init__(self, line: MessageSocket, samples: int, given: list[int]) -> None:
         self.line, self.samples, self.given, self.spoke = line, Samples(samples), given, monotonic()
         self.base_bytes, self.most_bytes = _address_space_bytes(), 0
 
     def answer(self, asked: dict[str, Any]) -> None:
-        """Never raises: whatever goes wrong with a sound is told."""
+        """Handle a request. Never raises: errors of a sound are sent as answers."""
         try:
             self._limit(asked)
             if "together" in asked:
@@ -77,7 +77,7 @@ class Decoding:
                 self._say({"reject": self._too_large(asked)})
             else:
                 self._broke(error)
-        except ImportError as error:  # what is not installed, or lies where sandbox_limits.py does not let it be read
+        except ImportError as error:  # a module that is not installed, or that sandbox_limits.py does not let it read
             self._say({"machine": f"{error} (where sounds are decoded)", "of_file": False})
         except MemoryError:
             self._say({"reject": self._too_large(asked)})
@@ -100,14 +100,14 @@ class Decoding:
             self._hand_over(part)
             if part.whole:
                 return
-            self.line.receive()  # the parent has taken the samples, and wants more
+            self.line.receive()  # the parent has copied the samples and wants more
         self._say({"end": True})
 
     def _read(self, file: BinaryIO, asked: dict[str, Any]) -> None:
-        """The pieces of a reader, one at a time through the file in memory."""
+        """Send the pieces of a reader, one at a time, through the file in memory."""
         from wavmill.pipeline.decoding.sandbox_readers import PIECE_BYTES, READERS
 
-        file.seek(0)  # a handle stands where the last reader left it, here or in the parent
+        file.seek(0)  # the position of a shared file is wherever the last reader left it
         for piece in READERS[asked["reader"]](file, **asked["options"]):
             if not piece:
                 self._alive()
@@ -118,7 +118,7 @@ class Decoding:
             while done < len(held):
                 done += os.pwrite(self.samples.handle, held[done:], done)
             self._say({"bytes": len(held), "last": False})
-            self.line.receive()  # the parent has taken them, and wants more
+            self.line.receive()  # the parent has copied them and wants more
         self._say({"end": True})
 
     def _hand_over(self, part: Part) -> None:
@@ -126,7 +126,7 @@ class Decoding:
         self._say({"part": _facts(part), "last": part.whole})
 
     def _together(self, asked: dict[str, Any]) -> None:
-        """Several short sounds at once; none of those with which something is the matter, whatever it is."""
+        """Decode several short sounds; None for a sound with any error."""
         clip, taken = _clip(asked["clip"]), 0
         answers: list[list[Any] | None] = []
         for one in asked["together"]:
@@ -154,7 +154,7 @@ class Decoding:
         return io.BufferedReader(ParentFile(self.line, self.given[0], asked["size"]), READ_BYTES)
 
     def _limit(self, asked: dict[str, Any]) -> None:
-        """Memory for this sound: beyond it, allocating fails. A limit that is lower already stays."""
+        """Limit the memory for this sound; a lower limit that exists already is kept."""
         most = self.base_bytes + self._most(asked)
         if self.base_bytes and most != self.most_bytes:
             _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -188,7 +188,7 @@ def _clip(said: str) -> Clip:
 
 
 def _address_space_bytes() -> int:
-    """What the process has mapped; 0 where the system does not say, and no limit can be set."""
+    """The size of the process's address space; 0 where the system does not tell and no limit can be set."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
     except OSError:

@@ -1,15 +1,15 @@
-"""Something of known size that is read in pieces, as a file: io.BufferedReader and the decoders ask for no more."""
+"""A read-only file of known size, for io.BufferedReader and decoders; subclasses provide the bytes."""
 
 import errno
 import io
 import os
 from typing import BinaryIO
 
-MOST_BYTES = 1 << 40  # of a sound; file systems refuse places from 2 TiB on, each from another on
+MOST_BYTES = 1 << 40  # the largest position; file systems refuse seeks beyond various limits from 2 TiB
 
 
 class Seekable(io.RawIOBase):
-    """Where reading stands. A subclass says in ``readinto`` where bytes come from, and adds to ``at`` what came."""
+    """Keeps the position ``at``. A subclass implements ``readinto``, which advances it."""
 
     def __init__(self, size: int) -> None:
         self.size, self.at = size, 0
@@ -24,7 +24,7 @@ class Seekable(io.RawIOBase):
         return self.at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """OSError for a place before the first byte, without going there: io.BufferedReader looks too late."""
+        """OSError for a negative position, without seeking: io.BufferedReader checks too late."""
         to = offset + (0, self.at, self.size)[whence]
         if to < 0:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -33,10 +33,10 @@ class Seekable(io.RawIOBase):
 
 
 def seek_or_stay(file: BinaryIO, offset: int, whence: int = os.SEEK_SET) -> int:
-    """The new position; or -1, and the file stays where it was, for a place that no sound has.
+    """Seek, and return the new position; or -1 without seeking for a position that is out of range.
 
-    Damaged headers send decoders there. What is read next must not depend on how the bytes came: a file on a disk
-    refuses such a place, bytes in memory take some of them for their beginning. Raises what a failing disk raises.
+    Damaged headers make decoders seek out of range. Files on disk refuse that and bytes in memory may not, but results
+    must not depend on it. Raises errors of the disk.
     """
     before = file.tell() if whence != os.SEEK_SET else 0
     if whence == os.SEEK_CUR:

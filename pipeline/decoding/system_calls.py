@@ -1,8 +1,8 @@
-"""Which system calls a decoding process is refused, as a seccomp filter for Linux on x86_64 and aarch64.
+"""A seccomp filter for decoding processes, for Linux on x86_64 and aarch64.
 
-Decoding reads handles that it was given, takes memory and starts threads. Refused is what reaches other processes, the
-network, files by their name, and the machine's settings. A list of what is refused, not of what is allowed: what a
-decoder or the C library calls for itself changes with their versions.
+Decoding reads open files, allocates memory and starts threads. System calls that reach other processes, the network,
+files by name, or the machine's settings are refused. It is a list of refused calls, not of allowed ones, because the
+calls that decoders and the C library make change with their versions.
 """
 
 import ctypes
@@ -41,7 +41,7 @@ iopl 172 -, ioperm 173 -, vhangup 153 58
 # The C library or a decoder does without these when the kernel does not know them. The arguments of clone3 and openat2
 # lie in memory, where a filter cannot look; io_uring does what other calls do, past any filter.
 UNKNOWN = "clone3 435 435, openat2 437 437, io_uring_setup 425 425, io_uring_enter 426 426, io_uring_register 427 427"
-NEWEST = 462  # system calls that came after this one are unknown too
+NEWEST = 462  # later system calls are unknown, too
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # as the kernel names them: AUDIT_ARCH_...
 CLONE_THREAD = 0x10000
@@ -64,7 +64,7 @@ class ByArgument(NamedTuple):
     argument: int
     test: int  # EQUAL or ANY_BIT
     values: list[int]
-    refused: bool  # when one of the values fits; otherwise it is allowed then, and refused when none does
+    refused: bool  # refused when one of the values matches; otherwise allowed then, and refused when none does
 
 
 def _by_argument(pid: int) -> list[ByArgument]:
@@ -122,12 +122,12 @@ class _Program(ctypes.Structure):
 
 
 def refuse_new_privileges() -> bool:
-    """No program that this process starts has more rights than it; filters need that. False where it cannot be."""
+    """Set no_new_privs, which filters need; False where that fails."""
     return bool(sys.platform == "linux" and ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
 
 
 def refuse_system_calls() -> bool:
-    """Put this process, all its threads, under the filter for good; False where the system has none."""
+    """Apply the filter to this process and its threads, permanently; False where the system has no filters."""
     machine = platform.machine()
     if sys.platform != "linux" or machine not in ARCHITECTURES or sys.maxsize < 1 << 32:
         return False

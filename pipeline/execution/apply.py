@@ -1,4 +1,4 @@
-"""Apply: the one class that Ray Data runs between reading and commit. Choices turn columns into columns."""
+"""Apply: runs the steps of a job (features, tokens, windows) over the clips of a shard."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -23,10 +23,10 @@ _open: dict[Any, Any] = {}  # what this worker has opened
 
 
 class Apply:
-    """Run choices one after another over a shard; rows whose ``error`` is set pass through with an empty array.
+    """Run steps one after another over a shard; a row whose ``error`` is set passes through with an empty array.
 
-    Of a step with a clock the frame counts are checked here, and the frames of the context around a part are dropped,
-    for all of them alike; one whose ``context`` is False gets the part alone.
+    For a step with a clock the number of frames is checked, and the frames of the context around a part are dropped. A
+    step whose ``context`` is False is given the part without its context.
     """
 
     def __init__(self, choices: Sequence[Step], drop: Sequence[str] = ()) -> None:
@@ -91,10 +91,10 @@ def finite(result: np.ndarray | Reject) -> bool:
 def again_in_float32(
     choice: Step, rows: list[int], of: Callable[[Work, list[int]], dict[int, np.ndarray | Reject]]
 ) -> dict[int, np.ndarray | Reject]:
-    """Rows whose numbers were not finite -> each one's finite result in float32, or a Reject.
+    """Compute the rows whose numbers were not finite again in float32: row -> its result, or a Reject.
 
-    A net in half precision is opened in float32 for these rows alone and let go; one in float32 already would give the
-    same again. Where there is no memory for both nets the clip is rejected, and the run goes on.
+    A net in half precision is loaded in float32 for these rows alone. A net in float32 already would give the same
+    numbers again, so its rows are rejected; so are all rows when memory is too small for the second net.
     """
     exact, dtype = choice.in_float32(), choice.arithmetic()
     if dtype == "float32":
@@ -123,7 +123,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def give_back_memory() -> None:
-    """What torch keeps of a GPU's memory that nothing uses any more."""
+    """Release the GPU memory that torch has cached and nothing uses."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

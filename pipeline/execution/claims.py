@@ -1,4 +1,4 @@
-"""Claims on a cluster's CPUs that killed runs left behind, ended before a new run is given a share beside them.
+"""End the claims on a cluster's CPUs that killed runs left behind, before a new run starts.
 
 Ray Data keeps every execution's claim in an actor of the cluster, splits each node's CPUs evenly among the claims,
 rounded down, and forgets the claim of a driver that was killed only after 180 s.
@@ -9,20 +9,22 @@ from typing import Any
 
 ACTOR = "AutoscalingCoordinator"  # its name and its namespace
 ANSWER_S = 10.0  # for the actor to list its claims
-OURS = re.compile(r"data-wavmill-([0-9a-f]{8,})_")  # the job's ID is what tells whether its driver still runs
+OURS = re.compile(
+    r"data-wavmill-([0-9a-f]{8,})_"
+)  # with the ID of its Ray job, which tells whether its driver still runs
 
 
 def execution_name() -> str:
-    """The name for a dataset of Ray Data, by which its claim tells the Ray job that it belongs to."""
+    """A name for an execution of Ray Data that contains the ID of its Ray job."""
     import ray
 
     return f"wavmill-{ray.get_runtime_context().get_job_id()}"
 
 
 def end_dead_claims() -> int:
-    """Withdraw the claims of wavmill's drivers that run no more; return how many claims of others are left.
+    """End the claims of wavmill drivers that no longer run; return how many claims of others are left.
 
-    0 also when the cluster's Ray keeps its claims in another way than this knows: then nothing is withdrawn.
+    Returns 0 and ends nothing when this version of Ray keeps its claims in an unknown way.
     """
     import ray
 
@@ -38,7 +40,7 @@ def end_dead_claims() -> int:
 
 
 def dead_claims(claims: list[str], dead: set[str]) -> list[str]:
-    """Those of the claims that name one of the dead jobs."""
+    """The claims that name one of the dead jobs."""
     return [claim for claim in claims if (ours := OURS.match(claim)) and ours[1] in dead]
 
 
@@ -50,5 +52,5 @@ def dead_jobs() -> set[str]:
 
 
 def _claimants(coordinator: Any) -> list[str]:
-    """Runs in the actor: who has a claim."""
+    """Runs in the actor: the names of all claims."""
     return [*coordinator._ongoing_reqs]

@@ -1,6 +1,6 @@
-"""Which executor runs a job: workers of this machine, or Ray. An estimate of the work decides; it decides no result.
+"""Choose the executor of a job, by an estimate of the work: workers of this machine, or Ray. Results are the same.
 
-Starting Ray takes longer than minutes of sound. A cluster, GPUs, and work of many minutes are Ray's.
+Starting Ray takes longer than processing a few minutes of sound. Ray is used for a cluster, and for long jobs.
 """
 
 import os
@@ -18,14 +18,14 @@ from wavmill.pipeline.protocol.plan import SHARD_BYTES
 NET_SPEED = 5.0  # seconds of sound per second and CPU: HuBERT Base in float32
 ARITHMETIC_SPEED = 300.0  # decoding and MFCC
 READ_SPEED = 3000.0  # a column of another dataset
-LOCAL_S = 600.0  # the most work, on all CPUs, that is not worth a Ray
-ALONE_S = 4.0  # the most, on one CPU, that is not worth starting workers
+LOCAL_S = 600.0  # on all CPUs: below it Ray is not started
+ALONE_S = 4.0  # on one CPU: below it no workers are started
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # what a container may use: "QUOTA PERIOD", or "max PERIOD"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What this process may use of its machine. ``gpus``: their names for CUDA."""
+    """What this process may use of its machine. ``gpus``: their CUDA names."""
 
     cpus: int
     memory_bytes: int
@@ -34,7 +34,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Chosen:
-    """An engine. ``workers`` and ``threads`` are of the local one; 0 workers: all in the driver's process."""
+    """An engine. ``workers`` and ``threads`` are those of the local one; 0 workers: all work is done in the driver."""
 
     engine: str
     work_s: float
@@ -48,7 +48,7 @@ class Chosen:
 
 
 def choose(job: Job, seconds: float, on: str | None, cluster: bool, machine: Machine) -> Chosen:
-    """The engine for so many seconds of sound. ``on``: a cluster that was named; ``cluster``: whether there is any.
+    """Choose the engine for this many seconds of sound. ``on``: the cluster that was named; ``cluster``: is there one?
 
     JobError when scale.engine is local and a cluster was named.
     """
@@ -68,7 +68,7 @@ def choose(job: Job, seconds: float, on: str | None, cluster: bool, machine: Mac
 
 
 def workers_of(job: Job, machine: Machine) -> tuple[int, int]:
-    """How many workers this machine has room for, and the threads of each: what a shard's stages ask for at most."""
+    """How many workers the machine's CPUs and memory allow, and how many threads each has."""
     shares = job.scale.decode, job.scale.feature, job.scale.token
     threads = max(1, round(max((one.cpus for one in shares if one.cpus != "auto"), default=1.0)))
     by_memory = int(machine.memory_bytes * MEMORY_SHARE / (IN_FLIGHT * SHARD_BYTES))
@@ -82,7 +82,7 @@ def workers_of(job: Job, machine: Machine) -> tuple[int, int]:
 
 
 def this_machine() -> Machine:
-    """By the affinity of this process, its cgroup, and the GPUs that CUDA_VISIBLE_DEVICES leaves it."""
+    """The CPUs and memory that affinity and cgroup allow this process, and the GPUs in CUDA_VISIBLE_DEVICES."""
     cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     if CPU_MAX.exists() and (quota := CPU_MAX.read_text().split())[0] != "max":
         cpus = max(1, min(cpus, round(int(quota[0]) / int(quota[1]))))
@@ -96,7 +96,7 @@ def this_machine() -> Machine:
 def executor_of(
     job: Job, seconds: float, on: str | None, cluster: bool, connect: Callable[[], object], verbose: bool = False
 ) -> Executor:
-    """The executor for so many seconds of sound; ``connect`` connects to Ray when it is Ray's."""
+    """The executor for this many seconds of sound; ``connect`` is called to connect to Ray if Ray is chosen."""
     machine = this_machine()
     chosen = choose(job, seconds, on, cluster, machine)
     if chosen.engine == "ray":

@@ -1,7 +1,7 @@
-"""The stages run by this machine alone, without Ray: by processes that each take a shard at a time, or by this one.
+"""Run the stages on this machine without Ray: in worker processes that take one shard at a time, or in this process.
 
-A worker is a fresh Python, as a fork of a process with threads may hang. It takes a shard, runs all stages on it and
-gives back what the last one made: neither sound nor features leave it, and memory holds a shard for each worker.
+A worker is a new Python process, because a fork of a process with threads may hang. It runs all stages on a shard and
+returns the result of the last one: sound and features stay in the worker, and memory holds one shard per worker.
 """
 
 import os
@@ -30,21 +30,21 @@ from wavmill.pipeline.rows import PlannedShard
 
 WORKER = "wavmill.pipeline.execution.local_worker"
 LISTEN_S = 1.0
-START_S = 300.0  # until a worker gives its first sign of life: importing, on a busy machine
-END_S = 5.0  # for a worker that has nothing to do, to end by itself
-NAMED = 3  # objects of a shard that a message names
+START_S = 300.0  # until a worker's first message: it imports the package, on a busy machine
+END_S = 5.0  # for an idle worker to end by itself before it is killed
+NAMED = 3  # the most objects of a shard that a message names
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class WorkerError(Exception):
-    """An error in a worker that nobody expected; the text is its traceback there."""
+    """An unexpected error in a worker; the text is the traceback from there."""
 
 
 class LocalExecutor:
     """An Executor (stages.py).
 
-    workers: processes at most; 0: all in this one, which ends itself, with exit code 75, when a stage hangs.
-    threads: of each worker. gpus: the names (of CUDA) of those that workers share.
+    workers: the most processes; 0: all work is done in this one, which exits with code 75 when a stage hangs.
+    threads: of each worker. gpus: the CUDA names of the GPUs that workers share.
     verbose: workers write to this process's stderr.
     """
 
@@ -88,7 +88,7 @@ def _here(job: Job, wiring: Wiring, shards: Iterable[PlannedShard], board: Board
 
 
 class Pool:
-    """The workers of one run, and which shard each of them has."""
+    """The workers of one run, and the shard that each is working on."""
 
     def __init__(self, executor: LocalExecutor, job: Job, wiring: Wiring, board: Board) -> None:
         self.executor, self.job, self.wiring, self.board = executor, job, wiring, board
@@ -96,7 +96,7 @@ class Pool:
         self.again, self.tries = deque[PlannedShard](), Counter[str]()
 
     def tables(self, todo: Iterator[PlannedShard]) -> Generator[pa.Table, None, None]:
-        """What the last stage made of each shard. Raises what a worker raised, and Stopped as an Executor does."""
+        """Yield the last stage's result for each shard. Raises a worker's error, and Stopped as an Executor does."""
         asked = monotonic()
         while self._hand_out(todo):
             lines = {worker.line: worker for worker in self.workers}
@@ -106,15 +106,15 @@ class Pool:
                     self._lost(worker)
                 elif (table := self._take(worker, *message)) is not None:
                     yield table
-            # Not the time that this process was stopped, as by Ctrl-Z, or busy with the tables.
+            # The time that this process was stopped (Ctrl-Z) or busy with the tables does not count.
             passed_s, asked = min(monotonic() - asked, 2 * LISTEN_S), monotonic()
             for worker in set(self.workers) - set(heard):
                 worker.silent_s += passed_s
                 if worker.silent_s > (self.job.scale.patience_s if worker.began else START_S):
-                    worker.process.kill()  # frozen, or deaf in a library that lets no other thread run
+                    worker.process.kill()  # stopped, or in a library that holds the GIL
 
     def _hand_out(self, todo: Iterator[PlannedShard]) -> bool:
-        """Give a shard to whoever has none, starting workers as long as there may be more; whether any has one."""
+        """Give a shard to every idle worker, and start workers up to the limit. False when no worker has a shard."""
         idle = [worker for worker in self.workers if worker.shard is None]
         while idle or len(self.workers) < self.executor.workers:
             shard = self.again.popleft() if self.again else next(todo, None)
@@ -128,7 +128,7 @@ class Pool:
         return any(worker.shard is not None for worker in self.workers)
 
     def _take(self, worker: "Worker", kind: str, content: Any) -> pa.Table | None:
-        """What a message brings."""
+        """Handle a message; return the table that it carries, if any."""
         if kind == "failed":
             raise content
         if kind == "broke":
@@ -143,7 +143,7 @@ class Pool:
         return content
 
     def _lost(self, worker: "Worker") -> None:
-        """Have the shard of a worker that ended given to another. Stopped when that was tried often enough."""
+        """Queue the shard of a worker that ended for another worker. Raises Stopped after too many attempts."""
         self.workers.remove(worker)
         how, shard = worker.exit_reason(), worker.shard
         if shard is None:
@@ -156,7 +156,7 @@ class Pool:
         self.again.append(shard)
 
     def _environment(self, number: int) -> dict[str, str]:
-        """The variables of a worker: the modules of this process, its share of the threads, its GPU."""
+        """The environment variables of a worker: module path, number of threads, GPU."""
         path = os.pathsep.join(dict.fromkeys(one or "." for one in sys.path))
         threads = {name: str(self.executor.threads) for name in THREADS if name not in os.environ}
         gpus = self.executor.gpus
@@ -165,7 +165,7 @@ class Pool:
 
 
 class Worker:
-    """A process of local_worker.py. ``silent_s``: how long the driver has listened since it last heard of it."""
+    """A process of local_worker.py. ``silent_s``: how long the driver has waited since its last message."""
 
     def __init__(self, environment: dict[str, str], verbose: bool) -> None:
         here, there = socket.socketpair()
@@ -188,11 +188,11 @@ class Worker:
         self.send(shard)
 
     def send(self, message: object) -> None:
-        with suppress(OSError):  # it has ended: who listens hears of it
+        with suppress(OSError):  # it has ended, which ``receive`` reports
             self.line.send(message)
 
     def receive(self) -> Message | None:
-        """Its next message; None when it has ended."""
+        """The next message of the process; None when it has ended."""
         self.began, self.silent_s = True, 0.0
         try:
             message: Message = self.line.recv()
@@ -201,7 +201,7 @@ class Worker:
         return message
 
     def exit_reason(self) -> str:
-        """In words, of one that was heard to have ended."""
+        """Why the process ended: its exit code or signal, and the last line it wrote."""
         self.line.close()
         code, last = self.end(), ""
         if self.said is not None:
@@ -215,7 +215,7 @@ class Worker:
         return (f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}") + last
 
     def end(self) -> int:
-        """The exit code of one that should end; it is killed when it does not."""
+        """Wait for the process to end, kill it if it does not; return its exit code."""
         try:
             return self.process.wait(END_S)
         except subprocess.TimeoutExpired:

@@ -1,8 +1,8 @@
-"""A worker of local_executor.py, the process's own side: takes shards, runs all stages on each, gives back the rest.
+"""The main program of a worker of local_executor.py: receives shards, runs all stages on each, returns the result.
 
-python -m wavmill.pipeline.execution.local_worker PARENT SOCKET    (the parent's process id, and a handle)
+python -m wavmill.pipeline.execution.local_worker PARENT SOCKET    (the parent's process id, a file descriptor)
 
-The socket joins it to the driver that started it, and nobody else; objects go through it as they go through Ray.
+The socket connects it to the driver that started it and to nothing else; objects are pickled, as Ray does.
 """
 
 import os
@@ -27,7 +27,7 @@ Message = tuple[str, Any]  # alive None, begins (shard, stage, where), done tabl
 
 
 class Driver:
-    """The driver, as a worker sees it. Told what is begun; whoever finds it gone ends the process."""
+    """A worker's connection to the driver. Sends progress messages; ends the process when the connection is lost."""
 
     def __init__(self, line: Connection) -> None:
         self.line, self._lock = line, threading.Lock()
@@ -43,7 +43,7 @@ class Driver:
         try:
             return self.line.recv()
         except (EOFError, OSError):
-            os._exit(0)  # there is nothing to tidy: what is not committed does not count
+            os._exit(0)  # nothing needs cleaning up: uncommitted work is done again
 
     def begins(self, shard: str, stage: str, where: str) -> None:
         self.tell("begins", (shard, stage, where))
@@ -58,12 +58,12 @@ class Driver:
 
 
 def watched_stages(stages: list[Stage], patience_s: float, board: WorkListener, end: int = HUNG) -> list[Watched]:
-    """The stages as they are run in this process; ``end`` is its exit code when nothing moves in one of them."""
+    """The stages with a watchdog; ``end`` is the exit code of this process when one of them hangs."""
     return [Watched(stage.work, stage.name, patience_s, board, end) for stage in stages]
 
 
 def through(stages: list[Watched], shard: PlannedShard) -> pa.Table:
-    """A row of the plan's shards through all stages."""
+    """Run all stages on one shard of the plan."""
     table = pa.Table.from_pylist([shard])
     for stage in stages:
         table = stage(table)
@@ -85,7 +85,7 @@ def main() -> None:
         driver.tell("failed", error)
     except Exception:
         driver.tell("broke", traceback.format_exc())
-    driver.next()  # until the driver has heard it
+    driver.next()  # wait until the driver has read the message
 
 
 if __name__ == "__main__":

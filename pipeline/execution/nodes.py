@@ -1,6 +1,6 @@
-"""What each node of a cluster must see before work is given to it: the corpus, the store, weights and the codebook.
+"""Check on every node of a cluster that it can read the corpus, the store, the weights and the codebook.
 
-Without that question a path that one node lacks would end as rejects in a published dataset.
+Without this check a path that is missing on one node would end as rejects in a published dataset.
 """
 
 import os
@@ -23,17 +23,17 @@ from wavmill.pipeline.store.base import join
 from wavmill.pipeline.store.corpus import stat_object
 from wavmill.pipeline.store.folder import Folder
 
-ANSWER_S = 120.0  # for a node to start a process and to look at a few files
-SAMPLED = 8  # objects of the corpus that each node looks at
-PROBES = "_mill/ask"  # below it a driver writes what the nodes must find
+ANSWER_S = 120.0  # for a node to start a process and read a few files
+SAMPLED = 8  # objects of the corpus that each node checks
+PROBES = "_mill/ask"  # the prefix of the objects by which nodes recognise the driver's store
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a node is asked for. It travels to the nodes. Without a ``store`` nothing is written.
+    """What to check on a node; it is pickled and sent there. Without a ``store`` nothing is written.
 
-    ``objects`` are rows of a plan, by ``path``, ``size`` and ``stamp``, that the driver sees as they were listed.
-    ``looks`` are calls that raise a WavmillError where a node does not see something.
+    ``objects``: rows of a plan (path, size, stamp) that are unchanged as seen from the driver.
+    ``looks``: functions that raise a WavmillError when the node cannot read something.
     """
 
     store: str = ""
@@ -43,7 +43,7 @@ class Needs:
 
 
 class Answer(NamedTuple):
-    """What a node says: as whom it asks, which wavmill it runs, and what it does not see."""
+    """The result on a node: its user, its version of wavmill, and the problems found."""
 
     who: str
     version: str
@@ -51,14 +51,14 @@ class Answer(NamedTuple):
 
 
 def needs_of(job: Job, objects: Sequence[PlannedObject], choices: Sequence[Choice]) -> Needs:
-    """What the workers of a job need; of the objects, only those that are as they were listed from here."""
+    """What the workers of a job need; objects that have changed since they were listed are left out."""
     there = [row for row in objects if job.source.has(row)] if job.source.gives == "audio" else []
     looks = [choice.check_here for choice in (job.source, *choices) if choice is not None]
     return Needs(job.store, job.source, there, looks)
 
 
 def seen_by_driver(driver: BoardHandle, source: Source, objects: Sequence[PlannedObject]) -> list[str]:
-    """The paths of those objects that the driver's node sees as they were listed. ``driver`` is an actor's handle."""
+    """The paths of the objects that are unchanged as seen from the driver's node. ``driver``: its Board."""
     import ray
 
     yes = ray.get(driver.as_listed.remote(source, objects))
@@ -66,7 +66,7 @@ def seen_by_driver(driver: BoardHandle, source: Source, objects: Sequence[Planne
 
 
 def answer(needs: Needs, probe: str, text: bytes) -> Answer:
-    """Runs on a node: look at everything, and collect what is wrong. ``probe`` holds ``text`` in the driver's store."""
+    """Runs on a node: make all checks and collect the problems. The driver has put ``text`` at the key ``probe``."""
     problems: list[WavmillError] = []
     checks: list[Callable[[], object]] = [partial(_check_objects, needs), *needs.looks]
     if needs.store:
@@ -78,10 +78,10 @@ def answer(needs: Needs, probe: str, text: bytes) -> Answer:
 
 
 def check_nodes(needs: Needs) -> None:
-    """Ask every node. Raises with all that is wrong, by node: JobError where something is not seen, NotAllowed where
-    credentials or permissions are wrong, Stopped where a node does not answer.
+    """Check every node. Raises, with all problems by node: JobError when something is missing, NotAllowed when
+    credentials or permissions are wrong, Stopped when a node does not answer.
 
-    A private cluster that this process started is on this machine, and is not asked.
+    A private cluster that this process started is on this machine and is not checked.
     """
     if started_here():
         return
@@ -99,7 +99,7 @@ def check_nodes(needs: Needs) -> None:
 
 
 def ask_nodes(needs: Needs) -> list[tuple[str, Answer]]:
-    """The answer of every node that is alive, by its name. One that gives none answers with a Stopped."""
+    """The answer of every live node, by its name; a Stopped for a node that gives none."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -135,7 +135,7 @@ def _written(url: str, probe: str, text: bytes) -> Iterator[None]:
 
 
 def started_here() -> bool:
-    """Whether there is no cluster but, at most, a private one that this process started."""
+    """Whether there is no cluster, or only a private one that this process started."""
     from ray._private import worker
 
     node = worker._global_node  # nothing public says it
@@ -143,7 +143,7 @@ def started_here() -> bool:
 
 
 def name_of(node: Mapping[str, object]) -> str:
-    """A node of ``ray.nodes()`` for a message."""
+    """How messages name a node of ``ray.nodes()``."""
     return f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {str(node['NodeID'])[:8]})"
 
 
@@ -184,13 +184,13 @@ def _collected(problems: list[WavmillError]) -> Iterator[None]:
     try:
         yield
     except ObjectFault:
-        pass  # the run meets it again, and finishes everything else first
+        pass  # the run will raise it again, after everything else is done
     except WavmillError as error:
         problems.append(error)
 
 
 def _check_store(url: str, probe: str, text: bytes) -> None:
-    """That this node sees the driver's store, and may write to it."""
+    """Raise an error unless this node can read and write the driver's store."""
     store = open_store(url)
     try:
         found = store.read(probe)
@@ -204,7 +204,7 @@ def _check_store(url: str, probe: str, text: bytes) -> None:
 
 
 def _check_objects(needs: Needs) -> None:
-    """NotAllowed or JobError when this node does not see the objects as they were listed."""
+    """NotAllowed or JobError when this node does not find the objects as they were listed."""
     if (source := needs.source) is None:
         return
     places = [source.place_of(row["path"]) for row in needs.objects if not source.has(row)]
@@ -220,7 +220,7 @@ def _check_objects(needs: Needs) -> None:
 
 
 def _who(needs: Needs) -> str:
-    """As whom this process opens files and asks S3; no secret is in it."""
+    """The user of this process, and its S3 access key's ID; no secrets."""
     from getpass import getuser
 
     try:

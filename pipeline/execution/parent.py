@@ -1,4 +1,4 @@
-"""A process that ends when the one that started it does, whatever that ended of."""
+"""End this process when its parent process ends, however that happens."""
 
 import ctypes
 import os
@@ -9,7 +9,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with(parent: int) -> None:
-    """Have this process killed when ``parent``, a process id, ends; where that cannot be had, a closed socket tells."""
+    """Have the kernel kill this process when its parent (a process id) ends. Where it cannot, a closed socket tells."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

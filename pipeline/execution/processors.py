@@ -1,7 +1,7 @@
-"""Which kinds of processors made the numbers of a shard, stage by stage; and whether a dataset mixes kinds.
+"""The kind of processor that computed each stage of a shard, and a warning when a dataset mixes kinds.
 
-Within one kind the same input gives the same bits. Between kinds, last bits differ: BLAS, MKL, FFmpeg and GPUs choose
-their instructions, and with them the order of their sums, by the processor they find.
+On one kind the same input gives the same bits. On different kinds the last bits differ: BLAS, MKL, FFmpeg and GPUs
+choose their instructions, and so the order of their sums, by the processor.
 """
 
 import json
@@ -19,14 +19,21 @@ from wavmill.pipeline.protocol.records import Record
 from wavmill.pipeline.protocol.timing import STAGES
 from wavmill.pipeline.rows import replace
 
-COLUMN = "processor_kinds"  # in flight, in every row, as the shard's key is: JSON, stage -> kind
-INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "avx", "sse4_2")  # the first that a processor has
+COLUMN = "processor_kinds"  # in flight in every row: JSON, stage -> kind
+INSTRUCTIONS = (
+    "amx_bf16",
+    "avx512_bf16",
+    "avx512f",
+    "avx2",
+    "avx",
+    "sse4_2",
+)  # the first of these that a processor has
 
 
 def noted(shard: pa.Table, stage: str, ways: Iterable[str] = (), gpu: bool = False) -> pa.Table:
-    """The shard with this process's kind of processor as that of a stage.
+    """Add this process's kind of processor to the shard, as that of a stage.
 
-    ``ways``: of products.py, taken in the stage. ``gpu``: the stage computes on one where there is one.
+    ``ways``: the kinds of products (model/products.py) used in it. ``gpu``: it computes on a GPU if there is one.
     """
     kind = ", ".join(part for part in (cpu(), *(f"products by {way}" for way in sorted(ways)), gpu and _gpu()) if part)
     return replace(shard, COLUMN, pa.repeat(json.dumps({**processors(shard), stage: kind}), shard.num_rows))
@@ -39,7 +46,7 @@ def processors(shard: pa.Table) -> dict[str, str]:
 
 @cache
 def cpu() -> str:
-    """What of this machine's processor decides last bits: maker, widest instructions, the kernels of numpy's BLAS."""
+    """What decides last bits: the processor's maker, its widest instructions, the kernels of numpy's BLAS."""
     facts: dict[str, str] = {}
     if (info := Path("/proc/cpuinfo")).exists():
         for line in info.read_text().partition("\n\n")[0].splitlines():
@@ -52,16 +59,16 @@ def cpu() -> str:
 
 
 def _gpu() -> str:
-    """The GPU's name, where a net is on one. torch is loaded by then, or it is not used."""
+    """The name of the GPU that a net is on, if any. When torch is not imported there is none."""
     if (torch := sys.modules.get("torch")) is None or not torch.cuda.is_available():
         return ""
     return str(torch.cuda.get_device_name())
 
 
 def summed(records: Iterable[Record]) -> dict[str, dict[str, int]]:
-    """Records -> stage -> kind: how many shards. Records of before kinds were noted count for none.
+    """Records -> stage -> kind -> number of shards.
 
-    Nor do shards without a clip that is done: nothing was computed there, so no way of products was taken.
+    Records that do not name kinds (older versions) and shards without a done clip (nothing computed) do not count.
     """
     counts: dict[str, Counter[str]] = {}
     for record in (record for record in records if record.done):
@@ -71,7 +78,7 @@ def summed(records: Iterable[Record]) -> dict[str, dict[str, int]]:
 
 
 def lines(kinds: dict[str, dict[str, int]]) -> Iterator[str]:
-    """What a run says when a stage of its shards ran on several kinds: nothing, or one line."""
+    """One line when a stage ran on several kinds of processors, else none."""
     mixed = {stage: found for stage, found in kinds.items() if len(found) > 1}
     if mixed:
         stage, found = max(mixed.items(), key=lambda pair: len(pair[1]))

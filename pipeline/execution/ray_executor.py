@@ -1,4 +1,4 @@
-"""The stages run by Ray Data: a cluster, or a private Ray of one node. A row is a clip, a block is a shard."""
+"""Run the stages with Ray Data, on a cluster or on a private Ray of one node. A row is a clip, a block is a shard."""
 
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ from wavmill.pipeline.protocol.plan import bytes_per_s, objects_between
 from wavmill.pipeline.rows import PlannedObject, PlannedShard
 from wavmill.pipeline.store.corpus import spread
 
-MOST_AT_WORK = 3  # workers that a message about a fault lists
+MOST_AT_WORK = 3  # the most workers that an error message lists
 WAVE_SHARDS = 20_000  # Ray's driver keeps 16 KB per shard
 
 
@@ -49,11 +49,7 @@ class RayExecutor:
 
 
 def make_ready(job: Job, shards: list[PlannedShard], stages: Sequence[Stage]) -> int:
-    """What comes before the first shard; return how many others share the cluster's CPUs.
-
-    Every node is asked about a few objects and about what the stages open, as check_nodes says; of a private Ray
-    nothing is.
-    """
+    """Prepare a cluster: classes, nodes, dead claims. Return how many other claims share its CPUs."""
     choices = [choice for stage in stages for choice in stage.choices]
     ship_outside_classes([job.source, *choices])
     if started_here():
@@ -63,13 +59,13 @@ def make_ready(job: Job, shards: list[PlannedShard], stages: Sequence[Stage]) ->
 
 
 def some_objects(job: Job, shards: list[PlannedShard]) -> list[PlannedObject]:
-    """The first object of a few shards, spread over all of them, for the nodes to look at."""
+    """The first object of a few shards, evenly spread, for the nodes to check."""
     heads = [(one["objects"], one["row_lo"], one["row_lo"] + 1) for one in spread(shards, SAMPLED)]
     return [row for head in heads for row in objects_between(job.store, *head).to_pylist()]
 
 
 def ship_outside_classes(choices: Sequence[Choice]) -> None:
-    """Classes from outside travel to where they are not installed."""
+    """Have classes from outside wavmill pickled by value: they need not be installed on the nodes."""
     for choice in choices:
         module = sys.modules[type(choice).__module__]
         if module.__name__.partition(".")[0] != "wavmill":
@@ -77,7 +73,7 @@ def ship_outside_classes(choices: Sequence[Choice]) -> None:
 
 
 class ToBoard:
-    """Passes on to a board, one small actor, what a worker begins and ends."""
+    """Reports what a worker begins and ends to a Board that is an actor."""
 
     def __init__(self, actor: BoardHandle) -> None:
         self.actor = actor
@@ -96,8 +92,8 @@ def _mill(job: Job, wiring: Wiring, shards: list[PlannedShard], watch: Watch) ->
     shares = cluster_shares(job, max(shard["seconds"] for shard in shards))
     context = DataContext.get_current()
     context.target_max_block_size = None  # a block is a shard, however large
-    context.raise_original_map_exception = True  # Ray's own wrapping loses which error it was
-    context.memory_usage_poll_interval_s = None  # a thread per task that reads the process's memory map
+    context.raise_original_map_exception = True  # Ray's wrapped error loses the original's type
+    context.memory_usage_poll_interval_s = None  # it would run a thread per task that reads the memory map
     context.enable_progress_bars, context.print_on_execution_start = False, False
     rows = ray.data.from_items(shards, override_num_blocks=len(shards))
     rows.set_name(execution_name())
@@ -115,7 +111,7 @@ def _mill(job: Job, wiring: Wiring, shards: list[PlannedShard], watch: Watch) ->
 
 
 def actor_beside_driver(kind: type) -> ActorHandle:
-    """An actor on the driver's node: the loss of another node does not end it."""
+    """Start an actor on the driver's node, so that the loss of another node does not end it."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -123,16 +119,16 @@ def actor_beside_driver(kind: type) -> ActorHandle:
 
 
 def _add(rows: ray.data.Dataset, fn: Any, **options: Any) -> ray.data.Dataset:
-    """A map_batches that gets and returns whole blocks. The public one wants a batch size where there are GPUs,
-    and with one it bundles blocks; the internal one, which the public one calls, takes None everywhere."""
+    """Add a stage that gets and returns whole blocks. With GPUs ``map_batches`` demands a batch size, and with one it
+    bundles blocks; the internal method that it calls takes None."""
     return rows.map_batches_internal(fn, batch_size=None, batch_format="pyarrow", **options)
 
 
 def cluster_shares(job: Job, longest_s: float) -> Shares:
-    """What each stage takes of the cluster that Ray is connected to. JobError when the job would wait for ever."""
+    """What each stage gets of the connected cluster. JobError when the job would wait for ever."""
     nodes = nodes_of(ray)
     shares = shares_of(job, nodes, int(bytes_per_s(job) * longest_s))
-    grows = job.scale.feature.workers != "auto"  # who names a number may mean nodes that are yet to come
+    grows = job.scale.feature.workers != "auto"  # a number that is given may count on nodes that will join
     if not grows and (reason := why_waiting(shares, nodes)):
         raise JobError(
             f"scale: this would wait for ever: {reason}; name scale.feature.workers for a cluster that grows"
@@ -141,7 +137,7 @@ def cluster_shares(job: Job, longest_s: float) -> Shares:
 
 
 def results(rows: ray.data.Dataset, board: BoardHandle | None = None) -> Iterator[pa.Table]:
-    """The blocks of the last stage as they come. What stops a stage is raised as the error it was in the worker."""
+    """Yield the blocks of the last stage as they come. Raises the error of a worker as it was raised there."""
     before = alive()
     try:
         yield from rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
@@ -156,13 +152,13 @@ def results(rows: ray.data.Dataset, board: BoardHandle | None = None) -> Iterato
 
 
 def idle() -> str:
-    """What a run in which no worker has begun a shard is waiting for."""
+    """Why no worker has begun a shard yet: what the cluster lacks."""
     free, all_cpus = ray.available_resources().get("CPU", 0.0), ray.cluster_resources().get("CPU", 0.0)
     return f"no worker is at a shard: Ray has {free:g} of {all_cpus:g} CPUs free, and starts workers or waits for them"
 
 
 def board_says(board: BoardHandle | None) -> list[str]:
-    """What the workers are at; nothing when the board is lost."""
+    """A line per working worker; none when the board is lost."""
     try:
         lines: list[str] = ray.get(board.lines.remote(), timeout=10) if board is not None else []
     except ray.exceptions.RayError:

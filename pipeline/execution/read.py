@@ -1,4 +1,4 @@
-"""Read: the first stage of a run. A shard of the plan goes in, its decoded clips come out."""
+"""Read: the first stage of a run, from a shard of the plan to its decoded clips."""
 
 import socket
 from time import perf_counter
@@ -18,19 +18,19 @@ from wavmill.pipeline.rows import decoded, fault, nothing
 
 
 def read_clips(job: Job, objects: pa.Table) -> pa.Table:
-    """Objects of a plan -> their clips (rows.decoded), at the rate that the job's feature wants; checked, if it checks.
+    """Decode the objects of a plan into clips (rows.decoded) at the job's rate, and apply the job's checks.
 
-    ObjectFault when one of them cannot be read, which says nothing about its sound.
+    ObjectFault when an object cannot be read for a reason that is not its sound.
     """
     clips = job.source.read(objects, job.clip, job.rate_hz)
     return job.check(clips) if job.clip.video else clips
 
 
 class Read:
-    """One row of the plan's shards -> a table of clips; in every row the shard's key, their number and the time.
+    """One row of the plan's shards -> a table of clips, each row with the shard's key, number of clips and time.
 
-    A fault of one of its objects gives one row that stands for the shard (rows.fault), and Commit passes that on.
-    ``driver`` is an actor on the driver's node (watchdog.Board), asked about files that this node does not see.
+    When an object cannot be read, one row stands for the shard (rows.fault), and Commit passes it on. ``driver``: the
+    Board on the driver's node, asked about files that are missing on this node.
     """
 
     def __init__(self, job: Job, driver: BoardHandle | None = None) -> None:
@@ -47,7 +47,7 @@ class Read:
                 self._stop_if_seen_elsewhere(self.driver, objects, clips)
         except ObjectFault as error:
             if self.job.source.gives != "audio":
-                raise  # a part of a dataset, which all its shards need
+                raise  # a part of a dataset: every shard needs it
             clips, found = fault(decoded(self.job.source.carried(), self.job.clip.video), str(error)), 1
         if not found:  # a stretch of a tar in which no sample starts; Ray drops a table without rows
             clips = nothing(clips.schema)
@@ -56,8 +56,8 @@ class Read:
         return start_seconds(noted(clips, "read"), "read", perf_counter() - start)
 
     def _stop_if_seen_elsewhere(self, driver: BoardHandle, objects: pa.Table, clips: pa.Table) -> None:
-        """ObjectFault when the driver's node sees a file, as it was listed, that was rejected because this one does
-        not: that is a fault of this machine, and says nothing about the corpus."""
+        """ObjectFault when a file that was rejected as missing here is there, unchanged, on the driver's node: this
+        machine is at fault, not the corpus."""
         unread = clips.filter(pc.is_in(clips["error"], pa.array(sorted(UNREAD))))
         paths = unread["source"].combine_chunks()
         rows = objects.filter(pc.and_(pc.is_in(objects["path"], paths), pc.greater_equal(objects["size"], 0)))

@@ -1,4 +1,4 @@
-"""Which part of a cluster each stage takes: the autos of ``scale``, by what the cluster has. Never a result."""
+"""What each stage gets of a cluster: resolves the ``auto`` values of ``scale``. It does not change results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from wavmill.pipeline.job.dataset_job import Job
 
 GIB = 1 << 30
 TASK_CPUS = 0.5  # two tasks a core: while one waits for the store or for Ray's driver, the other computes
-NET_CPUS = 1.0  # a task whose net wants a GPU where there is none: it waits for nothing, and each holds its weights
-RETRIES = 3  # Ray's default is to restart a worker that dies for ever
-IN_FLIGHT = 3  # copies of a shard that a stage may hold at once: what it got, what it makes, what it hands on
+NET_CPUS = 1.0  # a task with a net on the CPU: it does not wait, and each holds the weights
+RETRIES = 3  # Ray's default is to restart a dying worker for ever
+IN_FLIGHT = 3  # copies of a shard in a stage: input, work, output
 MEMORY_SHARE = 0.6  # of the cluster's memory for the pool; the rest is for decoding
 
 
 @dataclass(frozen=True)
 class Node:
-    """What one node of a cluster has for tasks. ``gpu_kind`` is Ray's name of its accelerators, "" without any."""
+    """The resources of one node. ``gpu_kind``: Ray's name of its accelerators, "" without any."""
 
     cpus: float
     gpus: float = 0.0
@@ -26,7 +26,7 @@ class Node:
     gpu_kind: str = ""
 
     def room(self, shares: "Shares", left_cpus: float = 0.0) -> int:
-        """How many of the extractors fit beside tasks that take ``left_cpus``; all, when they ask for nothing."""
+        """How many extractors fit on it beside tasks that take ``left_cpus``; all, when they ask for nothing."""
         cpus, gpus = self.cpus - left_cpus, self.gpus
         by_cpus = cpus // shares.feature_cpus if shares.feature_cpus else inf
         by_gpus = gpus // shares.feature_gpus if shares.feature_gpus else inf
@@ -46,10 +46,10 @@ def nodes_of(ray: ModuleType) -> list[Node]:
 
 @dataclass(frozen=True)
 class Shares:
-    """What a run asks Ray for. cpus and gpus are per task or worker, memory_bytes of every stage alike.
+    """What a run asks Ray for. cpus and gpus are per task or worker; memory_bytes is the same for every stage.
 
-    ``pool_workers`` is 0 when extraction runs in tasks, as decoding does. Ray then fuses all stages into one task per
-    shard, and neither sound nor features leave its process; an extractor on a GPU needs a pool that keeps its model.
+    ``pool_workers`` is 0 when extraction runs in tasks: Ray then fuses all stages into one task per shard, and sound
+    and features stay in one process. An extractor on a GPU needs a pool of actors that keep its model.
     """
 
     pool_workers: int
@@ -61,13 +61,13 @@ class Shares:
     gpu_kinds: tuple[str, ...]
 
     def decode(self) -> dict[str, object]:
-        """Options of the decoding tasks: on the nodes with the GPUs, for sound costs more to send than to make."""
+        """Options of the decoding tasks: on the nodes with GPUs, as sending sound costs more than decoding it."""
         beside = {"ray.io/accelerator-type": f"in({','.join(self.gpu_kinds)})"}
         where = {"label_selector": beside} if self.feature_gpus and self.gpu_kinds else {}
         return self._tasks(self.decode_cpus) | where
 
     def feature(self) -> dict[str, object]:
-        """Options of the extractors: tasks, or a pool of workers that each load the model once."""
+        """Options of the extractors: tasks, or a pool of actors that each load the model once."""
         if not self.pool_workers:
             return self._tasks(self.feature_cpus)
         from ray.data import ActorPoolStrategy
@@ -90,9 +90,9 @@ class Shares:
 
 
 def shares_of(job: Job, nodes: Sequence[Node], shard_bytes: int) -> Shares:
-    """The autos of a job's ``scale`` on a cluster of these nodes: a GPU per extractor that wants one, else tasks.
+    """Resolve a job's ``scale`` on these nodes: a GPU per extractor that uses one, else tasks.
 
-    ``shard_bytes``: the widest column in flight of the longest shard.
+    ``shard_bytes``: the size of the widest column of the longest shard.
     """
     scale, gpus = job.scale, sum(node.gpus for node in nodes)
     net = any(step.gpu for step in job.steps)
@@ -119,7 +119,7 @@ def shares_of(job: Job, nodes: Sequence[Node], shard_bytes: int) -> Shares:
 def why_waiting(shares: Shares, nodes: Sequence[Node]) -> str:
     """Why a run with these shares would wait for ever on these nodes, or "" when it would not.
 
-    A task or a worker runs on one node: what counts is what each node has, never the sum of all.
+    A task or a worker runs on one node, so each node counts by itself.
     """
     needed = max(shares.decode_cpus, shares.token_cpus, 0.0 if shares.pool_workers else shares.feature_cpus)
     largest = max((node.cpus for node in nodes), default=0.0)

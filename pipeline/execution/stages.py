@@ -1,7 +1,7 @@
-"""stages_of(work): what happens to a shard, from reading to commit, as the one list that every executor runs.
+"""stages_of(work): the list of stages, from reading to commit, that every executor runs over each shard.
 
-An executor is a function from a job, its stages and shards of a plan to the tables of the last stage, as they come:
-``ray_executor.py`` has a cluster do the work, ``local_executor.py`` this machine. The rows are the same.
+An executor takes a job, its stages and the shards of a plan, and yields the tables of the last stage as they come:
+``ray_executor.py`` on a cluster, ``local_executor.py`` on this machine. The rows are the same.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -20,16 +20,14 @@ from wavmill.pipeline.rows import CONTEXT, PlannedShard, ShardLine
 from wavmill.pipeline.workspace import Workspace
 
 Watch = Callable[[ShardLine], None]
-Wiring = Callable[
-    [BoardHandle | None], "list[Stage]"
-]  # is given who is asked about files that a worker does not see, or None
+Wiring = Callable[[BoardHandle | None], "list[Stage]"]  # called with the Board to ask about missing files, or None
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the work on a shard: an Arrow table in, an Arrow table out.
+    """A part of the work on a shard: an Arrow table -> an Arrow table.
 
-    ``share``: which part of the job's ``scale`` it takes. ``choices``: what it opens.
+    ``share``: the part of the job's ``scale`` that it belongs to. ``choices``: the steps that it opens.
     """
 
     name: str
@@ -39,10 +37,10 @@ class Stage:
 
 
 class Executor(Protocol):
-    """Runs the stages over shards, rows of ``todo_of``, in any order; yields what the last stage made of each.
+    """Runs the stages over shards (rows of ``todo_of``) in any order; yields the result of the last stage for each.
 
-    An expected error in a worker is raised as it was there, another one with the worker's traceback. Stopped when
-    workers end, or hang, at the same shard time and again.
+    A WavmillError in a worker is raised unchanged, any other error with the worker's traceback. Stopped when workers
+    end or hang at the same shard again and again.
     """
 
     def __call__(
@@ -50,20 +48,19 @@ class Executor(Protocol):
     ) -> Generator[pa.Table, None, None]: ...
 
 
-Engine = Callable[[Job, float], Executor]  # the executor for a job with so many seconds of sound to go
+Engine = Callable[[Job, float], Executor]  # (job, seconds of sound that are left) -> its executor
 
 
 def stages_of(work: Workspace, driver: BoardHandle | None = None) -> list[Stage]:
-    """The stages of a run: a row of the plan's shards -> the row that Commit makes of its record.
+    """The stages of a run: a row of the plan's shards -> a row about its record (Commit).
 
-    A feature that nobody asked to keep leaves its worker only for a step that goes over it: tokens of it are made
-    where it is made, unless the windows go over the feature, too.
+    When the feature is not kept, tokens are made in the worker that makes the feature, unless windows need it too.
     """
     job = work.job
     last_read = ["feature"] if "feature" not in job.keep else []
     over_feature = job.window is not None and job.window.reads == "feature"
     with_sound = [step for step in job.steps if step.reads == "audio"]
-    last = job.feature is not None and last_read and not over_feature  # whoever reads the feature after the token
+    last = job.feature is not None and last_read and not over_feature  # of the steps that read the feature
     early = [step for step in (job.token,) if step is not None and last and step not in with_sound]
     rest = [step for step in job.steps if step not in (*with_sound, *early)]
     return [
@@ -76,7 +73,7 @@ def stages_of(work: Workspace, driver: BoardHandle | None = None) -> list[Stage]
 def feature_stages(job: Job, driver: BoardHandle | None = None, early: Sequence[Step] = ()) -> list[Stage]:
     """The first stages: a row of the plan's shards -> its clips with their features.
 
-    ``early`` steps run where the features are made, and only what they make leaves that worker.
+    ``early``: steps that run in the worker that makes the features; only their results leave it.
     """
     read = Stage("read", Read(job, driver), "decode")
     with_sound = [step for step in job.steps if step.reads == "audio"]
@@ -88,5 +85,5 @@ def feature_stages(job: Job, driver: BoardHandle | None = None, early: Sequence[
 
 
 def products_of(job: Job, clips: pa.Table) -> pa.Table:
-    """Decoded clips with the job's features and tokens, both kept, made together in this process."""
+    """Add the job's features and tokens to decoded clips, in this process."""
     return Apply([step for step in (job.feature, job.token) if step is not None])(clips)

@@ -1,8 +1,8 @@
-"""Who is at which shard since when, and the end of a worker in which nothing moves.
+"""A watchdog for hanging workers, and a board of which worker is at which shard.
 
-An executor waits for ever for a worker that hangs. So a worker ends itself, with a trace of all its threads on stderr,
-when nothing in it has moved for ``patience_s``; its shard is given to another, three times. And a run that waits, or
-that fails, can say for what: workers tell a board what they begin.
+An executor would wait for ever for a worker that hangs. So a worker that makes no progress for ``patience_s`` prints a
+trace of all its threads to stderr and ends itself; its shard is given to another, three times. Workers report what they
+begin to a Board, so that a waiting or failing run can say what it waits for.
 """
 
 import faulthandler
@@ -22,31 +22,31 @@ from wavmill.pipeline.contracts import Source
 from wavmill.pipeline.rows import PlannedObject, ShardLine
 
 LOOK_S = 1.0
-SAY_S = 300.0  # without a finished shard, until the driver says who is at what, and again
-IDLE_S = 30.0  # without a worker at any shard, until the driver says what it waits for
-HUNG = 70  # the exit code of a worker that ended itself
-_moved = 0.0  # when something moved in this process; 0 while no stage is at work
+SAY_S = 300.0  # without a finished shard, until the driver lists the workers' shards, and again
+IDLE_S = 30.0  # without a working worker, until the driver says what it waits for
+HUNG = 70  # the exit code of a worker that the watchdog ended
+_moved = 0.0  # time of the last heartbeat in this process; 0 while no stage runs
 _at: "Watched | None" = None
 _dog: threading.Thread | None = None
 
 
 class WorkListener(Protocol):
-    """Who hears what a worker begins and ends: a Board, or what passes it on to one."""
+    """What a worker reports to: a Board, or a connection to one."""
 
     def begins(self, shard: str, stage: str, where: str) -> object: ...
     def ends(self, shard: str) -> object: ...
 
 
 def heartbeat() -> None:
-    """Something moves: a sound was decoded, a batch extracted."""
+    """Report progress: a sound was decoded, a batch extracted."""
     global _moved
     _moved = monotonic()
 
 
 class Watched:
-    """A stage of a run, watched; ``board`` hears of it.
+    """A stage with a watchdog, which reports to ``board`` what it begins.
 
-    A process in which nothing moves for ``patience_s`` ends itself with the exit code ``end``.
+    Without a heartbeat for ``patience_s`` the process ends itself with the exit code ``end``.
     """
 
     def __init__(
@@ -100,9 +100,9 @@ def _look() -> None:
 def patience(
     at_work: Callable[[], list[str]], idle: Callable[[], str], watch: Callable[[ShardLine], None]
 ) -> Iterator[Callable[[], None]]:
-    """Gives what is to be called at every finished shard. While it is not for long, another thread says who waits.
+    """Yields a function to call at every finished shard. When it is not called for long, a thread tells ``watch`` why.
 
-    ``at_work``: a line for each worker at a shard. ``idle``: what a run in which there is none is waiting for.
+    ``at_work``: a line per working worker. ``idle``: what a run without a working worker is waiting for.
     """
     over, last = threading.Event(), [monotonic()]
 
@@ -133,13 +133,13 @@ def patience(
 
 
 class RemoteCall(Protocol):
-    """A method of an actor: ``remote`` calls it there, and gives what ray.get waits for."""
+    """A method of a Ray actor: ``remote`` calls it and returns an object reference."""
 
     def remote(self, *args: object) -> object: ...
 
 
 class BoardHandle(Protocol):
-    """A Board that is an actor of Ray's, seen from another process."""
+    """The handle of a Board that is a Ray actor."""
 
     begins: RemoteCall
     ends: RemoteCall
@@ -148,7 +148,7 @@ class BoardHandle(Protocol):
 
 
 class Board:
-    """What the workers of a run are at."""
+    """Which shard and stage each worker of a run is working on."""
 
     def __init__(self) -> None:
         self.at: dict[str, tuple[str, str, float]] = {}  # shard -> stage, where, since when
@@ -163,11 +163,11 @@ class Board:
         self.tries.pop(shard, None)
 
     def as_listed(self, source: Source, objects: Sequence[PlannedObject]) -> list[bool]:
-        """Of each object of a plan whether it is as it was listed, seen from where this actor runs."""
+        """For each object of a plan, whether this process sees it as it was listed."""
         return [source.has(row) for row in objects]
 
     def lines(self, most: int = 5) -> list[str]:
-        """Who is at what, the most tried and the oldest first."""
+        """A line per working worker, the most retried and the oldest first."""
         at = dict(self.at)  # another thread may ask
         order = sorted(at, key=lambda shard: (-self.tries[shard], at[shard][2]))
         return [self._line(shard, *at[shard]) for shard in order[:most]]

@@ -1,4 +1,4 @@
-"""What an exception from Ray means: the WavmillError that a worker raised, or a fault of Ray's, in one line."""
+"""Find what an exception from Ray means: the WavmillError of a worker, or an error of Ray itself, in one line."""
 
 import re
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ ENOUGH_CHARS, MOST_CHARS = 60, 300
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and everything that it says it came from, the outermost first."""
+    """An exception and its causes, the outermost first."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -38,9 +38,9 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def expected(error: BaseException) -> WavmillError | None:
-    """The WavmillError that a worker raised, as it was raised; None when there is none.
+    """The WavmillError that a worker raised; None when there is none.
 
-    Ray raises it as a class that is both RayTaskError and the original, whose text is the whole traceback.
+    Ray raises a class derived from both RayTaskError and the original, whose text is the whole traceback.
     """
     from ray.exceptions import ActorDiedError, RayTaskError
 
@@ -56,7 +56,7 @@ def expected(error: BaseException) -> WavmillError | None:
 
 
 def ray_error_in(error: BaseException) -> BaseException | None:
-    """The error of Ray's own (a lost node, a full disk) that an exception comes from; None when it is a program's."""
+    """The error of Ray itself (a lost node, a full disk) behind an exception; None when a program raised it."""
     from ray.exceptions import ActorDiedError, RayError, RayTaskError, UserCodeException
 
     found = None
@@ -71,7 +71,7 @@ def ray_error_in(error: BaseException) -> BaseException | None:
 
 
 def one_line(error: BaseException) -> str:
-    """An error of Ray's in one line: its type, what happened, and the node that it names."""
+    """An error of Ray in one line: its type, what happened, and the node that it names."""
     from ray.exceptions import ObjectLostError
 
     text = str(error)
@@ -84,7 +84,7 @@ def one_line(error: BaseException) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """What a message of Ray's says first, on one line, without the traces and counters that follow."""
+    """The first sentence of a message of Ray, without the traces and counters that follow."""
     text = TRACEBACK.sub("", DETAIL.sub("", text))
     sentences = SENTENCE_END.split(" ".join(text.split()))
     line = sentences.pop(0)

@@ -1,19 +1,19 @@
-"""Ids of clips: every clip of a job has one of its own, and an id tells which sound and which stretch of it it names.
+"""Ids of clips: unique in a job, and an id tells which sound and which stretch of it the clip is.
 
     name                  a sound; every # of its path is doubled
     path#member           a sound inside a container; every # of the member is doubled
     name#START-END        a stretch that a manifest names, in ms; nothing after the hyphen: to the end of the sound
     name#START            a part of a sound (or of a stretch) that was longer than ``clip.max_s``, in whole ms
-    name#~WORD            no sound of its own: a second clip of that name, a row or bytes that could not be read
+    name#~WORD            a second clip of that name, or a row or bytes that could not be read
 
-An odd number of # ends a piece with its last one, as no piece begins with #: so an id is read in one way only. Ids that
-a manifest's column ``clip`` gives are taken as they are; the manifest compares them with the parts of the others.
+An odd number of # ends a piece with its last one, as no piece begins with #: so an id can be read in only one way. Ids
+from a manifest's column ``clip`` are used unchanged; the manifest checks them against parts of the others.
 """
 
 import re
 from decimal import Decimal
 
-WHOLE_MS_BELOW_S = 1e12  # above it a float has no room for ms
+WHOLE_MS_BELOW_S = 1e12  # above it a float has no ms
 # a dot and what follows it, at the end of an id or of one of its pieces; a stretch may have dots of its own
 _SUFFIX = re.compile(r"(?<=#)\d+(?:\.\d+)?-(?:\d+(?:\.\d+)?)?(?=#|$)|\.\w+(?=#(?!#)|$)")
 _PART = re.compile(r"#(\d+)$")
@@ -24,7 +24,7 @@ _LAST_PLACE = re.compile(_ENDS_A_PIECE + r"~[a-z]+\d+$")
 
 
 def escaped(name: str) -> str:
-    """A path as the id of the sound at that path."""
+    """The id of the sound at a path."""
     return name.replace("#", "##") if "#" in name else name
 
 
@@ -55,7 +55,7 @@ def second_id(clip: str, number: int) -> str:
 
 
 def place_id(path: str, kind: str, number: int) -> str:
-    """The id of what could not be read at a place of a file: ``kind`` is row or byte."""
+    """The id of something in a file that could not be read, at a row or byte (``kind``)."""
     return f"{escaped(path)}#~{kind}{number}"
 
 
@@ -66,22 +66,22 @@ def part_of(clip: str) -> tuple[str, int] | None:
 
 
 def sound_of(clip: str) -> str:
-    """The id of the sound, or stretch, that a clip is all of, or a part of."""
+    """The id of the sound, or stretch, that a clip is or is a part of."""
     return _LAST_PART.sub(r"\1", _LAST_SECOND.sub(r"\1", clip))
 
 
 def object_of(clip: str) -> str:
-    """The id of an object at a place of which something could not be read (``place_id``); of another clip its own."""
+    """The object's id from a ``place_id``; any other id unchanged."""
     return _LAST_PLACE.sub(r"\1", clip)
 
 
 def without_suffixes(clip: str) -> str:
-    """An id without .wav, .flac and the like: what folders that belong to a clip are called."""
+    """An id without .wav, .flac and the like: the name of folders that belong to a clip."""
     return _SUFFIX.sub(lambda match: "" if match[0].startswith(".") else match[0], clip)
 
 
 def _ms(seconds: float) -> str:
-    """Seconds as ms, with as many digits as tell two floats apart."""
+    """Seconds as ms, with enough digits to distinguish two floats."""
     if seconds < WHOLE_MS_BELOW_S and (whole := round(seconds * 1000)) / 1000 == seconds:
         return str(whole)
     return f"{(Decimal(repr(float(seconds))) * 1000).normalize():f}"

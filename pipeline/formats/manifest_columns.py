@@ -1,4 +1,4 @@
-"""Which columns of a manifest are read: the names that wavmill gives them, and those that other people's tools do."""
+"""Which columns of a manifest are read, by wavmill's names and by those of other tools."""
 
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
@@ -6,19 +6,19 @@ from typing import NamedTuple
 
 from wavmill.pipeline.errors import JobError
 
-# What else a column may be called, where there is none of wavmill's own name. Two of them in one manifest are refused.
+# Other names of a column, used when there is none with wavmill's name. Two of them in one manifest are refused.
 ALSO = {
     "path": ("audio_filepath", "audio_path", "wav", "file_name", "filename", "audio", "file"),
     "text": ("sentence", "transcript"),
     "speaker": ("client_id",),
 }
 TIMES = ("start_s", "end_s", "offset", "duration")  # all in seconds
-UNSURE = ("start", "end", "start_time", "end_time")  # seconds, ms or samples: nothing tells
+UNSURE = ("start", "end", "start_time", "end_time")  # names without a unit: they may be seconds, ms or samples
 MOST_NAMES = 100  # that a message lists
 
 
 class Columns(NamedTuple):
-    """The column of the manifest that each thing is read from; None where there is none."""
+    """The manifest's column for each field; None where there is none."""
 
     path: str
     clip: str | None
@@ -36,7 +36,7 @@ class Columns(NamedTuple):
 
 
 def candidates(label: str, carry: Sequence[str]) -> tuple[str, ...]:
-    """Every column that may be read, whichever of them a manifest has."""
+    """Every column that may be read."""
     own = ("path", "clip", *TIMES, label, *carry)
     return tuple(dict.fromkeys([*own, *(other for name in own for other in ALSO.get(name, ()))]))
 
@@ -79,7 +79,7 @@ def _column(name: str, there: Collection[str], where: str) -> str | None:
 
 
 def remarks_on(columns: Columns, names: Sequence[str], label: str) -> list[str]:
-    """What ``plan`` says of the columns: those that are read under another name, and those that look like times."""
+    """Remarks for ``plan``: columns that are read under another name, and columns that look like times."""
     read = {"path": columns.path, **({label: columns.label} if columns.label else {}), **columns.carry}
     found = [f"{name} is read from the column {column}" for name, column in read.items() if name != column]
     if columns.offset:

@@ -1,4 +1,4 @@
-"""Records of CSV and TSV: (fields, or a text that says what is wrong with the record; how many characters it has)."""
+"""Records of CSV and TSV: (fields, or an error message; number of characters)."""
 
 import csv
 from collections import deque
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from wavmill.pipeline.formats.manifest_text import MOST_CHARS
 from wavmill.pipeline.store.objects import SOUNDS, suffix_of
 
-SEVERAL_LINES_CHARS = 1 << 22  # of a record that has several lines; one line may have more
+SEVERAL_LINES_CHARS = 1 << 22  # the limit of a record of several lines
 
 
 def plain_records(lines: Iterator[str | None], delimiter: str) -> Iterator[tuple[list[str] | str, int]]:
-    """Records of one line each, in which no character quotes; empty lines are none."""
+    """Records of one line each, without quoting; empty lines are skipped."""
     for line in lines:
         if line is None:
             yield f"has more than {MOST_CHARS >> 20} million characters", 0
@@ -20,14 +20,14 @@ def plain_records(lines: Iterator[str | None], delimiter: str) -> Iterator[tuple
 
 
 class BrokenRecord(Exception):
-    """A record that does not end where it must; what is wrong with it is the only argument."""
+    """A record does not end as it must; the only argument is the message."""
 
 
 class Quoted:
     """The records of a CSV, (fields or a fault, characters) each.
 
-    A quoted field may have several lines. One that is not closed, or runs over a line that looks like a row, is a
-    fault of the line that it begins in, and reading goes on with the next line: a stray quote swallows no row.
+    A quoted field may have several lines. One that is not closed, or contains a line that looks like a row, is a fault
+    of its first line, and reading goes on with the next line, so that a stray quote swallows no row.
     """
 
     def __init__(self, lines: Iterator[str | None], delimiter: str) -> None:
@@ -39,7 +39,7 @@ class Quoted:
         self.reader = csv.reader(_Lines(self), delimiter=delimiter, strict=True)
 
     def expect(self, fields: int, path_at: int) -> None:
-        """How many fields a row has, and which is its path."""
+        """Set the number of fields of a row, and the index of its path."""
         self.fields, self.path_at = fields, path_at
 
     def __iter__(self) -> "Quoted":
@@ -75,7 +75,7 @@ class Quoted:
         return line
 
     def _is_not_inside(self, line: str) -> bool:
-        """Whether a line cannot be part of a quoted field: it has a sound's name where a row has its path."""
+        """Whether a line looks like a row, with a sound's name in the place of its path."""
         if self.chars > SEVERAL_LINES_CHARS:
             return True
         fields = line.split(self.delimiter)
@@ -85,7 +85,7 @@ class Quoted:
 
 
 class _Lines:
-    """What csv.reader reads from."""
+    """The iterator that csv.reader reads."""
 
     def __init__(self, records: Quoted) -> None:
         self.records = records

@@ -1,4 +1,4 @@
-"""Whether every row of a manifest has an id of its own: by hashes of 8 bytes a row, and exactly where two agree."""
+"""Check that the rows of a manifest have different ids: by 8-byte hashes, and exactly where two are equal."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,17 +8,17 @@ from wavmill.pipeline.decoding.decode import Clip
 from wavmill.pipeline.formats.clip_ids import part_of
 from wavmill.pipeline.formats.manifest_meaning import Rows
 
-MOST_NAMES = 10_000  # that are compared; one would be enough for the error
-BELOW_MS = 1  # a part begins at a sample, and its id is rounded to whole ms
+MOST_NAMES = 10_000  # duplicates that are compared exactly
+BELOW_MS = 1  # the start of a part in an id is rounded to whole ms
 
 
 class Ids:
-    """The ids of all rows, and those that a part of another row could have, too."""
+    """The ids of all rows, and ids that a part of another row could have."""
 
     def __init__(self, clip: Clip) -> None:
         self.step_ms = clip.max_s * 1000
         self.hashes: list[np.ndarray] = []
-        self.parents: list[int] = []  # hashes of the ids of which a given id could be a part
+        self.parents: list[int] = []  # hashes of ids of which a given id could be a part
 
     def add(self, rows: Rows) -> None:
         self.hashes.append(np.fromiter(map(hash, rows.clips), np.int64, len(rows.clips)))
@@ -27,7 +27,7 @@ class Ids:
             self.parents += [hash(part[0]) for part in parts if part]
 
     def problem(self, again: Callable[[], Iterator[Rows]], where: str) -> str:
-        """What is wrong with the ids, or "". ``again`` gives all rows a second time, which only an error needs."""
+        """An error message about the ids, or "". ``again()`` reads all rows a second time, for the message."""
         hashes = np.sort(np.concatenate([*self.hashes, np.zeros(0, np.int64)]))
         twice = {*hashes[1:][hashes[1:] == hashes[:-1]][:MOST_NAMES].tolist()}
         parents = np.array(self.parents, np.int64)

@@ -1,6 +1,6 @@
 """JSON rows of a manifest: an object on each line, or one array of objects. Numbers keep the digits as written.
 
-A row is a dict, or a text that says what is wrong with it; beside it stands how many characters it has.
+A row is a dict or an error message, with its number of characters.
 """
 
 import json
@@ -17,13 +17,13 @@ BLANK = re.compile(r"[ \t\n\r]*")
 
 
 class Number(str):
-    """A number as it is written: 12345678901234567890 and 1.0 keep all their digits."""
+    """A number as text: 12345678901234567890 and 1.0 keep all digits."""
 
     __slots__ = ()
 
 
 class DuplicateKeys(dict[str, Any]):
-    """An object that names keys more than once: ``keys_twice``."""
+    """A dict from an object with duplicate keys: ``keys_twice``."""
 
     keys_twice: frozenset[str]
 
@@ -41,7 +41,7 @@ _decoder = json.JSONDecoder(object_pairs_hook=_object, parse_float=Number, parse
 
 
 def line_rows(lines: Iterator[str | None]) -> Iterator[tuple[Row | str, int]]:
-    """An object on each line; lines of white space are no rows."""
+    """An object per line; blank lines are skipped."""
     for line in lines:
         if line is None:
             yield f"has more than {MOST_CHARS >> 20} million characters", 0
@@ -58,11 +58,11 @@ def line_rows(lines: Iterator[str | None]) -> Iterator[tuple[Row | str, int]]:
 
 
 def array_rows(texts: Iterator[str], where: str) -> Iterator[tuple[Row | str, int]]:
-    """The objects of one array. What follows an element that cannot be read could be anything: a JobError."""
+    """The objects of one array. JobError at an element that cannot be parsed, as what follows is unknown."""
     text, at, count = "", 0, 0
 
     def longer() -> bool:
-        """Twice as much text from here on, where there is more."""
+        """Double the text that is held, if there is more."""
         nonlocal text, at
         pieces, chars = [text[at:]], len(text) - at
         want = 2 * chars + 1
@@ -125,7 +125,7 @@ def _row(value: Any) -> Row | str:
 
 
 def text_of_value(value: Any) -> str | None:
-    """A JSON value as text: a text as it is, a number as it is written, true and false, anything else as JSON."""
+    """A JSON value as text: strings and numbers as written, anything else as JSON."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What the rows of a manifest mean: which sound, which stretch of it, under which id; or what is wrong with a row."""
+"""Interpret the rows of a manifest: the sound, its stretch and its id, or the fault of a row."""
 
 import json
 import tempfile
@@ -14,18 +14,18 @@ from wavmill.pipeline.formats.clip_ids import place_id, stretch_id
 from wavmill.pipeline.formats.manifest_columns import Columns
 from wavmill.pipeline.store.objects import parent_of
 
-HELD_BYTES = 64 << 20  # of rows in memory until their columns are known; more of them wait in a file
+HELD_BYTES = 64 << 20  # rows in memory until the columns are known; more go to a file
 NONE = Columns("path", None, None, None, None, None, None, {})
 DIGITS_S = 9  # of offset + duration: 0.1 + 0.2 is 0.3
 
 
 class Rows(NamedTuple):
-    """A batch of rows, a list each; a row with a fault is a reject, and has neither start nor end."""
+    """A batch of rows, as lists; a row with a fault is a reject and has no start and end."""
 
     numbers: list[int]  # from 1
     paths: list[str]
     clips: list[str]
-    own_ids: bool  # they are from a column of the manifest
+    own_ids: bool  # ids are from a column of the manifest
     starts_s: list[float | None]
     ends_s: list[float | None]
     labels: list[str | None]
@@ -36,9 +36,9 @@ class Rows(NamedTuple):
 def settle_columns(
     pieces: Iterator[bytes], chosen: Callable[[list[str]], Columns]
 ) -> tuple[Columns, Iterator[pa.Table]]:
-    """The columns that are meant, and all batches of ``manifest_rows.table``.
+    """The columns to read, and all batches of ``manifest_rows.table``.
 
-    JSON may name a column for the first time on its last line: its batches wait until then, in a file if they are many.
+    As the last line of JSON may have a new column, its batches are held until then, in a file if they are many.
     """
     waiting = tempfile.SpooledTemporaryFile(HELD_BYTES)  # noqa: SIM115  it lives as long as the iterator
     names: dict[str, None] = {}
@@ -66,7 +66,7 @@ def _opened(piece: bytes) -> pa.Table:
 
 
 def with_ids(rows: pa.Table, columns: Columns, name: str) -> Rows:
-    """A batch with its times checked and its ids. ``name`` is the manifest's, for messages."""
+    """Check the times of a batch and add ids. ``name``: the manifest's, for messages."""
     numbers, faults = rows["row"].to_pylist(), rows["fault"].to_pylist()
     nothing = pa.chunked_array([pa.nulls(len(numbers), pa.string())])
 
@@ -110,7 +110,7 @@ def with_ids(rows: pa.Table, columns: Columns, name: str) -> Rows:
 
 
 def _seconds(column: pa.ChunkedArray, name: str, faults: list[str | None]) -> list[float | None]:
-    """Texts as numbers; a text that is none is a fault of its row."""
+    """Parse texts as numbers; one that is no number is a fault of its row."""
     if column.null_count == len(column):
         return [None] * len(column)
     try:

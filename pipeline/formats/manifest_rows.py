@@ -1,7 +1,7 @@
-"""The rows of a manifest as Arrow batches: only the columns that may be asked for, every value as the text written.
+"""Read the rows of a manifest into Arrow batches: only columns that may be needed, every value as text.
 
-A row that is malformed has a text in ``fault`` and nulls in the other columns, and the rows after it are read. What is
-wrong with the file as a whole (its encoding, its columns, its kind) is a JobError.
+A malformed row has a message in ``fault`` and nulls in the other columns; the rows after it are read. An error of the
+file as a whole (encoding, columns, kind) is a JobError.
 """
 
 import json
@@ -21,10 +21,10 @@ from wavmill.pipeline.formats.manifest_text import NotDecodable, NotUnpackable, 
 from wavmill.pipeline.store.objects import suffix_of
 
 BATCH_ROWS = 1 << 16
-MOST_NAMES = 10_000  # of columns that nobody asked for
-BATCH_CHARS = 1 << 22  # of the rows' whole text: parsed JSON takes some ten times as much
+MOST_NAMES = 10_000  # columns that are not read
+BATCH_CHARS = 1 << 22  # of the text of a batch: parsed JSON takes ten times as much
 KINDS = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": "", ".json": "", ".parquet": ""}
-NO_NUMBER = {"", "NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None"}  # no time, as tables write it in CSV
+NO_NUMBER = {"", "NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None"}  # texts for a missing number in CSV
 
 
 def kind_of(name: str) -> tuple[str, bool]:
@@ -46,7 +46,7 @@ def table(
     all columns up to here, and ``settled``: whether there can be others in later batches.
     """
     kind, unpack = kind_of(name)
-    number = [0]  # of the last row that was read
+    number = [0]  # the number of the last row
     try:
         if kind == ".parquet":
             yield from _parquet(file, where, label, carry)
@@ -115,7 +115,7 @@ def _json(texts: Iterator[str], where: str, label: str, carry: Sequence[str], nu
         if len("".join(begin.split())) > 1:
             break
     texts = chain([begin], texts)
-    is_array = "".join(begin.split())[:2] in ("[{", "[]")  # of objects; any other [ is a malformed first row
+    is_array = "".join(begin.split())[:2] in ("[{", "[]")  # an array of objects; otherwise the first row is malformed
     rows = array_rows(texts, where) if is_array else line_rows(lines_of(texts, returns=False))
     wanted, seen = candidates(label, carry), dict[str, None]()
     anything = {label, *carry, *TIMES}  # of these, whatever is no text is given as JSON; of the others as nothing
@@ -137,7 +137,7 @@ def _json(texts: Iterator[str], where: str, label: str, carry: Sequence[str], nu
 
 
 def _batches(rows: Iterator[tuple[Any, int]], number: list[int]) -> Iterator[tuple[list[Any], list[str | None], int]]:
-    """Rows in bounded batches: (rows, their faults, the number of the first). A row that is a text is a fault."""
+    """Rows in bounded batches: (rows, their faults, the number of the first). A row that is a str is a fault."""
     held: list[Any] = []
     faults: list[str | None] = []
     chars, first = 0, 1
@@ -175,7 +175,7 @@ def _stream(
 
 
 def _strings(values: list[str | None], faults: list[str | None], name: str) -> pa.Array:
-    """Texts as an array. JSON can spell half a character (\\ud800), which no table can hold: a fault of its row."""
+    """Texts as an array. A lone surrogate (JSON: \\ud800) cannot be stored and is a fault of its row."""
     try:
         return pa.array(values, pa.string())
     except UnicodeEncodeError:
@@ -192,7 +192,7 @@ def _parquet(file: BinaryIO, where: str, label: str, carry: Sequence[str]) -> It
     import pyarrow.parquet as pq
 
     try:
-        parquet = pq.ParquetFile(file, pre_buffer=False)  # no other thread calls back into Python
+        parquet = pq.ParquetFile(file, pre_buffer=False)  # so that no other thread calls back into Python
         names = parquet.schema_arrow.names
         columns, first = choose(names, label, carry, where).names, 1
         for name in columns[:1]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 CHUNK_BYTES = 1 << 18
-MOST_CHARS = 1 << 26  # of one row, all its columns together
-MARKS = (  # the longer ones first, as that of UTF-32 begins like that of UTF-16
+MOST_CHARS = 1 << 26  # the limit of one row, all columns together
+MARKS = (  # the longer ones first: UTF-32's begins like UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -21,11 +21,11 @@ LONGEST_MARK = 4  # bytes
 
 
 class NotDecodable(Exception):
-    """Bytes that are not text in the encoding; its name is the only argument."""
+    """Bytes are no text in the encoding, whose name is the only argument."""
 
 
 class NotUnpackable(Exception):
-    """A .gz that is damaged or breaks off; why is the only argument."""
+    """A .gz is damaged or truncated; the only argument says how."""
 
 
 def texts_of(file: BinaryIO, encoding: str, unpack: bool) -> Iterator[str]:
@@ -83,7 +83,7 @@ def lines_of(texts: Iterable[str], returns: bool) -> Iterator[str | None]:
                 continue
             yield None
             text, too_long = text[min(ends) + 1 :], False
-        # a \r at the very end may be the first half of \r\n, and waits for what follows
+        # a \r at the end may be the first half of \r\n
         end = max(text.rfind("\n"), text.rfind("\r", 0, max(0, len(text) - 1)) if returns else -1) + 1
         if end:
             yield from io.StringIO("".join([*held, text[:end]]), newline)

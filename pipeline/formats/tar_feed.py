@@ -1,4 +1,4 @@
-"""The parent's side of tar_sounds.py: pieces of bytes -> sounds of a tar, one at a time in memory."""
+"""The parent's side of tar_sounds.py: pieces of bytes -> the sounds of a tar, one at a time."""
 
 import io
 import json
@@ -12,10 +12,10 @@ from wavmill.pipeline.store.corpus import translate_object_errors
 
 
 class TarSound(NamedTuple):
-    """One sound of a tar, or why it is not taken."""
+    """A sound of a tar, or why it is rejected."""
 
     member: str
-    earlier: int  # members before it that have its very name
+    earlier: int  # members before it with the same name
     label: str | None
     fields: list[str | None]  # as carried
     file: BinaryIO | None
@@ -26,7 +26,7 @@ class TarEnd(NamedTuple):
     """How reading a tar ended."""
 
     damage: Reject | None
-    hidden: int  # members left out as hidden files are
+    hidden: int  # members that are left out as hidden files
     first_hidden: str
     alone: int  # texts that belong to no sound
     first_alone: str
@@ -38,7 +38,7 @@ def sounds_fed(file: BinaryIO, pieces: Iterator[bytes], where: str) -> Iterator[
         end = 4 + int.from_bytes(piece[:4], "little")
         facts: dict[str, Any] = json.loads(piece[4:end])
         if "end" in facts:
-            next(pieces, None)  # nothing more, and so the process that reads is free for the next tar
+            next(pieces, None)  # no more pieces: the reading process is free for the next tar
             damage = Reject(*facts["end"]) if facts["end"] else None
             yield TarEnd(damage, *_counted(facts, "hidden"), *_counted(facts, "alone"))
             return
@@ -68,7 +68,7 @@ def _counted(facts: dict[str, Any], name: str) -> tuple[int, str]:
 
 
 def _read(file: BinaryIO, at: int, size: int, where: str) -> bytes:
-    """Bytes of the tar. A file of the system is not moved: the child reads through the same handle."""
+    """Read bytes of the tar without moving a shared file position, which the child uses too."""
     handle = handle_of(file)
     with translate_object_errors(where):
         if handle is None:

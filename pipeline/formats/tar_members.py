@@ -1,7 +1,7 @@
-"""The members of a tar by their headers alone, in bounded memory whatever the headers promise.
+"""List the members of a tar by their headers, in bounded memory whatever the headers say.
 
-Headers as POSIX (pax), GNU tar (long names, sparse files) and older programs write them. A member whose headers are
-beyond a limit is still yielded, with the reason, and the walk goes on behind it; where it cannot, ``damage`` tells why.
+Reads headers of POSIX (pax), GNU tar (long names, sparse files) and older programs. A member whose headers exceed a
+limit is yielded with the reason, and the walk goes on behind it; where it cannot, ``damage`` says why.
 """
 
 import bz2
@@ -18,13 +18,13 @@ from wavmill.pipeline.errors import Reject
 from wavmill.pipeline.store.names import decode_name
 
 BLOCK_BYTES = 512  # what tar counts in
-EXTENSION_BYTES = 1 << 20  # of one pax header; 64 KiB is a large one
-EXTENSIONS = 64  # headers in front of one member; programs write up to three
+EXTENSION_BYTES = 1 << 20  # the limit of one pax header; 64 KiB is a large one
+EXTENSIONS = 64  # the limit of headers before one member; programs write up to three
 NAME_BYTES = 4096  # the longest path of a system
-EXPANSION, EXPANDED_BYTES = 1_000, 1 << 30  # what unpacks to more than both, times its size and bytes, is a bomb
-UNPACKED_BYTES = 128 << 20  # up to this much is unpacked once, and held
+EXPANSION, EXPANDED_BYTES = 1_000, 1 << 30  # a file that unpacks to more than both limits is a bomb
+UNPACKED_BYTES = 128 << 20  # up to this size it is unpacked once and held in memory
 PACKED = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ": lzma.LZMAFile}
-EXTENDING = (b"x", b"X", b"g", b"L", b"K")  # headers that are about other members: pax, for all, GNU's long names
+EXTENDING = (b"x", b"X", b"g", b"L", b"K")  # types of headers about other members: pax, global pax, GNU's long names
 DAMAGES = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
@@ -38,21 +38,21 @@ class Member(NamedTuple):
     size: int  # bytes of the file: more than ``stored`` when it is sparse
     sparse: bool = False
     cut: bool = False  # the tar ends before its data does
-    wrong: Reject | None = None  # why its headers, and so its data, are not to be taken
+    wrong: Reject | None = None  # why the member is rejected by its headers
 
 
 class Unpacked(NamedTuple):
-    """A tar as a plain one."""
+    """An unpacked tar."""
 
     file: BinaryIO
     packed: bool
     held: bool  # any place in it is at hand
     most_bytes: int  # more than that is not read
-    damage: str = ""  # where unpacking ended early, why
+    damage: str = ""  # why unpacking ended early, if it did
 
 
 def unpacked(file: BinaryIO) -> Unpacked:
-    """A tar, or one packed by gzip, bzip2 or xz, told by its first bytes. A small one is unpacked into memory."""
+    """Open a tar, or one packed by gzip, bzip2 or xz (by its first bytes). A small one is unpacked into memory."""
     file.seek(0)
     start = file.read(6)
     size = file.seek(0, os.SEEK_END)
@@ -79,7 +79,7 @@ def _opened(kind: Any, file: BinaryIO) -> Any:
 
 
 def told(error: Exception) -> str:
-    """What is wrong with the tar. Raises what the machine is to blame for."""
+    """The Reject for an error of reading the tar. Raises errors of the machine."""
     if isinstance(error, OSError) and error.errno is not None:
         raise error
     return str(error)
@@ -163,7 +163,7 @@ class Walk:
             extensions, names, wrong = 0, _Names(), None
 
     def _extend(self, names: "_Names", kind: bytes, size: int, extensions: int) -> Reject | None:
-        """Take in a header that is about the next member; or why it, and so the member, is not to be taken."""
+        """Read a header about the next member; return why the member is rejected, if it is."""
         if extensions > EXTENSIONS:
             return Reject("too_large", f"more than {EXTENSIONS} headers belong to it")
         if size > EXTENSION_BYTES:
@@ -190,7 +190,7 @@ class Walk:
         return False
 
     def _check_rest(self, at: int) -> None:
-        """A whole tar ends with blocks of zeros and has nothing behind them."""
+        """Check that the tar ends with blocks of zeros and nothing else."""
         read = at + BLOCK_BYTES
         while rest := self.file.read(1 << 20):
             if rest.count(0) != len(rest):
@@ -202,11 +202,11 @@ class Walk:
 
 
 class _Names:
-    """What the headers in front of a member say of it."""
+    """Facts about a member from the headers before it."""
 
     def __init__(self) -> None:
         self.name: bytes | None = None
-        self.sparse_name: bytes | None = None  # its own, where ``name`` is one that GNU tar made up
+        self.sparse_name: bytes | None = None  # the real name, when ``name`` was made up by GNU tar
         self.stored: int | None = None
         self.real: int | None = None  # bytes of a sparse file
 
@@ -232,7 +232,7 @@ class _Names:
 
 
 def _number(field: bytes) -> int:
-    """A number of a header: octal digits, or base 256 where the first bit is set."""
+    """Parse a number of a header: octal digits, or base 256 when the first bit is set."""
     if field[0] & 0x80:
         return int.from_bytes(field[1:], "big")
     try:

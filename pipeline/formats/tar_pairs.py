@@ -1,4 +1,4 @@
-"""Which texts of a tar belong to which of its sounds, wherever they stand: by their names, as WebDataset's keys do.
+"""Match the texts of a tar to its sounds by name, as WebDataset's keys do, in any order.
 
 The stem of a member is its name without its last suffix, its key the name up to the first dot; both count within one
 folder. A text (json, txt, cls) belongs to

@@ -1,8 +1,8 @@
-"""Readers for the fence: the sounds of a tar with what their texts say, and how long its first sounds are.
+"""Readers that run in the sandbox: the sounds of a tar with their texts, and the length of its first sounds.
 
 A piece is a length (4 bytes, little endian), that many bytes of JSON, and the bytes of sounds that the parent cannot
-read itself because they are packed or sparse. A sound that is longer than a piece goes on in the next ones, which are
-nothing but its bytes. The parent's side is sources/tarfeed.py.
+read itself because they are packed or sparse. A sound that is longer than a piece continues in the next ones, which
+are only its bytes. The parent's side is tar_feed.py.
 """
 
 import io
@@ -20,14 +20,14 @@ from wavmill.pipeline.formats.tar_pairs import Pairs, parts_of_name
 from wavmill.pipeline.formats.tar_texts import TarTexts
 from wavmill.pipeline.store.objects import parent_of
 
-MEMBER_BYTES = 1 << 30  # of one sound in a tar, which is held in memory
-SPARSE_BYTES = 1 << 30  # of all sparse members of a stretch together, holes and all
+MEMBER_BYTES = 1 << 30  # the limit of one sound in a tar, which is in memory
+SPARSE_BYTES = 1 << 30  # the limit of all sparse members of a stretch together, with holes
 SPARSE_MEMBER_BYTES = 64 << 20  # of one
-MOST_MEMBERS, NAMES_BYTES = 1 << 20, 128 << 20  # sounds and texts of one tar, and what their names take
-MOST_SOUNDS = 1 << 17  # of one stretch, which is an hour of sound
-TEXTS_BYTES = 256 << 20  # of the label and carried fields of a stretch together
+MOST_MEMBERS, NAMES_BYTES = 1 << 20, 128 << 20  # limits of sounds and texts of one tar, and of their names
+MOST_SOUNDS = 1 << 17  # the limit of texts of one stretch, an hour of sound
+TEXTS_BYTES = 256 << 20  # the limit of labels and carried fields of a stretch
 PIECE_BYTES, PIECE_SOUNDS = 4 << 20, 64
-KEPT_MEMBERS = 1 << 17  # a larger index is not kept for the next stretch of the same tar
+KEPT_MEMBERS = 1 << 17  # a larger index is not cached for the next stretch of the tar
 
 _kept: dict[str, tuple[Pairs, Reject | None, int]] = {}  # the index of the last tar: large tars are read in stretches
 
@@ -37,8 +37,8 @@ def tar_sounds(
 ) -> Iterator[bytes]:
     """Each sound whose first header starts in bytes [lo, hi) of the tar (-1 = the end), with its label and fields.
 
-    ``key`` names the tar and its state. The last piece, {"end": ..., "hidden": ..., "alone": ...}, tells how it ended:
-    the damage or null, how many members were hidden and how many texts belong to no sound, each with the first name.
+    ``key`` identifies the tar and its version. The last piece is {"end": the damage or null, "hidden": the number of
+    hidden members, "alone": the number of texts without a sound}, each with the first name.
     """
     tar = unpacked(file)
     texts = TarTexts(tar, label, carry, encoding)
@@ -68,7 +68,7 @@ def tar_sounds(
 def tar_seconds(file: BinaryIO, most: int) -> Iterator[bytes]:
     """One piece of JSON: {"bytes": how much of the tar holds its first ``most`` sounds, "seconds": of them together}.
 
-    Nothing of a sound is held but what its decoder asks for, and nothing is handed over.
+    Only the bytes that the decoder needs are in memory.
     """
     tar = unpacked(file)
     pairs, stop, seconds = Pairs(()), 0, 0.0
@@ -100,7 +100,7 @@ class _Window(Seekable):
 
 
 def _indexed(tar: Unpacked, key: str, texts: TarTexts) -> tuple[Pairs, Reject | None, int]:
-    """All sounds and texts of a tar that can be reached, by name; what ended the walk, and at which byte."""
+    """The names of all readable sounds and texts of a tar; the damage that ended reading, and its position."""
     if key in _kept:
         texts.passed()
         return _kept[key]
@@ -130,9 +130,9 @@ def _indexed(tar: Unpacked, key: str, texts: TarTexts) -> tuple[Pairs, Reject | 
 
 
 def _pieces(tar: Unpacked, pairs: Pairs, sounds: Sequence[Member], texts: TarTexts, damaged: bool) -> Iterator[bytes]:
-    """The pieces of sounds: those that are at hand for the parent are named, the others come along.
+    """The pieces of sounds: a position if the parent can read the sound itself, else its bytes.
 
-    In a damaged tar where other sounds have texts, one without is rejected: its text may be in what is lost.
+    In a damaged tar where other sounds have texts, a sound without one is rejected, as its text may be lost.
     """
     records: list[list[Any]] = []
     payload, texts_bytes, sparse_bytes, carried_bytes = bytearray(), 0, 0, 0
@@ -183,7 +183,7 @@ def _pieces(tar: Unpacked, pairs: Pairs, sounds: Sequence[Member], texts: TarTex
 
 
 def _refused(sound: Member, earlier: int) -> Reject | None:
-    """Why a sound is not read, by its headers."""
+    """Why a sound is rejected, by its headers."""
     if earlier:
         return Reject("duplicate", f"another member of this tar is named {sound.name} too")
     if sound.wrong:
@@ -199,7 +199,7 @@ def _refused(sound: Member, earlier: int) -> Reject | None:
 
 
 def _data(tar: Unpacked, member: Member) -> Iterator[bytes]:
-    """A member's bytes in pieces, its ``size`` in all; Reject before the first when they cannot be had."""
+    """A member's bytes in pieces, its ``size`` in all; Reject before the first when they cannot be read."""
     left = member.size
     try:
         if member.sparse:

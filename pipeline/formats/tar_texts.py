@@ -1,4 +1,4 @@
-"""What the texts beside a sound in a tar say: its label and the fields that a job carries."""
+"""Read the texts beside a sound in a tar: its label and the carried fields."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,23 +11,23 @@ from wavmill.pipeline.store.objects import suffix_of
 
 SAMPLE_TEXTS = 64  # that belong to one sound
 SAMPLE_BYTES = 64 << 20  # of them together
-KEPT_BYTES = 64 << 20  # of what texts said, for the next sound of the sample
+KEPT_BYTES = 64 << 20  # parsed texts in memory, for the next sound of the sample
 
 Fields = dict[str, str]
 
 
 class TarTexts:
-    """Reads the texts of a tar, each once where it can be: only the label and the carried fields are kept."""
+    """Reads the texts of a tar, each once if possible; keeps only the label and the carried fields."""
 
     def __init__(self, tar: Unpacked, label: str, carry: Sequence[str], encoding: str) -> None:
         self.tar, self.label, self.carry, self.encoding = tar, label, carry, encoding
         self.wanted = dict.fromkeys((label, *carry))
         self.kept: dict[int, Fields | Reject] = {}  # by where a text starts
         self.kept_bytes = 0
-        self.full = False  # there was no room for all that passed by
+        self.full = False  # memory did not suffice for all texts passed
 
     def of(self, pairs: Pairs, sound: Member, label: str | None) -> tuple[str | None, list[str | None]]:
-        """A sound's label (``label`` where no text gives one) and carried fields; Reject where they cannot be told."""
+        """A sound's label (``label`` when no text has one) and carried fields; Reject when they cannot be read."""
         fields: Fields = {}
         count = size = 0
         for texts in pairs.texts_of(sound):
@@ -47,17 +47,17 @@ class TarTexts:
         return fields.get(self.label, label), [fields.get(name) for name in self.carry]
 
     def seen(self, text: Member) -> None:
-        """The walk through a tar that cannot be gone back in stands at a text: read it while it is there."""
+        """Read a text when a tar without random access is at it."""
         if not self.tar.held and not self.full and self._is_wanted(text) and not _refused(text):
             self.full = self.kept_bytes > KEPT_BYTES
             self._keep(text, self._read(text))
 
     def passed(self) -> None:
-        """The walk through the tar was an earlier one's: what is needed is read ahead."""
+        """The tar was walked before: needed texts are read ahead."""
         self.full = True
 
     def read_ahead(self, pairs: Pairs, sounds: Iterable[Member]) -> None:
-        """In order, the texts of sounds that did not find room as they passed by."""
+        """Read, in order, the texts of sounds that were not kept when they were passed."""
         if self.full:
             needed = {text.start: text for sound in sounds for texts in pairs.texts_of(sound) for text in texts}
             for start in sorted(needed.keys() - self.kept.keys()):
@@ -74,7 +74,7 @@ class TarTexts:
                 )
 
     def _is_wanted(self, text: Member) -> bool:
-        """A txt that nobody asked for is not read: it cannot be wrong."""
+        """Whether a text is needed; one that is not is not read, so it cannot be wrong."""
         return suffix_of(text.name) != "txt" or "text" in self.wanted
 
     def _fields(self, text: Member) -> Fields:

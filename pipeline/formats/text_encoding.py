@@ -1,4 +1,4 @@
-"""Bytes of a text or a JSON -> what its writer wrote, or a reason: never characters that nobody wrote."""
+"""Decode the bytes of a text or JSON, or give a reject reason; never wrong characters."""
 
 import codecs
 import json
@@ -15,15 +15,15 @@ BOMS = (  # longest first: UTF-16's is the start of UTF-32's
 
 
 class NotText(ValueError):
-    """Why bytes are no text in the expected encoding, or no JSON."""
+    """Bytes are no text in the expected encoding, or no JSON."""
 
 
 class WrongEncoding(NotText):
-    """The bytes are not in the encoding that they were taken for."""
+    """The bytes are not in the expected encoding."""
 
 
 class WrittenFloat(float):
-    """A number of a JSON that remembers its digits: as a label, 1.10 is not 1.1."""
+    """A float that keeps its digits as written: as a label, 1.10 is not 1.1."""
 
     written: str
 

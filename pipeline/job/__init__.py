@@ -1,1 +1,1 @@
-"""Job files: what they may say, how they are read and checked, and what a job would do."""
+"""Job files: their options, how they are read and checked, and the preview of what a job would do."""

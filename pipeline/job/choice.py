@@ -1,4 +1,4 @@
-"""Choice: what every part of a job has in common. It is data that a laptop can check; ``open()`` makes it work.
+"""Choice: the base of every part of a job. Plain data that a laptop can check; ``open()`` loads what it needs.
 
 Each field of a choice decides a clip's numbers, unless its annotation says otherwise:
 
@@ -17,15 +17,15 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 
 class NotDecisive:
-    """Marks a field that decides no number."""
+    """Marks a field that does not affect results."""
 
 
 class Address:
-    """Marks a field that says where something lies: a folder, a file or an s3:// address. It decides no number."""
+    """Marks a field that is the address of a folder, a file or an s3:// object. It does not affect results."""
 
 
 class LeftOutAtDefault:
-    """Marks a field that is part of a recipe only where it is not at its default."""
+    """Marks a field that is part of a recipe only when it differs from its default."""
 
 
 class InRecipeAs(NamedTuple):
@@ -41,11 +41,11 @@ class Choice(BaseModel):
     version: ClassVar[int] = 1
 
     def recipe(self) -> dict[str, JsonValue]:
-        """Everything that decides a clip's numbers: it goes into fingerprints and codebooks."""
+        """Everything that affects a clip's numbers; part of fingerprints and codebooks."""
         return {**self.deciding(), "version": self.version}
 
     def check_here(self) -> None:
-        """Raise JobError, NotAllowed or Stopped where this machine does not see what the choice names."""
+        """Raise JobError, NotAllowed or Stopped when this machine cannot read what the choice names."""
 
     def with_addresses(self, full: Callable[[str], str]) -> Self:
         """With each Address replaced by what ``full`` gives for it."""

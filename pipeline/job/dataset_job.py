@@ -1,4 +1,4 @@
-"""A job: what to do (decides every result) and, under ``scale``, how fast (decides none).
+"""A job: what to do, and, under ``scale``, how fast; ``scale`` does not affect results.
 
 ``resolve`` replaces each ``auto`` by its value; ``fingerprint`` hashes what decides a clip's rows.
 """
@@ -29,7 +29,7 @@ ROWS_VERSION = 1  # of the columns at rest; raised when they change
 
 
 class Fit(Choice):
-    """How ``wavmill fit`` learns the codebook that ``token`` names. Not in the fingerprint: the codebook's hash is.
+    """How ``wavmill fit`` learns the codebook of ``token``. The fingerprint has the codebook's hash instead.
 
     codes auto is ``token.codes``, and 100 where that is auto, too.
     """
@@ -57,10 +57,10 @@ class Workers(Choice):
 
 
 class Scale(Choice):
-    """How fast, never what. Each auto is chosen when the run starts, by what the cluster has (resources.py).
+    """Resources; they do not affect results. Each auto is chosen when the run starts (resources.py).
 
-    ``engine``: what runs the stages, workers of this machine or Ray; auto is by how much work there is (engine.py).
-    A worker in which nothing moves for ``patience_s`` is ended, and its shard given to another.
+    ``engine``: workers of this machine or Ray; auto chooses by the amount of work (engine.py). A worker without
+    progress for ``patience_s`` is ended, and its shard given to another.
     """
 
     engine: Literal["auto", "local", "ray"] = "auto"
@@ -71,7 +71,7 @@ class Scale(Choice):
 
 
 class Job(BaseModel):
-    """A checked job: where clips come from, and the steps that turn their columns into columns."""
+    """A checked job: where clips come from, and the steps over their columns."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: Annotated[str, NotDecisive] = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
@@ -88,7 +88,7 @@ class Job(BaseModel):
 
     @property
     def steps(self) -> list[Step]:
-        """The steps that there are, in order."""
+        """The steps of the job, in order."""
         return [step for step in (self.feature, self.token, self.window) if step is not None]
 
     def step(self, name: str) -> Step | None:
@@ -111,7 +111,7 @@ class Job(BaseModel):
         return join(self.store, self.name)
 
     def misfits(self) -> list[tuple[tuple[str | int, ...], str]]:
-        """What is wrong between sections that are right: (path of the option, what)."""
+        """Conflicts between sections: (path of the option, message)."""
         problems: list[tuple[tuple[str | int, ...], str]] = []
         there = {self.source.gives}
         for step in self.steps:
@@ -151,14 +151,16 @@ class Job(BaseModel):
 def resolve(job: Job, how_to_fit: str | None = "wavmill fit JOB", any_codebook: bool = False) -> Job:
     """The job with each auto replaced by what decides the numbers, checked against codebook and parent dataset.
 
-    ``how_to_fit`` is the command named when there is no codebook yet; None leaves such a codebook unresolved.
-    ``any_codebook`` leaves whatever codebook there is unread: it is about to be learnt.
+    ``how_to_fit``: the command that the error names when there is no codebook yet; with None there is no error.
+    ``any_codebook``: do not read the codebook, as it is about to be learnt.
     """
     new: dict[str, Any] = {}
     if not job.keep:
         last = job.steps[-1]
         over = "feature" if last.reads == "feature" else "token"
-        kept = (over, "window") if last is job.window else (last.writes,)  # positions alone are of no use
+        kept = (
+            (over, "window") if last is job.window else (last.writes,)
+        )  # positions are useless without the column they point into
         new["keep"] = tuple(name for name in kept if job.step(name) is not None)
     if isinstance(job.source, Dataset):
         dataset = find_dataset(job.source.origin)
@@ -197,7 +199,7 @@ def _check_window(window: Window, dataset: PublishedDataset, column: str) -> Non
 
 
 def recipe_of(job: Job) -> Mapping[str, object]:
-    """What a frame is, for a codebook: how the sound was made, and the extractor with every option."""
+    """What defines a frame, for a codebook: the channel, and the extractor with every option."""
     if isinstance(job.source, Dataset):
         return find_dataset(job.source.origin).recipe
     return {"channel": job.clip.channel, "feature": described(job.feature) if job.feature is not None else None}
@@ -211,7 +213,7 @@ def described(choice: Choice) -> dict[str, JsonValue]:
 
 
 def decisive(job: Job) -> dict[str, JsonValue]:
-    """All that decides the rows of a resolved job: not its name, its store, where the corpus lies, or its scale."""
+    """Everything that affects the rows of a resolved job: not its name, store, scale, or where the corpus lies."""
     said: dict[str, JsonValue] = {"rows": ROWS_VERSION}
     for name in deciding_fields(type(job)):
         value = job.__dict__[name]
@@ -219,11 +221,11 @@ def decisive(job: Job) -> dict[str, JsonValue]:
             said[name] = sorted({*value})
         elif name == "clip" and job.source.gives != "audio":
             said[name] = None  # nothing is cut
-        elif value:  # a section that is not there, or checks nothing, decides nothing
+        elif value:  # an absent or empty section affects nothing
             said[name] = described(value)
     return said
 
 
 def fingerprint(job: Job) -> str:
-    """F: sha256 of the canonical JSON of ``decisive``."""
+    """The sha256 of the canonical JSON of ``decisive``."""
     return sha256_of(decisive(job))

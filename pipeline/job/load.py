@@ -1,4 +1,4 @@
-"""A job file as people write it: YAML -> Job or TrainJob, every problem at once: line, option, what would be right."""
+"""Read a job file: YAML -> Job or TrainJob. All problems are reported at once: line, option, what would be right."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from wavmill.pipeline.job.yaml_text import read_yaml
 
 # A branch of a union, in pydantic's paths.
 BRANCH = re.compile(r"(constrained-)?(int|float|str|bool)|(literal|tuple|list)\[.*\]", re.DOTALL)
-RIGHT = {  # by the beginning of pydantic's name of an error: what would be right
+RIGHT = {  # the beginning of pydantic's error type -> what would be right
     "int_": "an integer",
     "float_": "a number",
     "bool_": "true or false",
@@ -78,7 +78,7 @@ def parse_job(text: str, where: str = "job", sets: Sequence[str] = (), beside: P
 
 
 def absolute(job: Job | TrainJob) -> Job | TrainJob:
-    """The job with its folders as absolute paths: workers run elsewhere. JobError for one that cannot be meant."""
+    """The job with absolute paths, as workers run elsewhere. JobError for a path that cannot exist."""
     relative: list[str] = []
 
     def full(address: str) -> str:
@@ -104,19 +104,19 @@ def absolute(job: Job | TrainJob) -> Job | TrainJob:
 
 
 def _sections(kind: type[BaseModel]) -> set[str]:
-    """The names of the sections of a job that have defaults: an empty one is all defaults."""
+    """The names of the sections of a job that have defaults, so that an empty one is valid."""
     return {name for name, field in kind.model_fields.items() if isinstance(field.default, BaseModel)}
 
 
 def _kinds(kind: type[BaseModel], section: Any) -> Mapping[str, type[BaseModel]]:
-    """The classes that a section takes by their ``kind``; none of one that has no kinds."""
+    """The classes that a section takes, by ``kind``; empty for a section without kinds."""
     field = kind.model_fields.get(section)
     marks = [*field.metadata, *_marks(field.annotation)] if field is not None else []
     return next((mark.kinds for mark in marks if isinstance(mark, OneOf)), {})
 
 
 def _marks(annotation: Any) -> list[Any]:
-    """What an annotation, or one in its union, is Annotated with."""
+    """The metadata of an annotation, or of the members of its union."""
     inner = [mark for one in get_args(annotation) for mark in _marks(one)]
     return [*annotation.__metadata__, *inner] if get_origin(annotation) is Annotated else inner
 
@@ -128,7 +128,7 @@ def _sentences(job: type[BaseModel], error: ValidationError, given: dict[str, An
     paths = [_without_branches(one) for one in errors]
     for one, path in zip(errors, paths, strict=True):
         if any(len(other) > len(path) and other[: len(path)] == path for other in paths):
-            continue  # it is a list, and an item of it is wrong: that it is no number says nothing
+            continue  # an item of a list is wrong; that the list is no number is no use
         loc, kinds = one["loc"], _kinds(job, one["loc"][0])
         model, whose = job, "a job"
         if kinds and len(loc) > 1:  # the second is the tag of the union
@@ -143,13 +143,13 @@ def _sentences(job: type[BaseModel], error: ValidationError, given: dict[str, An
             own = loc[1:] if kinds else loc
             alike = [other for other, at in zip(errors, paths, strict=True) if at == path]
             sentence = _sentence(".".join(map(str, loc)), whose, one, alike, _owner(model, own) if own else model)
-        said.setdefault(loc, sentence)  # another branch of a union says the same again
+        said.setdefault(loc, sentence)  # another branch of the union has the same error
     return [*said.items()]
 
 
 def _without_branches(one: ErrorDetails) -> tuple[Any, ...]:
-    """The path of an error's option, whichever branch of a union the error is of."""
-    if one["type"] in ("extra_forbidden", "missing"):  # there it ends with the option, whatever its name
+    """The path of an error's option, without the names of union branches."""
+    if one["type"] in ("extra_forbidden", "missing"):  # for these the last item is the option
         return one["loc"]
     return tuple(part for part in one["loc"] if not BRANCH.fullmatch(str(part)))
 
@@ -223,7 +223,7 @@ def _set(given: dict[str, Any], one: str, lines: dict[tuple[Any, ...], int]) -> 
             return [(path, f"--set {name}: {part} has no options")]
     at[path[-1]], _ = read_yaml(text, f"--set {one}")
     for known in [known for known in lines if known[: len(path)] == path]:
-        del lines[known]  # what is wrong with it now is not what the file says
+        del lines[known]  # its value is no longer that of the file
     return []
 
 

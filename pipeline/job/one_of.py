@@ -44,7 +44,7 @@ class OneOf:
         )
 
     def _tag(self, value: Any) -> str | None:
-        """The kind of a mapping or an instance; what is none of ``kinds`` and no class is an unknown tag."""
+        """The kind of a mapping or an instance."""
         if isinstance(value, Part):
             return next((kind for kind, one in self.kinds.items() if type(value) is one), OUTSIDE)
         kind = value.get("kind") if isinstance(value, dict) else None

@@ -1,7 +1,7 @@
 """Classes from outside wavmill: ``kind: package.module:Class`` in a job file runs that module's code.
 
-The module is one that is installed, or lies beside the job file; the folder that a command is started in does not
-count. With WAVMILL_NO_PLUGINS set (``wavmill --no-plugins``) none is imported.
+The module is installed or lies beside the job file; the working directory is not searched.
+With WAVMILL_NO_PLUGINS set (``wavmill --no-plugins``) none is imported.
 """
 
 import os

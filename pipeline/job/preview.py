@@ -1,4 +1,4 @@
-"""What a job would do, found without starting or writing anything: steps, corpus, shards, what is there already."""
+"""The preview of a job, without starting or writing anything: steps, corpus, shards, what exists already."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ def preview(job: Job) -> Preview:
 
 
 def findings(remarks: Sequence[str], objects: pa.Table) -> list[tuple[str, str]]:
-    """How a manifest's columns are taken, and which objects are not there or cannot be understood, the first few."""
+    """How a manifest's columns are read, and the first few objects that are missing or cannot be understood."""
     found = [("columns", remark) for remark in remarks]
     absent = pc.less(objects["size"], 0)
     if "reason" in objects.column_names:
@@ -102,10 +102,10 @@ def findings(remarks: Sequence[str], objects: pa.Table) -> list[tuple[str, str]]
 
 
 def unverified(objects: pa.Table, kind: str) -> str:
-    """Which objects' bytes cannot be compared with a checksum when they come over a network, as a listing tells.
+    """Say which objects cannot be verified by a checksum after transfer.
 
-    An etag is an MD5 unless the object was uploaded in parts, and is compared with a body that is read at once: tars
-    and long sounds are not. With SSE-KMS it only looks like one, which no listing says; such a body is read twice.
+    An etag is an MD5 unless the object was uploaded in parts. It is compared when the body is read at once, which tars
+    and long sounds are not. With SSE-KMS it only looks like an MD5; such a body is read twice.
     """
     if kind == "dataset":
         return ""

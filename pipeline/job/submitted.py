@@ -1,4 +1,4 @@
-"""Inside a job that was submitted to a Ray cluster: what is relative there is not what it is on a laptop."""
+"""Refuse relative paths inside a job that was submitted to a Ray cluster, where they mean other folders."""
 
 import os
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ def is_submitted() -> bool:
 
 
 def refuse_relative(addresses: Sequence[str]) -> None:
-    """JobError when folders of a job are relative to a folder that was sent to the cluster.
+    """JobError when folders of a job are relative to the working directory that was sent to the cluster.
 
-    There they would lie in Ray's cache of packages, under a name that changes with every byte that is sent: what is
-    written is not found again, and other nodes do not have it.
+    That is a folder in Ray's package cache, whose name changes with its contents: what is written there is not found
+    again, and other nodes do not have it.
     """
     package = _package()
     if addresses and package is not None:

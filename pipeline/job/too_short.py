@@ -1,4 +1,4 @@
-"""Would a window rule give any window at all? Told from a few headers, before an hour of work that gives none."""
+"""Warn when clips are too short for a single window, by the headers of a few sounds."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,9 +21,9 @@ MOST_S = 3600  # the longest that a clip may be
 
 
 def no_windows(job: Job, objects: pa.Table) -> str:
-    """A warning as a sentence when no clip that was looked at is as long as one window; "" otherwise.
+    """A warning when no sampled clip is as long as one window; "" otherwise.
 
-    Looks at whole sound files of a folder alone: of tars, manifests and datasets nothing is known, which is "" too.
+    Only whole sound files of a folder are sampled; for tars, manifests and datasets the result is "".
     """
     if job.window is None or job.feature is None or not isinstance(job.source, Files):
         return ""
@@ -53,7 +53,7 @@ def no_windows(job: Job, objects: pa.Table) -> str:
 def windows_in(clock: Clock, window: Window, seconds: float) -> int:
     """How many windows a clip of so many seconds gives."""
     count = window.count(clock.frames(round(seconds * clock.rate_hz)), seconds)
-    return 1 if count is None else count  # what is not told by a clip's length is no reason for a warning
+    return 1 if count is None else count  # unknown from its length: no warning
 
 
 def shortest_s(count: Callable[[float], int]) -> float:

@@ -1,4 +1,4 @@
-"""A training job: data, pack, model and train decide the weights; scale says how fast, on how many workers."""
+"""A training job: data, pack, model and train decide the weights; scale is the number of workers."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,7 +15,7 @@ from wavmill.pipeline.training.task import Task
 from wavmill.pipeline.training.token_lm import MODELS
 
 ORIGINS = ("auto", "scratch")  # of weights, where train.from names no model
-TRAINING_VERSION = 1  # raised when a fix changes what a training gives
+TRAINING_VERSION = 1  # raised when a fix changes the weights of a training
 
 
 class Train(Choice):
@@ -68,7 +68,7 @@ class Previous(AtRest):
 
 
 class Team(Choice):
-    """How many workers, and what each takes of the cluster; 0 trains in the process that was called, without Ray.
+    """How many workers, and the resources of each; 0 trains in the calling process, without Ray.
 
     auto is a worker for each GPU, or one with all CPUs where there is no GPU.
     """
@@ -96,7 +96,7 @@ class TrainJob(BaseModel):
         return join(self.store, self.name)
 
     def misfits(self) -> list[tuple[tuple[str | int, ...], str]]:
-        """What is wrong between sections that are right: (path of the option, what)."""
+        """Conflicts between sections: (path of the option, message)."""
         problems: list[tuple[tuple[str | int, ...], str]] = []
         if VERSION.fullmatch(self.name):
             problems.append((("name",), f"name is {self.name!r}, as the versions of a model are; take another"))
@@ -112,7 +112,7 @@ def parents_of(job: TrainJob) -> list[PublishedDataset]:
 
 
 def decisive(job: TrainJob, parents: list[PublishedDataset], previous: Previous | None = None) -> dict[str, JsonValue]:
-    """All that decides the weights, but for the order of sums on another number of workers.
+    """Everything that affects the weights, except the order of sums on another number of workers.
 
     ``previous`` is the run that it goes on from.
     """
@@ -139,5 +139,5 @@ def _starting(job: TrainJob) -> dict[str, Any]:
 
 
 def fingerprint(job: TrainJob, parents: list[PublishedDataset], previous: Previous | None = None) -> str:
-    """T: sha256 of the canonical JSON of ``decisive``."""
+    """The sha256 of the canonical JSON of ``decisive``."""
     return sha256_of(decisive(job, parents, previous))

@@ -1,4 +1,4 @@
-"""What a training job would do, found without starting or writing anything."""
+"""The preview of a training job, without starting or writing anything."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class TrainingPreview:
 
 
 def preview_training(job: TrainJob) -> TrainingPreview:
-    """Look at the datasets and the store of a training job. JobError, with all that is wrong, when they do not fit."""
+    """Check the datasets and the store of a training job. JobError, with all problems, when they do not fit."""
     import torch
 
     checked_data(list(job.data), job.pack)

@@ -11,7 +11,7 @@ from ruamel.yaml.reader import ReaderError
 
 from wavmill.pipeline.errors import JobError
 
-MOST_VALUES = 10_000  # that aliases may stand for beyond what is written out; some 600 bytes can stand for 2^30
+MOST_VALUES = 10_000  # added by aliases: some 600 bytes of YAML can expand to 2^30 values
 TAG = "tag:yaml.org,2002:"
 PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
 Lines = dict[tuple[Any, ...], int]  # path of an option, ("data", 0, "weight") -> its line, from 1
@@ -51,7 +51,7 @@ def read_yaml(text: str, where: str) -> tuple[JsonValue, Lines]:
     except MarkedYAMLError as error:
         at = f":{error.problem_mark.line + 1}" if error.problem_mark and "\n" in text else ""
         raise JobError(f"{where}{at}: {error.problem or error}") from error
-    except (YAMLError, AssertionError) as error:  # ruamel.yaml asserts what a %YAML line says
+    except (YAMLError, AssertionError) as error:  # ruamel.yaml uses assert for %YAML lines
         raise JobError(f"{where}: {error}") from error
     except RecursionError as error:
         raise JobError(f"{where}: it is nested too deeply, or holds itself") from error

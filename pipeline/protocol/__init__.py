@@ -1,1 +1,1 @@
-"""A shard from the plan to a published part: what lies in a store meanwhile, and who may change it."""
+"""The life of a shard, from the plan to a published part, and the objects in the store that belong to it."""

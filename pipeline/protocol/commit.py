@@ -33,9 +33,9 @@ RECORDED_VERSIONS = ("ray", "numpy", "pyarrow", "soundfile", "av", "soxr")
 
 
 class Commit:
-    """A finished shard in memory -> its attempt in the store. Never overwrites, never deletes.
+    """Write a finished shard to the store as an attempt. Never overwrites, never deletes.
 
-    A shard that could not be read is not committed: its row has the reason in ``fault``.
+    A shard that could not be read is not written; its row has the reason in ``fault``.
     """
 
     def __init__(self, work: Workspace) -> None:
@@ -99,14 +99,14 @@ class Commit:
 def _row(
     shard: str, found: int, done: int, rejected: int, seconds: float, reasons: dict[str, int], fault: str = ""
 ) -> pa.Table:
-    """What the driver hears of a shard."""
+    """The row about a shard that the driver gets."""
     facts = {"shard": shard, "found": found, "done": done, "rejected": rejected, "seconds": seconds}
     return pa.table({name: [fact] for name, fact in {**facts, "reasons": json.dumps(reasons), "fault": fault}.items()})
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Of what made the numbers; looked up once, for it takes as long as a small shard."""
+    """The versions of the libraries that affect numbers; cached, as the lookup takes as long as a small shard."""
     return {"wavmill": VERSION, **{name: version(name) for name in RECORDED_VERSIONS}}
 
 

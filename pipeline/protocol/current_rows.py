@@ -1,4 +1,4 @@
-"""The rows of a version, shard by shard: what was committed, checked against its hash, without what does not stand."""
+"""The current rows of a version, shard by shard: committed rows, checked by hash, without those superseded."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from wavmill.pipeline.store.parquet import open_parquet, table_of
 
 
 class CurrentRows:
-    """The records of the chosen attempts, and the rows that stand of each. ``ids``: of what was published so far."""
+    """The current rows of the chosen attempts. ``ids``: those published so far."""
 
     def __init__(self, store: Store, records: list[Record], supersession: Supersession, carry: Sequence[str]) -> None:
         self.store, self.records, self.supersession, self.carry = store, records, supersession, carry
@@ -25,37 +25,37 @@ class CurrentRows:
         return ClipIds(sum(record.done + record.rejected for record in self.records))
 
     def is_complete(self, record: Record) -> bool:
-        """Whether all rows of a shard stand as they are."""
+        """Whether all rows of a shard are current and keep their ids."""
         return record.shard not in self.renamed and self.supersession.superseded(record.shard) is None
 
     def data(self, data: StoredRows, shard: str) -> pa.Table:
-        """The clips of a shard, of which ``data`` are all."""
+        """The current clips of a shard; ``data`` are all its clips."""
         return without_renamed(self._read(data, shard), self.renamed.get(shard, {}))
 
     def rejects(self, record: Record) -> pa.Table:
-        """The rejects of a shard."""
+        """The current rejects of a shard."""
         names = self.renamed.get(record.shard, {})
         table = self._read(record.rejects, record.shard) if record.rejects else rejects(self.carry).empty_table()
         data = self._read(record.data, record.shard) if names and record.data else None
         return with_renamed(table, data, names) if names else table
 
     def ids_in(self, stored: StoredRows, shard: str) -> pa.Table:
-        """clip and source of what stands of a shard's data or rejects, without the other columns being read."""
+        """The columns clip and source of a shard's current data or rejects; no other column is read."""
         with open_parquet(self.store, stored.key) as file:
             table = file.read(columns=["clip", "source"])
         return without_superseded(table, self.supersession.superseded(shard))
 
     def among(self, record: Record, named: list[tuple[str, str]]) -> list[str]:
-        """The clips that stand of some [clip, source] of a shard's data."""
+        """Of [clip, source] pairs of a shard's data, the clips that are current."""
         columns = [pa.array([pair[at] for pair in named], pa.string()) for at in (0, 1)]
         table = pa.table(columns, names=["clip", "source"])
         result: list[str] = without_superseded(table, self.supersession.superseded(record.shard))["clip"].to_pylist()
         return result
 
     def find_duplicates(self, where: str) -> bool:
-        """Look whether two clips have one id. True when some were renamed, and all is to be written again.
+        """Find clips with the same id. True when some were renamed, so that everything is to be written again.
 
-        WavmillError for those of different objects; ``where`` is what its message begins with.
+        WavmillError when they are of different objects; its message begins with ``where``.
         """
         repeated, self.ids = self.ids.repeated(), self._no_ids()
         if len(repeated) and self.renamed:

@@ -1,22 +1,22 @@
-"""Garbage: what killed runs left in a store, and which of it may go, whoever is at work there.
+"""Garbage: what killed runs left in a store, and which of it may be removed while other drivers and workers run.
 
-An attempt A of a shard is left over when choices name attempts of that shard and A is none of them. It may go when
+An attempt A of a shard is left over when choices name attempts of that shard and not A. It may be removed when
 
 1. an attempt B that a choice names comes before A by name, and
 2. every plan of the fingerprint, under any name, has its choice.
 
-Why nothing that is needed can go, though drivers may be between their listing of the attempts and their choice, and
-workers between their data and their record. Every plan is created before the driver that follows it lists attempts,
+Why nothing that is needed is removed, although drivers may be between listing attempts and writing their choice, and
+workers between writing data and record: Every plan is created before the driver that follows it lists attempts,
 there is one choice for each plan, and ``attempts_done`` takes the first attempt by name. We read the choices first and
-list the plans afterwards. A plan that is listed has its choice by then, says 2: it is one that we have read, and it
+list the plans afterwards. A plan that is listed has its choice by then (2): it is one that we have read, and it
 does not name A. A plan that is not listed is created later, so its driver lists the attempts later still, when B's
 record has long been there, and takes B or one before it; never A, whether or not A's record and data come and go. No
 attempt that a choice names is ever removed, so B stays. Where a run has not published, or a later worker's attempt
-comes before all that are named, the garbage stays, too: no clock decides, for any of them may wake up.
+comes before all that are named, the garbage stays, too: no time limit is used, as a paused process may resume.
 
-S3 keeps the parts of an upload whose writer was killed. One that is older than two days by the server's own clock may
-go; should its writer still live, its run stops, and the same command goes on. A folder's temporary file may be a living
-writer's, and nothing tells: those are only reported.
+S3 keeps the parts of an upload whose writer was killed. One that is older than two days by the server's clock may be
+removed; if its writer still runs, that run stops, and the same command resumes it. A folder's temporary file may belong
+to a running writer, so it is only reported.
 """
 
 import re
@@ -49,7 +49,7 @@ class Leftover(NamedTuple):
 
 
 def leftovers(store: Store) -> Iterator[Leftover]:
-    """All that was left in a store. Stopped when a choice cannot be read: it might name anything."""
+    """Yield everything that is left over in a store. Stopped when a choice cannot be read: it might name anything."""
     choices = _choices(store)  # before the plans
     yield from _attempts(store, choices, _waiting(store, choices))
     if isinstance(store, Folder):
@@ -59,7 +59,7 @@ def leftovers(store: Store) -> Iterator[Leftover]:
 
 
 def remove(store: Store, leftover: Leftover) -> None:
-    """Remove one that may go; Bug for another. Doing it twice, or only half of it, harms nobody."""
+    """Remove a leftover; Bug when it may not be removed. Can be repeated, also after an interruption."""
     if not leftover.may_go:
         raise Bug(f"{leftover.keys} may not be removed")
     if leftover.what == "attempt":
@@ -80,7 +80,7 @@ def _choices(store: Store) -> list[Claim]:
 
 
 def _waiting(store: Store, choices: list[Claim]) -> set[str]:
-    """The fingerprints with a plan whose choice is yet to come: it may name any attempt."""
+    """The fingerprints with a plan that has no choice yet, and so may still choose any attempt."""
     made = {(choice.name, choice.fingerprint, choice.plans) for choice in choices}
     plans = (match for entry in store.list("_mill/plan/") if (match := PLAN.fullmatch(entry.key)))
     return {plan[2] for plan in plans if (plan[1], plan[2], int(plan[3])) not in made}
@@ -104,7 +104,7 @@ def _attempts(store: Store, choices: list[Claim], waiting: set[str]) -> Iterator
             yield Leftover("attempt", keys, sum(entry.size for entry in entries), may_go)
 
 
-# ---- uploads: only where wavmill writes, for a bucket may hold other people's ---------------------------------------
+# ---- uploads: only below wavmill's own keys, as a bucket may hold those of others -----------------------------------
 
 
 def _uploads(store: Any, names: set[str]) -> Iterator[Leftover]:
@@ -147,7 +147,7 @@ def _at(store: Any, key: str) -> dict[str, str]:
 
 @contextmanager
 def _unless_ended() -> Iterator[None]:
-    """Let it pass that an upload was completed or aborted meanwhile."""
+    """Ignore that an upload was completed or aborted in the meantime."""
     from botocore.exceptions import ClientError
 
     from wavmill.pipeline.store.s3_answers import code_of

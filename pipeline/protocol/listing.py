@@ -1,4 +1,4 @@
-"""A listing in plan order, by path, and what of it no plan holds yet: in Arrow, in bounded pieces, at any size."""
+"""A listing in the order of paths, and its objects that are new to the plans: Arrow tables, in bounded pieces."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -14,10 +14,10 @@ from wavmill.pipeline.protocol.left_out import LeftOut
 from wavmill.pipeline.protocol.planned_objects import ROW, PlannedObjects
 from wavmill.pipeline.store.base import Entry, Store
 
-PIECE_ROWS = 1 << 16  # what is made of a listing and dropped again is made of so many rows at once
+PIECE_ROWS = 1 << 16  # temporary columns of a listing are made for so many rows at once
 ORDER = [("path", "ascending"), ("lo", "ascending")]
 
-Stat = Callable[[str], Entry | None]  # the source's word on one path, asked anew; None: it is not there
+Stat = Callable[[str], Entry | None]  # the source's stat of a path; None: it is not there
 
 
 def no_stat(path: str) -> Entry | None:
@@ -25,9 +25,9 @@ def no_stat(path: str) -> Entry | None:
 
 
 def in_order(objects: pa.Table, stat: Stat = no_stat) -> pa.Table:
-    """The objects by path, each once; those that are so already, as a bucket lists them, are not copied.
+    """Sort objects by path, each once; not copied when they are sorted already, as those of a bucket are.
 
-    A listing may repeat a key, or a page. Of a path with two sizes or stamps counts what ``stat`` says of it.
+    A listing may repeat a key, or a page. For a path with two sizes or stamps, ``stat`` decides.
     """
     if _is_ordered(objects, strictly=True):
         return objects
@@ -35,7 +35,7 @@ def in_order(objects: pa.Table, stat: Stat = no_stat) -> pa.Table:
 
 
 def by_path(objects: pa.Table) -> pa.Table:
-    """The objects by path, repetitions included; those that are so already are not copied."""
+    """Sort objects by path, with repetitions; not copied when they are sorted already."""
     return objects if _is_ordered(objects) else _sorted(objects)
 
 
@@ -59,7 +59,7 @@ def _each_once(objects: pa.Table, stat: Stat) -> pa.Table:
 
 
 def _as_it_is(rows: pa.Table, entry: Entry | None) -> pa.Table:
-    """Of the rows of one path those of the object that is there; the whole of it when none of them is of that one."""
+    """Of the rows of one path those of the object that is there now; if none is, one row for all of that object."""
     if entry is None:
         return rows.slice(0, 0)
     mine = rows.filter(pc.and_(pc.equal(rows["size"], entry.size), pc.equal(rows["stamp"], entry.stamp)))
@@ -71,7 +71,7 @@ def _as_it_is(rows: pa.Table, entry: Entry | None) -> pa.Table:
 
 def _sorted(objects: pa.Table) -> pa.Table:
     order, schema, columns = pc.sort_indices(objects, ORDER), objects.schema, []
-    for field in schema:  # of one column at a time there are two copies
+    for field in schema:  # two copies of one column at a time
         wide = pa.large_string() if field.type == pa.string() else field.type  # all paths may exceed 2 GB
         whole = objects[field.name].cast(wide).combine_chunks()
         objects = objects.drop_columns(field.name)
@@ -82,7 +82,7 @@ def _sorted(objects: pa.Table) -> pa.Table:
 
 
 def _is_ordered(objects: pa.Table, strictly: bool = False) -> bool:
-    """Whether no object comes after one that it belongs before; ``strictly``: and none stands beside its like."""
+    """Whether objects are sorted by path; ``strictly``: and none is repeated."""
     last = max(0, objects.num_rows - 1)
     (path, lo), (next_path, next_lo) = ([objects[name].slice(at, last) for name, _ in ORDER] for at in (0, 1))
     tie = pc.and_(pc.equal(path, next_path), (pc.less if strictly else pc.less_equal)(lo, next_lo))
@@ -90,7 +90,7 @@ def _is_ordered(objects: pa.Table, strictly: bool = False) -> bool:
 
 
 class Listing:
-    """What a source finds. Iterating lists the corpus, each time anew; ``left_out`` is what the last time passed by."""
+    """The listing of a source. Each iteration lists the corpus again; ``left_out`` is that of the last iteration."""
 
     def __init__(self, source: Source, clip: Clip) -> None:
         self.source, self.clip, self.left_out = source, clip, LeftOut()
@@ -100,15 +100,15 @@ class Listing:
         return self.source.objects(self.clip, self.left_out)
 
     def in_order(self) -> pa.Table:
-        """Everything that the source finds now, in plan order: by path."""
+        """All objects that the source finds now, by path."""
         return in_order(pa.concat_tables(self), self.source.stat)
 
 
 def unplanned(store: Store, plans: list[str], listing: Iterable[pa.Table], stat: Stat = no_stat) -> pa.Table:
-    """The objects of a listing that the newest plan which holds them has not as they are now, in plan order, each once.
+    """The objects of a listing that are new, or differ from the newest plan that holds them; by path, each once.
 
-    The plans are read beside the listing: of neither is more in memory than a piece, where the listing has an order.
-    One that turns out to have none is gone through a second time, and sorted.
+    Plans and a sorted listing are read side by side, a piece of each in memory. An unsorted listing is read a second
+    time, and sorted.
     """
     if not plans:
         return in_order(pa.concat_tables(listing), stat)
@@ -124,10 +124,7 @@ def unplanned(store: Store, plans: list[str], listing: Iterable[pa.Table], stat:
 
 
 def _runs(listing: Iterable[pa.Table], stat: Stat) -> Iterator[tuple[bool, pa.Table]]:
-    """A listing in plan order: each table as it comes; or (True, all of it, sorted) instead of all that came before.
-
-    What comes too late, or again, may belong to a table that was given already and is kept nowhere.
-    """
+    """A sorted listing, table by table; if it proves unsorted, (True, all of it, sorted) replaces what came before."""
     rest, last = iter(listing), None
     for table in rest:
         if last is None and not _is_ordered(table, strictly=True):
@@ -141,10 +138,10 @@ def _runs(listing: Iterable[pa.Table], stat: Stat) -> Iterator[tuple[bool, pa.Ta
 
 
 def _without(piece: pa.Table, held: list[PlannedObjects]) -> pa.Table:
-    """The objects of an ordered piece that are not as the newest plan that holds them has them.
+    """The objects of a sorted piece that are new, or differ from the newest plan that holds them.
 
-    The newest, not any: what is put back as it was, with its old time or etag, is another change. What is not there
-    now, and was when it was planned, stays planned.
+    The newest, not any: an object that was put back, with its old time or etag, has changed again. An object that is
+    missing now and was there when it was planned stays planned.
     """
     undecided, fresh = np.arange(piece.num_rows), []
     for plan in reversed(held):
@@ -163,8 +160,8 @@ def _without(piece: pa.Table, held: list[PlannedObjects]) -> pa.Table:
 def _decided(
     objects: pa.Table, unknown: np.ndarray, plan: PlannedObjects, found: pa.Table
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of the objects that a plan does not hold as they are, (N,) bool: those it holds otherwise, and those it holds
-    but that are not there any more. ``found`` are its objects with the same paths."""
+    """A mask (N,) of the objects that this plan decides on: those it holds with other content, and those it holds that
+    are missing now. ``found``: the plan's objects with the same paths."""
     changed, kept = np.zeros((2, len(unknown)), bool)
     named = set(plan.names().among(objects["clip"].to_pylist())) if plan.has_names else set()
     if not found.num_rows and not named:
@@ -185,6 +182,6 @@ def _decided(
 
 
 def identities(objects: pa.Table) -> pa.ChunkedArray:
-    """One text per object that changes whenever anything about it does: path, size, stamp, stretch, metadata."""
+    """A text per object that contains all that identifies it: path, size, stamp, stretch, metadata."""
     texts = [column.cast(pa.string()) for column in objects.columns]
     return pc.binary_join_element_wise(*texts, "\x1f", null_handling="replace", null_replacement="\x00")

@@ -1,4 +1,4 @@
-"""Objects -> shards with content-addressed keys. Plans are numbered and created once; growth is the next plan.
+"""Plan: objects -> shards with content-addressed keys. Plans are numbered and immutable; new objects make a new plan.
 
 _mill/plan/<name>/<F>/0001.json                  create-once: what was listed and when, the hashes of
 _mill/plan/<name>/<F>/<sha256>.objects.parquet   the objects, in plan order
@@ -31,9 +31,9 @@ from wavmill.pipeline.store.parquet import ParquetFile, open_parquet, stop_on_da
 from wavmill.pipeline.workspace import Workspace
 
 SHARD_S = 3600.0
-SHARD_BYTES = 256 << 20  # of the widest column in flight
+SHARD_BYTES = 256 << 20  # the most bytes of a shard's widest column
 SHARD_CLIPS = 2000
-SHARDS = 64  # at least, where the clips allow: enough to keep a few dozen workers busy
+SHARDS = 64  # at least, if there are enough clips: for a few dozen workers
 GROUP_ROWS = 8192  # a worker reads whole row groups of the objects
 
 SHARD_SCHEMA = pa.schema([
@@ -56,13 +56,13 @@ class PlanHead(AtRest):
     FORMAT: ClassVar[str] = "wavmill-plan-1"
     fingerprint: str
     number: int
-    does: Mapping[str, object]  # all that decides the rows (job.decisive)
+    does: Mapping[str, object]  # everything that affects rows (job.decisive)
     listed_at: str  # UTC, ISO 8601
     remote: bool  # the corpus is in a bucket
     bytes: int
     seconds: float  # an estimate
     skipped: dict[str, int] = Field({})  # files that are no sound, by extension
-    retry: str = ""  # the reason that its objects are tried again for
+    retry: str = ""  # the reject reason for which its objects are processed again
     objects: StoredTable
     shards: StoredTable
 
@@ -71,7 +71,7 @@ class PlanHead(AtRest):
 class Plan:
     """One numbered plan: rows [row_lo, row_hi) of the objects make a shard.
 
-    ``left_out`` is what the last look at the corpus did not take, of the newest plan in the process that looked.
+    ``left_out``: what the last listing left out; only of the newest plan, in the process that listed.
     """
 
     number: int
@@ -89,9 +89,9 @@ def folder_of(work: Workspace, made_as: str | None = None) -> str:
 
 
 def plans_of(work: Workspace, made_as: str | None = None) -> list[Plan]:
-    """The plans made so far, in order; none of them is ever changed.
+    """The plans made so far, in order.
 
-    ``made_as``: those of the job as an earlier version knew it, by the fingerprint that dataset.json has recorded.
+    ``made_as``: a fingerprint recorded in dataset.json, for the plans of a job as an earlier version computed it.
     """
     folder = folder_of(work, made_as)
     numbers = sorted({entry.key for entry in work.store.list(folder + "/") if entry.key.endswith(".json")})
@@ -99,10 +99,10 @@ def plans_of(work: Workspace, made_as: str | None = None) -> list[Plan]:
 
 
 def make_plans(work: Workspace, refresh: bool = False) -> list[Plan]:
-    """The plans of a job, after a look at the corpus: what is new since the last one becomes the next.
+    """List the corpus and return the plans of a job; new or changed objects make one more plan.
 
-    A folder is listed every time, a bucket when there is no plan yet or ``refresh`` is set. Two drivers that plan
-    at once end up with the same plan: the first one's.
+    A folder is listed every time, a bucket when there is no plan yet or ``refresh`` is set. Two drivers that plan at
+    the same time both get the plan of the first.
     """
     job, plans = work.job, plans_of(work)
     if plans and not refresh and plans[0].head.remote:
@@ -117,11 +117,11 @@ def make_plans(work: Workspace, refresh: bool = False) -> list[Plan]:
 def next_plan(
     work: Workspace, plans: list[Plan], objects: pa.Table, retry: str = "", skipped: Mapping[str, int] | None = None
 ) -> list[Plan]:
-    """The plans and one more, of these objects. ``retry``: they were planned before, and this reason is to be tried.
-    ``skipped``: what their listing passed by, by reason; of a retry it is that of the plan before.
+    """The plans, and one more of these objects. ``retry``: the reject reason for which they are tried again.
 
-    The shards of a later plan never have the key of an earlier one: an object that is as it was before it changed
-    twice is milled again, for what was found of it may be why it was put back.
+    ``skipped``: counts of what the listing left out; for a retry those of the plan before.
+
+    Keys of shards differ between plans: an object that changed and was put back is processed again.
     """
     store, folder, generation = work.store, folder_of(work), len(plans) + 1 if plans else 0
     shards = cut(work, objects, generation)
@@ -148,9 +148,9 @@ def list_objects(job: Job) -> pa.Table:
 
 
 def cut(work: Workspace, objects: pa.Table, generation: int = 0) -> pa.Table:
-    """Objects, in order -> shards: an hour, 256 MB in flight, 2,000 clips at most; at least 64 where possible.
+    """Sorted objects -> shards of at most an hour, 256 MB in flight and 2,000 clips; at least 64 shards if possible.
 
-    A ``generation`` above 0 gives the same objects other keys: they are milled once more.
+    A ``generation`` above 0 gives the same objects other keys, so that they are processed again.
     """
     job = work.job
     seconds = np.asarray(job.source.seconds(objects), float)
@@ -171,7 +171,7 @@ def cut(work: Workspace, objects: pa.Table, generation: int = 0) -> pa.Table:
 
 
 def _keys(head: bytes, objects: pa.Table, starts: list[int]) -> list[str]:
-    """The key of each shard: a hash of the identities of its objects, one a line."""
+    """The key of each shard: the hash of its objects' identities, one per line."""
     keys, most = [], PIECE_ROWS // SHARD_CLIPS
     for at in range(0, len(starts) - 1, most):
         lo, hi = starts[at], starts[min(at + most, len(starts) - 1)]
@@ -207,7 +207,7 @@ def objects_between(url: str, key: str, row_lo: int, row_hi: int) -> pa.Table:
 
 @lru_cache(maxsize=4)
 def _objects_file(url: str, key: str) -> ParquetFile:
-    """By the store's address: a task of Ray brings its stages anew, and the store in them is another one each time."""
+    """Cached by the store's address: every Ray task unpickles its stages, with another store object each time."""
     return ParquetFile(open_store(url).open(key))
 
 
@@ -226,18 +226,18 @@ def _load(store: Store, key: str, data: bytes) -> Plan:
         head = PlanHead.read(data)
     except ValueError as error:
         raise Stopped(f"{store.url}/{key} is damaged: {error}") from error
-    shards = store.read(head.shards.key)  # at once: to open it would ask for its size first
+    shards = store.read(head.shards.key)  # read, not opened: opening would ask for the size first
     return Plan(head.number, head, table_of(shards))
 
 
 def planned_shards(shards: pa.Table | pa.RecordBatch, objects_key: str) -> list[PlannedShard]:
-    """Rows of a plan's shards as workers get them."""
+    """Rows of a plan's shards in the form that workers get."""
     rows = shards.append_column("objects", pa.repeat(objects_key, shards.num_rows))
     return cast(list[PlannedShard], rows.to_pylist())
 
 
 def todo_of(plans: list[Plan], done: set[str]) -> Iterator[PlannedShard]:
-    """The shards without a record, as the rows that workers get."""
+    """The shards without a record, in the form that workers get."""
     finished = pa.array(done, pa.string())
     for plan in plans:
         left = plan.shards.filter(pc.invert(pc.is_in(plan.shards["shard"], finished)))

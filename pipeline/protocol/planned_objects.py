@@ -1,7 +1,6 @@
-"""The objects of plans at rest, looked up by path in bounded pieces, and which of them a later listing replaces.
+"""Look up the objects of stored plans by path, in bounded pieces, and find those that a later listing replaces.
 
-Of a plan no more is in memory than a few row groups and, where its objects carry clip names (manifests), 16 bytes
-for each name.
+In memory are only a few row groups of a plan and, where its objects carry clip names (manifests), 16 bytes per name.
 """
 
 import hashlib
@@ -16,8 +15,8 @@ import pyarrow.compute as pc
 from wavmill.pipeline.store.base import Store
 from wavmill.pipeline.store.parquet import ParquetFile, stop_on_damage
 
-CACHED_GROUPS = 4  # of each plan: shards are looked at in the order of their paths, several at once
-ROW = "row"  # the place of an object in its plan, beside the columns of the plan
+CACHED_GROUPS = 4  # row groups in memory, of each plan
+ROW = "row"  # the column with the row of an object in its plan
 
 
 class PlannedObjects:
@@ -46,11 +45,11 @@ class PlannedObjects:
 
     @property
     def has_names(self) -> bool:
-        """Whether each object carries the name of its clip, as the rows of a manifest do."""
+        """Whether objects carry the name of their clip, as the rows of a manifest do."""
         return "clip" in self.file.schema.names
 
     def beside(self, objects: pa.Table) -> pa.Table:
-        """The objects of this plan that have one of these paths (ordered), with their place in the column ``row``."""
+        """The objects of this plan with one of these sorted paths; the column ``row`` is their row in the plan."""
         if not objects.num_rows:
             return self.empty()
         first, last = objects["path"][0].as_py(), objects["path"][-1].as_py()
@@ -60,7 +59,7 @@ class PlannedObjects:
         return pa.concat_tables([self.empty(), *found])
 
     def between(self, row_lo: int, row_hi: int) -> pa.Table:
-        """Rows [row_lo, row_hi) of the plan, with their place."""
+        """Rows [row_lo, row_hi) of the plan, with the column ``row``."""
         groups = range(*np.searchsorted(self.starts, [row_lo, row_hi - 1], side="right") - [1, 0])
         table = pa.concat_tables([self.empty(), *map(self._group, groups)])
         return table.slice(row_lo - int(self.starts[groups[0]]), row_hi - row_lo)
@@ -70,7 +69,7 @@ class PlannedObjects:
         yield from map(self._group, range(self.file.num_row_groups))
 
     def names(self) -> "ClipNames":
-        """The clip names of this plan; read when they are first asked for."""
+        """The clip names of this plan; read on first use."""
         with self._lock:
             if self._names is None:
                 with stop_on_damage(self.where):
@@ -91,19 +90,19 @@ class PlannedObjects:
             return self._cached[group]
 
     def empty(self) -> pa.Table:
-        """No object, with the columns of those there are."""
+        """A table without rows, with the columns of the objects."""
         return self.file.schema.remove_metadata().empty_table().append_column(ROW, pa.array([], pa.int64()))
 
 
 class ClipNames:
-    """Whether a name is one of many: 16 bytes for each, so that a wrong answer needs equal 128-bit hashes."""
+    """A set of names, 16 bytes each: a wrong answer would need equal 128-bit hashes."""
 
     def __init__(self, pieces: Iterator[list[str]]) -> None:
         hashes = np.concatenate([np.zeros((0, 2), np.uint64), *map(_hashes, pieces)])  # (n, 2)
         self.hashes = hashes[np.argsort(hashes[:, 0], kind="stable")]
 
     def among(self, names: Sequence[str]) -> list[str]:
-        """Those of the names that are there."""
+        """The names that are in the set."""
         if not len(self.hashes):
             return []
         wanted = _hashes(names)
@@ -119,7 +118,7 @@ def _hashes(names: Sequence[str]) -> np.ndarray:
 
 
 class Replaced(NamedTuple):
-    """What later listings replace: whole objects by their path, single rows of a manifest by the name of their clip."""
+    """What later listings replace: objects by path, rows of a manifest by the name of their clip."""
 
     paths: set[str]
     names: set[str]
@@ -129,11 +128,11 @@ class Replaced(NamedTuple):
 
 
 def replaced_by(later: Sequence[PlannedObjects], objects: pa.Table) -> Replaced:
-    """Which of some ordered objects of a plan the later listings hold anew.
+    """A mask of the sorted objects of a plan that later listings replace.
 
     An object without a clip name is replaced when its path is listed again: that happens only when something about it
     changed. A row of a manifest is replaced when its name is listed again, wherever its sound lies now, and with all
-    other rows of its path when the sound itself changed. That a sound is not there says nothing about the others.
+    other rows of its path when the sound itself changed. A missing sound does not replace the others.
     """
     paths: set[str] = set()
     names: set[str] = set()

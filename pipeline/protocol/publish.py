@@ -1,7 +1,7 @@
 """Records -> one choice of attempts -> compacted parts, codebook, report -> dataset.json, written last.
 
 _mill/choice/<name>/v1.json   create-once: which attempt of each shard this version is made of
-<name>/v1/                    what people read: a pure function of the choice, so any publisher writes the same
+<name>/v1/                    the published files: a pure function of the choice, so any publisher writes the same
 """
 
 import hashlib
@@ -52,7 +52,7 @@ PART_BYTES = 256 << 20
 
 
 def published(work: Workspace, plans: list[Plan]) -> PublishedDataset | None:
-    """dataset.json of the version that these plans made, or None while there is none."""
+    """dataset.json of the version that was published from these plans, or None."""
     choice = find_claim(work.store, work.job.name, work.fingerprint, len(plans))
     return _published_as(work, choice) if choice is not None else None
 
@@ -65,9 +65,9 @@ def _published_as(work: Workspace, choice: Claim) -> PublishedDataset | None:
 
 
 def publish(work: Workspace, plans: list[Plan]) -> PublishedDataset:
-    """Publish a job whose every shard has a record; return dataset.json. Doing it twice changes nothing.
+    """Publish a job whose every shard has a record; return dataset.json. Idempotent.
 
-    Claims, records and dataset.json are looked at anew, whatever the process knew: others may have published meanwhile.
+    Claims, records and dataset.json are read again, as other processes may have published in the meantime.
     """
     choice = choose(work, plans)
     if (already := _published_as(work, choice)) is not None:
@@ -126,10 +126,10 @@ def publish(work: Workspace, plans: list[Plan]) -> PublishedDataset:
 
 
 def choose(work: Workspace, plans: list[Plan]) -> Claim:
-    """One attempt for each shard, for ever. Stopped while a shard has none."""
+    """Choose one attempt for each shard, permanently. Stopped when a shard has none."""
 
     def attempts() -> Chosen:
-        done = attempts_done(work.store, work.fingerprint)  # with what workers have committed since the run began
+        done = attempts_done(work.store, work.fingerprint)  # includes attempts committed since the run began
         shards = [(plan.number, shard) for plan in plans for shard in plan.shards["shard"].to_pylist()]
         if missing := [shard for _, shard in shards if shard not in done]:
             raise Stopped(f"{len(missing):,} of {len(shards):,} shards are not done; run the same command again")
@@ -148,7 +148,7 @@ def _column(field: pa.Field) -> Column:
 
 
 class Totals(NamedTuple):
-    """Of the clips in all parts."""
+    """Totals over the clips of all parts."""
 
     clips: int
     seconds: float
@@ -156,14 +156,14 @@ class Totals(NamedTuple):
 
 
 class Full(NamedTuple):
-    """A shard with clips that are done."""
+    """A shard with done clips."""
 
     record: Record
     data: StoredRows
 
 
 def _write_parts(store: Store, top: str, current: CurrentRows, columns: pa.Schema) -> tuple[list[Part], Totals]:
-    """Shards in plan order -> parts of about 256 MB; a shard that is large enough becomes a part as it is."""
+    """Shards in plan order -> parts of about 256 MB; a large shard becomes a part unchanged."""
     groups: list[list[Full]] = []
     room = 0
     for record in current.records:
@@ -195,7 +195,7 @@ def _write_parts(store: Store, top: str, current: CurrentRows, columns: pa.Schem
 def _write_part(
     store: Store, top: str, path: str, group: list[Full], current: CurrentRows, columns: pa.Schema
 ) -> tuple[Part, float]:
-    """The part, and the seconds of its clips."""
+    """Write a part; return it and the seconds of its clips."""
     seconds, shards = 0.0, ahead(lambda full: current.data(full.data, full.record.shard), group)
     with tempfile.TemporaryDirectory() as folder, translate_os_errors(folder):
         file = Path(folder) / "part.parquet"
@@ -233,7 +233,7 @@ def _write_rejects(store: Store, top: str, current: CurrentRows) -> tuple[int, C
 
 
 def _copy_codebook(work: Workspace, top: str) -> tuple[CodebookFolder | None, Codebook | None]:
-    """The codebook of the job's tokens, or of its parent's, beside the parts: the folder alone can speak."""
+    """Copy the codebook of the tokens (the job's, or its parent dataset's) beside the parts."""
     job = work.job
     if job.token is not None:
         files, address = job.token.files(), job.token.fitted_at

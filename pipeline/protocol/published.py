@@ -1,4 +1,4 @@
-"""Finding what was published: <store>/<name>/v1/dataset.json or model.json, and the newest version of a name."""
+"""Find published datasets and models: <store>/<name>/vN/dataset.json or model.json, newest version by default."""
 
 import re
 from functools import lru_cache
@@ -15,7 +15,7 @@ P = TypeVar("P", PublishedDataset, PublishedModel)
 
 
 def numbers(address: str, file: str = DATASET) -> list[int]:
-    """The versions below <store>/<name> that have this file, written last, rising."""
+    """The numbers of the versions below <store>/<name> that have this file (written last), ascending."""
     found = (re.fullmatch(rf"v([1-9][0-9]*)/{re.escape(file)}", entry.key) for entry in open_store(address).list())
     return sorted(int(match[1]) for match in found if match)
 
@@ -40,7 +40,7 @@ def find(address: str) -> PublishedDataset | PublishedModel:
 
 
 def read_published(store: Store, top: str, file: str, kind: type[P]) -> P:
-    """What a version at ``top`` of a store says of itself. FileNotFoundError; JobError when it is not one of ours."""
+    """Read dataset.json or model.json at ``top`` of a store. FileNotFoundError; JobError when it is not one of ours."""
     url = join(store.url, top) if top else store.url
     try:
         return kind.read(store.read(f"{top}/{file}" if top else file)).model_copy(update={"address": url})
@@ -60,7 +60,7 @@ def _newest(address: str, file: str, kind: str) -> str:
 
 @lru_cache(maxsize=64)
 def _read_dataset(address: str) -> PublishedDataset:
-    """A published version never changes, so it is read once."""
+    """Cached, as a published version never changes."""
     try:
         return read_published(open_store(address), "", DATASET, PublishedDataset)
     except FileNotFoundError as error:

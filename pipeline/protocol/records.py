@@ -1,4 +1,4 @@
-"""The record of a shard: what was found, where its rows lie, their hashes. It is written last: it is the commit.
+"""The record of a shard: counts, the keys and hashes of its rows. Writing it is the commit.
 
 _mill/done/<F>/<k>/<K>.<A>.json    F the job's fingerprint, K the shard's key, A a random attempt id
 """
@@ -25,14 +25,14 @@ class StoredRows(AtRest):
 
 
 class NoticedClips(AtRest):
-    """How many clips of a shard have one notice, and [clip, source] of the first of them."""
+    """The number of a shard's clips with a notice, and [clip, source] of the first few."""
 
     clips: int
     named: list[tuple[str, str]]
 
 
 class Record(Sealed):
-    """What an attempt at a shard made. Fields with a default are not in the records of every earlier version."""
+    """The result of an attempt at a shard. Fields with a default are missing in records of some earlier versions."""
 
     shard: str
     attempt: str
@@ -57,7 +57,7 @@ def record_key(job_fingerprint: str, shard: str, attempt: str) -> str:
 
 
 def attempts_done(store: Store, job_fingerprint: str) -> dict[str, str]:
-    """Every shard with a record, and of its attempts the first by name. Lists 16 prefixes at once, reads nothing."""
+    """Every shard with a record -> the first of its attempts by name. Lists 16 prefixes in parallel, reads nothing."""
 
     def one(prefix: str) -> list[tuple[str, str]]:
         keys = (entry.key for entry in store.list(f"_mill/done/{job_fingerprint}/{prefix}/"))

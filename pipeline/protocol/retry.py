@@ -1,4 +1,4 @@
-"""run --retry: what was rejected for a reason is planned once more; what it finds replaces those rejects alone."""
+"""run --retry: plan the objects with rejects of one reason again; the results replace only those rejects."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,10 +16,10 @@ from wavmill.pipeline.workspace import Workspace
 
 
 def retried(work: Workspace, plans: list[Plan], reason: str) -> list[Plan]:
-    """The plans, with one more of every object that has a clip rejected for this reason.
+    """The plans, and one more with every object that has a clip rejected for this reason.
 
-    While the last plan is such a one and not yet published, it is that plan: a retry that was killed goes on. Of a
-    tar or a table's row group all clips are milled again. JobError when nothing was rejected for the reason.
+    When the last plan is such a retry and not yet published, it is used again, so that a killed retry resumes. All
+    clips of a tar or a row group are processed again. JobError when nothing was rejected for the reason.
     """
     job, store = work.job, work.store
     dataset = published(work, plans)
@@ -51,10 +51,8 @@ def retried(work: Workspace, plans: list[Plan], reason: str) -> list[Plan]:
 
 
 def _tried_again(supersession: Supersession, at: int, reason: str, sources: pa.Array | None) -> pa.Table:
-    """The objects of a plan, as they were listed last, with these paths.
-
-    Without paths, as the sources of a dataset's rows are not its objects: all of each shard that rejected for the
-    reason.
+    """The current objects of a plan with these paths; without paths, those of all shards with a reject of the reason
+    (the sources of a dataset's rows are not its objects).
     """
     objects = supersession.objects[at]
     if supersession.retries[at]:  # the plans before it hold the same objects

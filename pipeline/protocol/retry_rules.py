@@ -1,8 +1,8 @@
-"""What stands of an object's clips after its rejects were tried again. Plain data, no store.
+"""Which clips of an object are current after a retry. Plain data, no store.
 
-A retry replaces only clips that were rejected for its reason, and only by what it found of their sound. A clip that is
-done, or was rejected for something else, stays. Where the retry could not read a sound any more, a reject that it
-found again is the newer one, and everything else stays.
+A retry replaces only clips that were rejected for its reason, and only by clips of the same sound. A clip that is done,
+or was rejected for another reason, stays. When the retry could not read the sound, its rejects replace those of the
+same clips, and everything else stays.
 """
 
 from collections import defaultdict
@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from wavmill.pipeline.formats.clip_ids import escaped, object_of, sound_of
 
-UNREAD = {"missing", "changed", "not_readable"}  # reasons that say nothing about the sound
+UNREAD = {"missing", "changed", "not_readable"}  # reasons that are not about the sound
 
 
 class Outcome(NamedTuple):
-    """What became of a clip: the index of the plan that found it, and why it was rejected; "" when it is done."""
+    """The result for a clip: the index of its plan, and its reject reason, "" when it is done."""
 
     plan: int
     reason: str
@@ -25,8 +25,8 @@ Outcomes = dict[str, Outcome]  # by clip
 
 
 def after_retry(source: str, before: Outcomes, found: Outcomes, reason: str) -> Outcomes:
-    """The clips of one object that stand, by those that stood before and those that a retry for ``reason`` found."""
-    own = {source, escaped(source)}  # its name in the ids of what is rejected as a whole
+    """The current clips of an object, from those current before and those of a retry for ``reason``."""
+    own = {source, escaped(source)}  # the id of a reject of the whole object
     old, new, after = _by_sound(before), _by_sound(found), dict(before)
     for sound, now in new.items():
         if sound in old:
@@ -42,11 +42,11 @@ def after_retry(source: str, before: Outcomes, found: Outcomes, reason: str) -> 
 
 def _sound_after_retry(sound: str, before: Outcomes, found: Outcomes, reason: str) -> Outcomes:
     failed = {clip: outcome for clip, outcome in before.items() if outcome.reason == reason}
-    if not failed:  # something else of the object was tried again
+    if not failed:  # another clip of the object was the reason for the retry
         return before
     stay = {clip: outcome for clip, outcome in before.items() if clip not in failed}
     new = {clip: outcome for clip, outcome in found.items() if clip not in stay}
-    if stay:  # the same sound is not whole and in parts
+    if stay:  # a sound is either one clip or several parts
         in_parts = any(clip != sound for clip in stay)
         new = {clip: outcome for clip, outcome in new.items() if (clip != sound) == in_parts}
     some_done = any(not outcome.reason for outcome in found.values())

@@ -1,11 +1,11 @@
-"""Which rows of each shard stand when a corpus was listed, or tried, more than once.
+"""Which rows of each shard are superseded by later plans.
 
-A dataset is what its plans have found, each newer than those before it. A listing adds objects; what is listed again,
-because it changed, replaces all that was made of it, good or bad; what is no longer listed stays. A retry replaces only
-the rejects that it is for (retry_rules.py). docs/versions.md says the same for people, case by case.
+A later plan adds objects; an object that is listed again, because it changed, replaces all rows that were made of it;
+one that is no longer listed stays. A retry replaces only rejects of its reason (retry_rules.py). docs/versions.md
+explains the cases to users.
 
-Everything is decided shard by shard, beside the objects of the other plans, so that memory does not grow with the
-corpus (planned_objects.py).
+Shards are compared one by one with the objects of the other plans, so that memory does not grow with the corpus
+(planned_objects.py).
 """
 
 from collections import defaultdict
@@ -32,7 +32,7 @@ CACHED_SHARDS = 64
 
 
 class Superseded(NamedTuple):
-    """The rows of a shard that do not stand, by any of these."""
+    """The superseded rows of a shard: a row is superseded when any of these names it."""
 
     sources: set[str]  # all rows of these objects
     names: set[str]  # all rows of these rows of a manifest
@@ -41,11 +41,11 @@ class Superseded(NamedTuple):
 
 
 class Supersession:
-    """The plans of a job and the records of their shards: what of each shard stands. Safe to use from threads."""
+    """The plans of a job and the records of their shards: which rows are superseded. Safe to use from threads."""
 
     def __init__(self, store: Store, job: Job, plans: list[Plan], records: list[Record]) -> None:
         self.store, self.plans = store, plans
-        self.by_clip = job.source.gives != "audio"  # the rows of a dataset: a clip is tried again alone
+        self.by_clip = job.source.gives != "audio"  # the rows of a dataset: each clip is tried again by itself
         self.retries = [plan.head.retry for plan in plans]
         self.records = {record.shard: record for record in records}
         self.objects = [PlannedObjects(store, plan.objects_key) for plan in plans]
@@ -58,7 +58,7 @@ class Supersession:
             objects.source.close()
 
     def superseded(self, shard: str) -> Superseded | None:
-        """What of a shard's rows later plans replace, or earlier ones keep for themselves; None when all stand."""
+        """The rows of a shard that later plans replace, or that a retry may not replace; None when all are current."""
         if len(self.plans) == 1:
             return None
         at, row_lo, row_hi = self.places[shard]
@@ -72,17 +72,17 @@ class Supersession:
         )
 
     def replaced(self, at: int, objects: pa.Table) -> Replaced:
-        """Which of some objects of the plan with index ``at`` were listed anew."""
+        """A mask of the objects of the plan with index ``at`` that were listed again later."""
         later = [self.objects[i] for i in range(at + 1, len(self.plans)) if not self.retries[i]]
         return replaced_by(later, objects)
 
     def current(self, at: int, objects: pa.Table) -> pa.Table:
-        """Those of some objects of a plan that no later listing holds anew."""
+        """The objects of a plan that no later listing replaces."""
         replaced = self.replaced(at, objects)
         return objects.filter(pa.array([not replaced.holds(row) for row in objects.to_pylist()], pa.bool_()))
 
     def listed(self) -> int:
-        """The number of objects that were listed, each counted once however often it changed."""
+        """The number of listed objects; one that changed counts once."""
         listings = [at for at in range(len(self.plans)) if not self.retries[at]]
         counts = [plan.head.objects.rows for plan in self.plans]
         whole, grown = listings[-1], listings[:-1]  # nothing replaces the newest
@@ -91,7 +91,7 @@ class Supersession:
         )
 
     def _gone_clips(self, at: int, shard: str, own: pa.Table, replaced: set[str]) -> set[str]:
-        """The ids of a shard's rows that do not stand because of retries."""
+        """The ids of a shard's rows that retries supersede."""
         tried = [i for i in range(at, len(self.plans)) if self.retries[i]]
         paths: set[str] = set()
         for i in tried:
@@ -110,7 +110,7 @@ class Supersession:
         return self.by_clip or source in paths
 
     def _standing(self, objects: pa.Table, paths: set[str]) -> dict[str, dict[str, Outcome]]:
-        """The clips that stand of some objects, which were tried again: by object, what each plan left of them."""
+        """The current clips of objects that were tried again, by object and plan."""
         stand: dict[str, dict[str, Outcome]] = {}
         stamps: dict[str, str] = {}
         known: set[str] = set()
@@ -161,14 +161,14 @@ class Supersession:
             stand[path] = {clip: one for clip, one in clips.items() if _row_of(clip, known) not in gone}
 
     def _shards(self, at: int, rows: pa.Table) -> list[str]:
-        """The shards that hold some objects of a plan."""
+        """The shards of a plan that hold any of the objects."""
         shards = self.plans[at].shards
         found = np.unique(np.searchsorted(shards["row_hi"].to_numpy(), rows[ROW].to_numpy(), side="right"))
         result: list[str] = shards["shard"].take(pa.array(found)).to_pylist()
         return result
 
     def _read_outcomes(self, shard: str) -> tuple[list[str], list[str], list[str]]:
-        """The ids, sources and reasons of all rows that a shard gave."""
+        """The ids, sources and reject reasons of all rows of a shard."""
         ids: list[str] = []
         sources: list[str] = []
         reasons: list[str] = []
@@ -190,7 +190,7 @@ class Supersession:
 
 
 def without_superseded(table: pa.Table, gone: Superseded | None) -> pa.Table:
-    """The rows of a shard's table that stand."""
+    """The rows of a shard's table that are not superseded."""
     if gone is None:
         return table
     out = pc.or_(_among(table["source"], gone.sources), _among(table["clip"], gone.clips))
@@ -201,7 +201,7 @@ def without_superseded(table: pa.Table, gone: Superseded | None) -> pa.Table:
 
 
 def _row_of(clip: str, rows: set[str]) -> str:
-    """The row of a manifest that a clip came from, by its name."""
+    """The name of the manifest row that a clip came from."""
     return clip if clip in rows else sound_of(clip)
 
 

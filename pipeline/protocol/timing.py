@@ -1,4 +1,4 @@
-"""Where the time went: each stage's seconds travel with a shard's rows into its record, and are summed from records."""
+"""The time of each stage: it travels with a shard's rows into its record, and is summed over records."""
 
 import json
 from collections import Counter
@@ -13,18 +13,18 @@ from wavmill.pipeline.protocol.records import Record
 from wavmill.pipeline.rows import PRODUCTS, replace
 
 STAGES = ("read", *PRODUCTS, "commit")
-COLUMN = "spent_s"  # in flight, in every row, as the shard's key is: JSON, stage -> seconds on the wall
+COLUMN = "spent_s"  # in flight in every row: JSON, stage -> seconds of wall time
 BINS = 60
-PAUSE_S = 60.0  # nothing ran for longer: a pause between two runs, and no time of either
+PAUSE_S = 60.0  # a longer gap is a pause between two runs and is not counted
 
 
 def start_seconds(shard: pa.Table, stage: str, seconds: float) -> pa.Table:
-    """The shard with the seconds of its first stage."""
+    """Add the seconds of the first stage to a shard."""
     return _with(shard, {stage: seconds})
 
 
 def add_seconds(shard: pa.Table, stage: str, seconds: float) -> pa.Table:
-    """The shard with the seconds of one more stage; as it is, when it does not come from ``start_seconds``."""
+    """Add the seconds of a stage to a shard; no change when it does not come from ``start_seconds``."""
     return _with(shard, {**seconds_by_stage(shard), stage: seconds}) if COLUMN in shard.column_names else shard
 
 
@@ -39,11 +39,10 @@ def _with(shard: pa.Table, seconds: dict[str, float]) -> pa.Table:
 
 
 def time_of(records: Sequence[Record]) -> Time:
-    """Records -> seconds by stage, summed over all workers, and the sound finished in each stretch of the run.
+    """Records -> seconds by stage, summed over all workers, and the seconds of sound finished in each bin of the run.
 
-    The run lasts from the start of its first shard to the end of its last, by the workers' clocks and without the
-    pauses: a job may be stopped, and grow, for months. wall_s = bin_s * len(finished_s), and finished_s are seconds
-    of sound.
+    The run lasts from the start of its first shard to the end of its last, by the workers' clocks, without pauses, as
+    a job may be resumed for months. wall_s = bin_s * len(finished_s); finished_s are seconds of sound.
     """
     stages: Counter[str] = Counter()
     runs: list[list[float]] = []  # [begin, end], s since 1970

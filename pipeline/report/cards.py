@@ -1,4 +1,4 @@
-"""A sound on a page: what it is called, its players, and its spectrogram with the tokens under it."""
+"""A sound on a page: its name, players, and a spectrogram with its tokens."""
 
 import base64
 from collections.abc import Sequence

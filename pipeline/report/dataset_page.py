@@ -1,4 +1,4 @@
-"""report.html of a dataset: what is in it, how it sounds, what was rejected, where the time went."""
+"""report.html of a dataset: contents, examples of sound, rejects, time."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -121,7 +121,7 @@ def _steps(dataset: PublishedDataset) -> Iterator[tuple[str, str]]:
 
 
 def _clips(work: Workspace, plans: list[Plan], rows: pa.Table, speak: Voice | None, mute: str) -> dict[str, Any]:
-    """A few clips: the original, and the same spoken back from its tokens; ``mute``: why that cannot be."""
+    """A few clips, original and reconstructed from tokens; ``mute``: why there is no reconstruction."""
     if not rows.num_rows:
         return {}
     clips, cards, missing = picked(rows), [], []

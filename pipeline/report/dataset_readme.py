@@ -2,7 +2,7 @@
 
 from wavmill.pipeline.dataset_json import Counts, PublishedDataset
 
-# what tells `datasets` that the parts are the data: by itself it takes "part" for a split, and rejects.parquet for data
+# without it `datasets` takes "part" for a split and rejects.parquet for data
 FRONT_MATTER = """---
 configs:
 - config_name: default
@@ -48,7 +48,7 @@ def card(dataset: PublishedDataset) -> str:
 def how_to_read(dataset: PublishedDataset, address: str = "") -> list[str]:
     """Lines of Python that read the dataset with pyarrow alone; without an address, from the dataset's own folder.
 
-    What is published names no address: the folder may be copied anywhere.
+    The published file names no address, as the folder may be copied anywhere.
     """
     product = next((name for name in ("token", "feature", "window") if name in dataset.columns), "clip")
     if not address:
@@ -61,7 +61,7 @@ def _read(parts: str, product: str) -> str:
 
 
 def hours(seconds: float) -> str:
-    """A length in the unit that suits it."""
+    """A duration in a suitable unit."""
     if seconds >= 3600:
         return f"{seconds / 3600:,.1f} h"
     return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"

@@ -1,4 +1,4 @@
-"""A bounded look at a published dataset: some of its rows, some of its rejects, the sound of a few clips."""
+"""Excerpts of a published dataset: some rows, some rejects, the sound of a few clips."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -75,7 +75,7 @@ def picked(rows: pa.Table) -> list[dict[str, Any]]:
 
 
 def originals(work: Workspace, plans: list[Plan], clips: list[dict[str, Any]]) -> list[np.ndarray | str]:
-    """For each clip its sound (N,) float32 at 16 kHz, read from the corpus again; or why that cannot be."""
+    """For each clip its sound (N,) float32 at 16 kHz, read from the corpus again; or the reason why it is missing."""
     if work.job.source.gives != "audio":
         return ["it was made from a dataset, not from sound"] * len(clips)
     with ExitStack() as opened:
@@ -91,12 +91,12 @@ def _original(work: Workspace, planned: list[PlannedObjects], clip: dict[str, An
         return f"its object is larger than {LONG_BYTES >> 20} MB"
     try:
         read = work.job.source.read(objects, work.job.clip, RATE_HZ)
-    except (WavmillError, OSError) as error:  # the corpus may be gone, or not be for the eyes of who publishes
+    except (WavmillError, OSError) as error:  # the corpus may be gone, or not readable by the publisher
         return f"its sound cannot be read any more: {error}"
     found = read.filter(pc.equal(read["clip"], clip["clip"]))
     if not found.num_rows:
         return "its sound is not where it was"
-    found = found.slice(0, 1)  # datasets of before may have an id twice
+    found = found.slice(0, 1)  # datasets of earlier versions may have an id twice
     [row] = found.drop_columns(["audio"]).to_pylist()
     if row["error"]:
         return f"its sound cannot be read any more: {row['error']}, {row['message']}"

@@ -1,4 +1,4 @@
-"""report.html of a trained model: how well it does, how it got there, and what it says."""
+"""report.html of a trained model: validation, curves, generated sounds."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -30,7 +30,7 @@ def model_card(said: PublishedModel, address: str) -> str:
 
 
 def figures(best: BestValidation | None) -> list[str]:
-    """What a model is worth, as sentences."""
+    """A model's validation figures, as sentences."""
     if best is None:
         return ["not validated: no clip was held out"]
     lines = [
@@ -44,12 +44,12 @@ def figures(best: BestValidation | None) -> list[str]:
 
 
 def split_line(split: SplitFacts) -> str:
-    """How the clips of a training were shared out: by which column, and how many are on each side."""
+    """A line about the split: its column, and the number of clips on each side."""
     return f"split by {split.by}: {split.train:,} clips train, {split.valid:,} validate"
 
 
 def how_to_use(said: PublishedModel, address: str) -> list[str]:
-    """Commands that make it speak."""
+    """Commands that generate clips."""
     labels = said.vocabulary.labels
     asked = f" --label {labels[0]}" if labels and said.layout == "prompt" else ""
     return [f"wavmill generate {address}{asked} --count 4 -o out/"]

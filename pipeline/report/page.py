@@ -24,7 +24,7 @@ def _environment() -> Any:
     made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
-        undefined=StrictUndefined,  # a value that is missing is a mistake, not nothing
+        undefined=StrictUndefined,  # a missing value is an error
         finalize=_text,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,4 +1,4 @@
-"""Paths at which there is no file: whether there is one under another spelling of the path, and which."""
+"""Suggest another spelling of a path when there is no file at it."""
 
 import os
 import unicodedata
@@ -10,18 +10,18 @@ from wavmill.pipeline.store.base import Store
 from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.names import decode_name
 
-MOST_NAMES = 100_000  # of a folder that are looked through
+MOST_NAMES = 100_000  # the most entries of a folder that are searched
 FOLDERS = 32  # whose names are held
 
 
 class Spellings:
-    """Looks for a file under other spellings of its path: slashes, spaces, the case of letters, their Unicode form."""
+    """Searches other spellings of a path: slashes, spaces, the case of letters, their Unicode form."""
 
     def __init__(self) -> None:
-        self.names: dict[bytes, dict[str, list[str]]] = {}  # of a folder, by what they have in common
+        self.names: dict[bytes, dict[str, list[str]]] = {}  # a folder's names, by a normalised form
 
     def of(self, store: Store, key: str) -> str:
-        """What is there in place of ``key``, as a sentence; "" when there is nothing alike."""
+        """A sentence that names a file with a similar path; "" when there is none."""
         with suppress(OSError, WavmillError, ValueError):
             found = self._in_folder(store, key) if isinstance(store, Folder) else _in_bucket(store, key)
             if found:
@@ -54,7 +54,7 @@ class Spellings:
 
 
 def _in_bucket(store: Store, key: str) -> str:
-    """As in a folder, but for the case of letters: a bucket is asked for each spelling."""
+    """As in a folder, except for the case of letters; a bucket is queried for each spelling."""
     slashes = key.replace("\\", "/")
     trimmed = _trimmed(slashes)
     others = [slashes, trimmed, *(unicodedata.normalize(form, trimmed) for form in ("NFC", "NFD"))]

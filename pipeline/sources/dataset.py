@@ -1,4 +1,4 @@
-"""A published dataset: any column of it as the start of a job, so that nothing before it runs again."""
+"""A published dataset as the source of a job: any of its columns is used without being computed again."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -23,7 +23,7 @@ PARTS_LOOKED_AT = 8
 
 
 class Dataset(Source):
-    """The rows of a dataset that wavmill published: ``column`` is where the job goes on.
+    """The rows of a published dataset; ``column`` is the column that the job continues with.
 
     ``from`` is a dataset's address, the newest version or one (``.../v1``). The job is tied to that version.
     """
@@ -49,7 +49,7 @@ class Dataset(Source):
         return open_store(find_dataset(self.origin).address), path
 
     def check_here(self) -> None:
-        """The parts are immutable, and their plan has hashes in place of times: their sizes are looked at."""
+        """Parts are immutable, and the plan has their hashes instead of times: only sizes are checked."""
         for part in find_dataset(self.origin).parts[:PARTS_LOOKED_AT]:
             store, key = self.place_of(part.path)
             entry = store.stat(key)

@@ -1,8 +1,8 @@
-"""Whether two clips of a version have one id, in 8 bytes a clip; and what becomes of those that a tar names twice.
+"""Find clips of a version with the same id, in 8 bytes per clip, and rename those of one object.
 
-A clip of an object that several shards share (a large tar holds one member twice, far apart) is found by two of them,
-neither of which can know. The first keeps the name, the others become rejects. Two objects with clips of one id are
-an error: rows of the one would stand for the other.
+When several shards share an object (a large tar that holds a member twice, far apart), each may have a clip with the
+same id without knowing. The first keeps the id, the others become rejects. Clips of different objects with the same id
+are an error.
 """
 
 from collections import defaultdict
@@ -33,7 +33,7 @@ class ClipIds:
         self.count = end
 
     def repeated(self) -> np.ndarray:
-        """The hashes that came more than once, sorted. Ids that are not equal may have one hash."""
+        """The hashes that occurred more than once, sorted. Different ids may have the same hash."""
         known = self.hashes[: self.count]
         known.sort()
         return np.unique(known[1:][known[1:] == known[:-1]])
@@ -45,7 +45,7 @@ def hashes_of(ids: pa.ChunkedArray) -> np.ndarray:
 
 
 class Place(NamedTuple):
-    """Where a clip stands."""
+    """The shard and row of a clip."""
 
     shard: str
     source: str
@@ -55,9 +55,9 @@ class Place(NamedTuple):
 def renamed(
     where: str, repeated: np.ndarray, records: Iterable[Record], rows: Callable[[StoredRows, str], pa.Table]
 ) -> Renamed:
-    """New ids for the clips of one object that several of its shards have. WavmillError for any other duplicate.
+    """New ids for clips of one object that several shards have. WavmillError for any other duplicate.
 
-    ``rows`` gives the columns clip and source of what stands of a shard's data or rejects, which has the given name.
+    ``rows(shard, name)``: the columns clip and source of a shard's current data or rejects.
     """
     places: dict[str, list[Place]] = defaultdict(list)
     for record in records:
@@ -84,12 +84,12 @@ def _words(place: Place) -> str:
 
 
 def without_renamed(data: pa.Table, names: dict[str, str]) -> pa.Table:
-    """The clips of a shard that keep their ids."""
+    """Remove the clips of a shard that another shard has, too."""
     return data.filter(pc.invert(pc.is_in(data["clip"], pa.array(sorted(names), pa.string())))) if names else data
 
 
 def with_renamed(rejects: pa.Table, data: pa.Table | None, names: dict[str, str]) -> pa.Table:
-    """The rejects of a shard with their new ids, and as rejects the clips that another shard has, too."""
+    """Rename the rejects of a shard, and add the clips that another shard has, too, as rejects."""
     ids = rejects["clip"].to_pylist()
     table = replace(rejects, "clip", pa.array([names.get(clip, clip) for clip in ids], pa.string()))
     if data is None:

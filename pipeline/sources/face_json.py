@@ -1,4 +1,4 @@
-"""What is read of the JSON file that MuseTalk v1.5's preprocessing leaves for a clip, in the decoding process."""
+"""Parse the JSON file that MuseTalk v1.5's preprocessing writes for a clip; runs in the decoding process."""
 
 import json
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from typing import BinaryIO
 
 from wavmill.pipeline.errors import Reject
 
-# what a JSON of anything ends in
+# errors of parsing arbitrary JSON
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 def clip_facts(file: BinaryIO) -> Iterator[bytes]:
     """One piece, a JSON object: frames, valid, faces (how many frames have one), sound (its path, "" where not asked).
 
-    Raises Reject for what is no clip's JSON.
+    Raises Reject when it is not such a file.
     """
     try:
         said = json.loads(file.read())

@@ -1,4 +1,4 @@
-"""What MuseTalk v1.5's preprocessing leaves: a JSON file for each clip, with its sound, its faces and landmarks."""
+"""The output of MuseTalk v1.5's preprocessing: a JSON file per clip, with its sound, faces and landmarks."""
 
 import json
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ from wavmill.pipeline.store.objects import OpenedSound, ahead, decode_objects, n
 from wavmill.pipeline.store.s3_corpus import pause
 
 FPS = 25  # to which the preprocessing converts every video
-SAMPLED = 8  # files looked into, to estimate hours
-UNREAD = (FileNotFoundError, Reject, NotAllowed, ObjectFault)  # the worker will find the same, and say it
+SAMPLED = 8  # files that are read to estimate hours
+UNREAD = (FileNotFoundError, Reject, NotAllowed, ObjectFault)  # the worker will find and report the same
 SQUARE = 256  # pixels of a face, to which landmarks are scaled
 
 
@@ -87,7 +87,7 @@ class Faces(Source):
             raise nothing_found(self.path, "JSON files of clips", left_out.counts)
 
     def seconds(self, objects: pa.Table) -> np.ndarray:
-        """By the frames that a few of the files name, and the sizes of all: landmarks make up a file."""
+        """Estimated from the frames of a few files and the sizes of all, which landmarks dominate."""
         store, sizes = open_store(self.path), objects["size"].to_numpy().clip(1)
         rows = np.linspace(0, len(sizes) - 1, min(SAMPLED, len(sizes))).astype(int)
         frames = [_frames(store, objects["path"][int(row)].as_py()) for row in rows]
@@ -133,7 +133,7 @@ class Faces(Source):
         return OpenedSound(name, None, {}, file, reject=reject, frames=frames, fps=str(FPS), final_check=final_check)
 
     def _there(self, sound: str, again: bool = False) -> tuple[Store, Entry] | None:
-        """The store of a sound and what it is there, in the nearest folder that has it. ``again``: after a pause."""
+        """The store and entry of a sound, in the nearest folder that has it. ``again``: after a pause."""
         if "://" in sound and not sound.startswith("s3://"):
             return None
         for folder in [self.root] if self.root != "auto" else above(self.path):
@@ -147,7 +147,7 @@ class Faces(Source):
         return None
 
     def _try_some(self, store: Store, names: list[str]) -> None:
-        """JobError when of several files none has its sound: it is not looked for in the right place."""
+        """JobError when none of several files has its sound: ``root`` must be wrong."""
         sounds = []
         for name in names:
             with suppress(*UNREAD):
@@ -169,7 +169,7 @@ class Faces(Source):
 
 
 def above(path: str) -> list[str]:
-    """The folders that a folder is in, the nearest first; of a bucket, down to the bucket."""
+    """The parents of a folder, the nearest first; in a bucket, up to the bucket."""
     found = [path.rstrip("/")]
     while (folder := split(found[-1])[0]) not in (found[-1], "s3:/", ".", "/"):
         found.append(folder)
@@ -177,7 +177,7 @@ def above(path: str) -> list[str]:
 
 
 def _facts(file: BinaryIO) -> dict[str, Any]:
-    """What clip_facts finds in a clip's JSON, read in the decoding process. Raises Reject."""
+    """The result of clip_facts for a clip's JSON, from the decoding process. Raises Reject."""
     facts: dict[str, Any] = json.loads(b"".join(read_behind(file, "clip_facts", {})))
     return facts
 

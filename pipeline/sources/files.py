@@ -40,13 +40,13 @@ WITH_VIDEO = {"mp4", "m4v", "mov", "webm", "mkv", "3gp"}
 class Files(Source):
     """Every sound file below ``path``; the label is the name of the folder a file lies in.
 
-    Which files are sounds is told by their suffix (``suffixes`` replaces the usual list, ``[any]`` takes all);
-    what they hold is told by their content. Hidden files and the outputs of wavmill are left out.
+    Files are sounds by their suffix (``suffixes`` replaces the usual list, ``[any]`` takes all); the format is found
+    by their content. Hidden files and the outputs of wavmill are left out.
     """
 
     kind: Literal["files"] = "files"
     path: Annotated[str, Address]
-    suffixes: Annotated[tuple[str, ...], NotDecisive] = ()  # which files, is for the plan; what a row is, for a recipe
+    suffixes: Annotated[tuple[str, ...], NotDecisive] = ()  # not in recipes: the plan says which files there are
     version: ClassVar[int] = 2
 
     @property
@@ -116,7 +116,7 @@ class Files(Source):
 
 
 def with_frames(found: OpenedSound, store: Store, path: str) -> OpenedSound:
-    """The sound with the number of pictures beside it, which must be the same when it was read. Raises ObjectFault."""
+    """Add the number of pictures beside a sound, checked again after reading. Raises ObjectFault."""
     if found.file is None:
         return found
     try:
@@ -146,9 +146,9 @@ def _frames(store: Store, path: str) -> int | None:
 
 
 def frames_beside(store: Store, path: str) -> int | None:
-    """How many frames the pictures make that belong to a sound; None when there are none.
+    """The number of pictures of a sound; None when there are none.
 
-    They are in the folder with its name, or with it when it is named audio, as Wav2Lip's preprocessing leaves them.
+    They are in a folder with the sound's name, or beside it when it is named audio, as in Wav2Lip's preprocessing.
     """
     if suffix_of(path) in WITH_VIDEO:
         return None

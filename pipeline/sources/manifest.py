@@ -38,7 +38,7 @@ from wavmill.pipeline.store.objects import (
 
 BAD_ROW = "bad_row"
 EXTRA = [pa.field("clip", pa.string()), pa.field("start_s", pa.float64()), pa.field("end_s", pa.float64())]
-WHY = [pa.field("reason", pa.string()), pa.field("message", pa.string())]  # of a row that is a reject already
+WHY = [pa.field("reason", pa.string()), pa.field("message", pa.string())]  # columns of a row that is a reject already
 
 
 class Manifest(Source):
@@ -47,11 +47,11 @@ class Manifest(Source):
     With ``start_s`` and ``end_s`` it is that stretch of the sound. A column named clip is its id; without one it is
     the path, and #start-end in ms for a stretch. ``carry`` names columns that travel with the clip, as text.
 
-    Where a column is missing, what other tools call it is taken: audio_filepath, audio_path, wav, file_name, filename,
+    A missing column is read under the name that other tools use: audio_filepath, audio_path, wav, file_name, filename,
     audio or file for path, sentence or transcript for text, client_id for speaker, offset and duration (s) for the
     stretch; two of those are an error. ``encoding`` is any that Python knows; a byte order mark overrules it.
     ``quoting`` says whether " quotes a field: auto is csv for .csv and none for .tsv. A name may end with .gz.
-    A row that is malformed is rejected as ``bad_row`` under its number, the first being 1.
+    A malformed row is rejected as ``bad_row`` with its number, from 1.
     """
 
     kind: Literal["manifest"] = "manifest"
@@ -117,7 +117,7 @@ class Manifest(Source):
                     stamps[at] = ""
         long = [at for at, size in enumerate(sizes) if size > LONG_BYTES]
         whole = [at for at in long if rows.starts_s[at] is None and rows.ends_s[at] is None]
-        # rows that become several objects of the plan, or none
+        # rows that give several objects of the plan, or none
         spans_of: dict[int, list[tuple[int, int]]] = {at: [] for at, one in enumerate(asked) if one is None}
         for at in whole:
             spans_of[at] = self._ranges(Entry(rows.paths[at], sizes[at], stamps[at]), clip, left_out)
@@ -139,7 +139,7 @@ class Manifest(Source):
         return pa.table(columns, schema=schema)
 
     def _ranges(self, entry: Entry, clip: Clip, left_out: LeftOut) -> list[tuple[int, int]]:
-        """The stretches of a long sound; none when its disk cannot say how long it is: then it is among the faults."""
+        """The stretches of a long sound; none, and a fault, when its length cannot be read from the disk."""
         store, key = self.place_of(entry.key)
         try:
             return ranges_of(store, entry._replace(key=key), clip)
@@ -172,9 +172,9 @@ class Manifest(Source):
         return decode_objects(fetched, self.carry, clip, rate_hz)
 
     def _rows(self, left_out: LeftOut) -> Iterator[Rows]:
-        """The rows, batch by batch; what is to be told of their columns goes to ``left_out``.
+        """The rows, batch by batch; remarks on their columns go to ``left_out``.
 
-        JobError when the manifest as a whole is not what it must be.
+        JobError when the manifest as a whole is wrong.
         """
         folder, name = split(self.path)
         kind_of(name)

@@ -1,4 +1,4 @@
-"""Where the rows of a manifest point: the store and key of a path, and what is there."""
+"""Find the files that the rows of a manifest name: store, key, size and stamp."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,20 +13,20 @@ from wavmill.pipeline.store.corpus import TRIED, spread, stat_object
 from wavmill.pipeline.store.folder import Folder
 from wavmill.pipeline.store.s3_corpus import pause
 
-MANY = 200  # above this many objects one listing is cheaper than a question each
-KNOWN = 1 << 17  # paths whose sizes are held, for rows that follow each other
-HINTS = 1000  # paths without a file for which another spelling is looked for
-TOGETHER = 64  # paths that one thread asks for
+MANY = 200  # above this many objects a listing is cheaper than single requests
+KNOWN = 1 << 17  # paths whose entries are cached
+HINTS = 1000  # missing paths for which other spellings are searched
+TOGETHER = 64  # paths per thread
 
 
 def located(root: str, path: str) -> tuple[Store, str]:
-    """The store and key of a path: relative to the root, or an address of its own."""
+    """The store and key of a path, which is relative to the root or an address."""
     if path.startswith("s3://"):
         bucket, _, key = path.removeprefix("s3://").partition("/")
         return _store(f"s3://{bucket}"), key
     if path.startswith("/"):
         return _store("/"), path.lstrip("/")
-    if "://" in path:  # it would be rejected as missing, and be written down with all that is in it
+    if "://" in path:  # it would be rejected as missing, and its secrets written down
         raise JobError(f"source.path: {path} in the manifest is neither a path nor an s3:// address")
     return _store(root), path
 
@@ -37,19 +37,19 @@ def _store(url: str) -> Store:
 
 
 class Places:
-    """Size and stamp of the files that rows name. What a fault of the disk keeps from being told is in ``left_out``."""
+    """Size and stamp of the files that rows name; faults of the disk go to ``left_out``."""
 
     def __init__(self, root: str, left_out: LeftOut) -> None:
         self.root, self.left_out, self.hints = root, left_out, 0
         self.known: dict[str, tuple[Entry, str] | None] = {}
         self.spellings = Spellings()
-        self.listed: dict[str, Entry] | None = None  # of a bucket, once so many are asked for
-        self.sample: list[tuple[Store, str, Entry]] = []  # spread over all that was found
+        self.listed: dict[str, Entry] | None = None  # the listing of a bucket, when many are asked for
+        self.sample: list[tuple[Store, str, Entry]] = []  # a sample of the files found
 
     def of(self, paths: list[str]) -> list[tuple[Entry, str] | None]:
-        """For each path its entry, with a size of -1 where there is nothing, and what there is in its place.
+        """For each path its entry, with a size of -1 for a missing file, and a remark on a similar path.
 
-        None for a path that could not be looked at.
+        None for a path that could not be read.
         """
         if len(self.known) > KNOWN:
             self.known.clear()
@@ -57,7 +57,7 @@ class Places:
         self._list_if_many(new)
         found = self._looked(new)
         if behind := [path for path in new if self._is_missing_on_s3(path, found)]:
-            pause()  # a store may be behind: it is asked again before that counts
+            pause()  # a store may be stale: it is asked again
             found |= self._looked(behind, again=True)
         for path in new:
             if path not in found:
@@ -79,10 +79,10 @@ class Places:
                     self.listed.setdefault(entry.key, entry) != entry
                     and (now := stat_object(root, entry.key)) is not None
                 ):
-                    self.listed[entry.key] = now  # a listing that contradicts itself
+                    self.listed[entry.key] = now  # the listing contradicts itself
 
     def _looked(self, paths: list[str], again: bool = False) -> dict[str, Entry | None]:
-        """The entry of each path, None where there is nothing; without those that could not be looked at."""
+        """The entry of each path, None for a missing file; paths that could not be read are left out."""
         pieces = [paths[at : at + TOGETHER] for at in range(0, len(paths), TOGETHER)]
         with ThreadPoolExecutor(16) as pool:
             looked = pool.map(lambda piece: [self._one(path, again) for path in piece], pieces)

@@ -1,4 +1,4 @@
-"""Tar shards in the WebDataset layout: beside each sound the texts that share its name."""
+"""Tar files in the WebDataset layout: beside each sound the texts with its name."""
 
 import json
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class WebDataset(Source):
 
     Beside a sound NAME.wav, NAME.json gives the carried fields (text of anything that is not text), NAME.txt the
     field ``text``, NAME.cls or the json's field ``label`` the label; without one it is the folder inside the tar.
-    They may stand anywhere in the tar; which belong together is told in tar_pairs.py. ``encoding`` is that of texts
+    They may be anywhere in the tar; tar_pairs.py says which belong together. ``encoding`` is that of texts
     without a byte order mark. A sound whose text cannot be read, or is not clearly its own, is rejected.
     """
 
@@ -113,7 +113,7 @@ class WebDataset(Source):
             raise nothing_found(self.path, "tars", left_out.counts)
 
     def _ranges(self, store: Store, entry: Entry) -> list[tuple[int, int]]:
-        """A large tar goes to several shards: a sample belongs to the stretch of bytes in which its header starts."""
+        """The stretches of a tar, several if it is large: a sample belongs to that in which its header starts."""
         if entry.size <= LONG_BYTES:
             return [(0, -1)]
         count = max(1, round(entry.size / _bytes_per_s(store, entry) / RANGE_S))
@@ -138,7 +138,7 @@ class WebDataset(Source):
         return decode_objects(pairs, self.carry, clip, rate_hz)
 
     def _found(self, store: Store, row: dict[str, Any]) -> Iterator[OpenedSound]:
-        """The sounds of a stretch of a tar, and what else there is to tell of it, each as one row."""
+        """The sounds of a stretch of a tar, and its other problems, each as one row."""
         path, lo, hi = row["path"], row["lo"], row["hi"]
         empty: dict[str, str | None] = dict.fromkeys(self.carry)
         count, end = 0, TarEnd(None, 0, "", 0, "")
@@ -169,13 +169,13 @@ class WebDataset(Source):
                         break
                     count += 1
                     name = member_id(path, sound.member)
-                    if sound.earlier:  # members before it have its very name
+                    if sound.earlier:  # members before it have the same name
                         name = second_id(name, sound.earlier + 1)
                     carried = dict(zip(self.carry, sound.fields, strict=False)) or empty
                     yield OpenedSound(name, sound.label, carried, sound.file, reject=sound.reject)
             except (Reject, FileNotFoundError) as error:
                 failed = error
-            # a Reject of the verdict takes the place of all that the tar gave
+            # a Reject of the final check replaces everything that the tar gave
             damage = final_check(failed or end.damage) if final_check is not None else None
         if damage is None:
             gone = Reject("missing", "it is no longer there")
@@ -202,7 +202,7 @@ class WebDataset(Source):
 
 
 def _bytes_per_s(store: Store, entry: Entry) -> float:
-    """Bytes of tar per second of sound, by the first sounds of one tar."""
+    """Bytes of tar per second of sound, estimated from the first sounds of one tar."""
     file, _, _ = open_object(store, entry.key, entry.size, entry.stamp, whole_bytes=WINDOW_BYTES)
     if file is None:
         return float(GUESS_BYTES_PER_S)
@@ -210,6 +210,6 @@ def _bytes_per_s(store: Store, entry: Entry) -> float:
         with file:
             [piece] = read_behind(file, "tar_seconds", {"most": SAMPLED})
     except (Reject, FileNotFoundError):
-        return float(GUESS_BYTES_PER_S)  # the worker will find the same, and reject it
+        return float(GUESS_BYTES_PER_S)  # the worker will find and reject the same
     first = json.loads(piece)
     return first["bytes"] / first["seconds"] if first["seconds"] else float(GUESS_BYTES_PER_S)

@@ -1,6 +1,6 @@
 """A folder or an s3:// prefix: read, put, create_once, list, remove. Every write is all or nothing.
 
-``put`` is idempotent and may be repeated; ``create_once`` lets the first of several writers win, for ever.
+``put`` is idempotent and may be repeated; with ``create_once`` the first of several writers wins.
 Keys are texts as in ``names``, relative to the store's root, with '/' between their parts.
 """
 
@@ -17,11 +17,11 @@ from wavmill.pipeline.store.names import decode_name
 
 
 class NoLinks(OSError):
-    """A file system on which there are no hard links. No kind of PermissionError: it is not about who asks."""
+    """The file system has no hard links. Not a PermissionError: no permission would help."""
 
 
 class NotAFile(OSError):
-    """What is opened is there, and holds no bytes of its own."""
+    """The path exists and is no regular file."""
 
 
 class Entry(NamedTuple):
@@ -32,13 +32,13 @@ class Entry(NamedTuple):
     stamp: str
 
 
-# Asked once after the last byte was read, with what went wrong or None. A Reject replaces everything that the object
-# gave; None lets it stand. Raises ObjectFault when nothing may be concluded.
+# Called once after the last byte was read, with the error or None. A Reject replaces everything that the object gave;
+# with None it is kept. Raises ObjectFault when the store contradicts itself.
 FinalCheck = Callable[[Exception | None], Reject | None]
 
 
 class Opened(NamedTuple):
-    """An object as a file, or why it cannot be read; and what is to be asked at the end."""
+    """An object as a file, or why it cannot be read; and the check to make at the end."""
 
     file: BinaryIO | None
     reject: Reject | None = None
@@ -64,7 +64,7 @@ def sha256(data: bytes) -> str:
 
 
 def read_checked(store: Store, key: str, digest: str, otherwise: Exception) -> bytes:
-    """An object whose sha256 is known; ``otherwise`` is raised when its bytes have another."""
+    """Read an object whose sha256 is known; raises ``otherwise`` when it differs."""
     data = store.read(key)
     if sha256(data) != digest:
         raise otherwise
@@ -83,7 +83,7 @@ def split(url: str) -> tuple[str, str]:
 
 @contextmanager
 def translate_os_errors(where: str) -> Iterator[None]:
-    """Turn what the operating system says of a store into the errors people see."""
+    """Translate errors of the operating system about a store into WavmillErrors."""
     try:
         yield
     except NotThere:

@@ -1,4 +1,4 @@
-"""Files that this machine keeps: each is made once, by the first process that needs it, and is complete or absent."""
+"""The cache of this machine: a file is made once, by the first process that needs it, and is complete or absent."""
 
 import errno
 import os
@@ -20,11 +20,11 @@ def cache_folder() -> Path:
 
 
 def make_once(path: Path, make: Callable[[Path], None], complete: Callable[[Path], bool] = Path.exists) -> Path:
-    """``path``, a file or a folder of files, which ``make`` writes unless it is ``complete``.
+    """Have ``make`` write ``path``, a file or a folder, unless it is ``complete``; return ``path``.
 
-    ``make`` is given another name, which is changed to ``path`` when all of it is on the disk. Other processes wait;
-    one that is killed loses its lock, and the next begins anew. NotAllowed where the file system has no locks; Stopped,
-    JobError or NotAllowed where the system refuses anything else.
+    ``make`` is given a temporary name, which is renamed when everything is on disk. Other processes wait; when one is
+    killed its lock is released, and the next starts again. NotAllowed when the file system has no locks; Stopped,
+    JobError or NotAllowed for other errors of the system.
     """
     with translate_os_errors(str(path.parent)):
         if complete(path):

@@ -1,5 +1,5 @@
-"""Objects of a corpus, opened: what of their faults is a reject, what stops their shard, and were they one and the same
-from the first byte read to the last.
+"""Open objects of a corpus: which errors are rejects and which stop the shard, and whether an object changed while it
+was read.
 """
 
 import errno
@@ -17,7 +17,7 @@ from wavmill.pipeline.store.names import decode_name
 
 WHOLE_BYTES = 64 << 20  # an object on S3 up to this size is fetched at once
 NOT_READABLE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}  # facts about one name
-NO_FILE = {errno.ENXIO, errno.ENODEV}  # what sockets and devices say when they are opened
+NO_FILE = {errno.ENXIO, errno.ENODEV}  # errors of opening sockets and devices
 MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # not about the object at all
 TRIED = 64  # objects of a listing that are opened to see whether anything can be read
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @contextmanager
 def translate_object_errors(where: str) -> Iterator[None]:
-    """Turn what the system says of one object into a Reject, an ObjectFault that names it, or FileNotFoundError."""
+    """Translate errors of the system about one object into a Reject, an ObjectFault, or FileNotFoundError."""
     try:
         yield
     except FileNotFoundError:
@@ -54,9 +54,9 @@ def name_of(file: BinaryIO) -> str:
 
 
 def stat_object(store: Store, key: str, again: bool = False) -> Entry | None:
-    """One object as it is now, as a listing gives it (folder_walk.py); None where there is none. Raises ObjectFault.
+    """The entry of one object now, as a listing gives it (folder_walk.py); None if there is none. Raises ObjectFault.
 
-    ``again``: a bucket is asked by listing, not by the HEAD that said before that there is none.
+    ``again``: list the key in a bucket, as a HEAD said before that there is none.
     """
     if not isinstance(store, Folder):
         return next((one for one in store.list(key) if one.key == key), None) if again else store.stat(key)
@@ -72,10 +72,10 @@ def stat_object(store: Store, key: str, again: bool = False) -> Entry | None:
 
 
 def open_object(store: Store, key: str, size: int, stamp: str, whole_bytes: int = WHOLE_BYTES) -> Opened:
-    """An object as it was listed: ``missing``, ``changed`` or ``not_readable`` when it is not, or cannot be read.
+    """Open an object as it was listed; else a Reject ``missing``, ``changed`` or ``not_readable``.
 
-    size -1 with a stamp: the stamp is the name of the error that the listing met (EACCES); without one nothing was
-    there. On S3 more than ``whole_bytes`` are read window by window. Raises ObjectFault.
+    size -1: it could not be read when it was listed; the stamp is the name of the error (EACCES), or "" when nothing
+    was there. On S3 an object above ``whole_bytes`` is read in windows. Raises ObjectFault.
     """
     if size < 0:
         if stamp:
@@ -98,7 +98,7 @@ def _opened_file(store: Folder, key: str, size: int, stamp: str) -> Opened:
     file = store.open_plainly(key, stamp)
     try:
         before = os.fstat(file.fileno())
-        if before.st_size != size:  # under the time it was listed with
+        if before.st_size != size:  # with the modification time of the listing
             raise Reject("changed", f"it has {before.st_size:,} bytes, and was listed with {size:,}")
     except BaseException:
         file.close()
@@ -110,7 +110,7 @@ def _opened_file(store: Folder, key: str, size: int, stamp: str) -> Opened:
             with translate_object_errors(join(store.url, key)):
                 now.append(os.stat(store.path(key)))
         except (FileNotFoundError, Reject):
-            pass  # it was taken away, and is still whole behind our handle
+            pass  # it was removed; the open file is still complete
         if any(_identity(facts) != _identity(before) for facts in now):
             return Reject("changed", "it was modified or replaced while it was read")
         return None
@@ -123,16 +123,17 @@ def _identity(facts: os.stat_result) -> tuple[int, int, int, int]:
 
 
 def first_reject(first: FinalCheck | None, second: FinalCheck | None) -> FinalCheck | None:
-    """One verdict of two: the first Reject counts."""
+    """Combine two checks: the first Reject counts."""
     if first is None or second is None:
         return first or second
     return lambda error: first(error) or second(error)
 
 
 def readable(store: Store, listed: Iterable[tuple[Entry, T, T]]) -> Iterator[tuple[Entry, T, T]]:
-    """A listing as it comes. NotAllowed at its end when of objects spread evenly over it not one can be read.
+    """Pass a listing on. NotAllowed at its end when none of a sample of its objects can be read.
 
-    One that cannot be read is a reject; when all cannot, credentials or permissions are wrong. A bucket says so itself.
+    A single unreadable object is a reject; when all are, credentials or permissions are wrong. A bucket reports that
+    itself.
     """
     sample: list[Entry] = []
     step = 1

@@ -1,22 +1,22 @@
-"""Faults of single objects during a run: the other shards are finished, then the run stops and names the objects."""
+"""Faults of single objects: all other shards are finished, then the run stops and names the objects."""
 
 from typing import Any
 
 from wavmill.pipeline.errors import AGAIN, Stopped
 from wavmill.pipeline.protocol.left_out import some_of
 
-MOST_IN_A_ROW = 20  # faults without a finished shard between them: then it is not one object, but the disk
+MOST_IN_A_ROW = 20  # consecutive faults: then it is not an object, but the disk
 
 
 class Faults:
-    """What the rows of a run's last stage say of shards that could not be read."""
+    """Collects the faults among the rows of a run's last stage."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
         self.in_a_row = 0
 
     def see(self, row: dict[str, Any]) -> bool:
-        """Whether the row (of Commit) stands for a fault. Stopped after too many without a finished shard."""
+        """Whether a row (of Commit) is a fault. Raises Stopped after too many without a finished shard."""
         if not row["fault"]:
             self.in_a_row = 0
             return False
@@ -29,7 +29,7 @@ class Faults:
         return True
 
     def stop(self) -> None:
-        """Stopped when there was a fault."""
+        """Raise Stopped when there was a fault."""
         if self.messages:
             many = len(self.messages)
             raise Stopped(

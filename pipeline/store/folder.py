@@ -1,4 +1,4 @@
-"""A folder as a store: every write is a file under another name first, linked or renamed when all of it is on disk."""
+"""A folder as a store: a file is written under a temporary name, and linked or renamed when it is on disk."""
 
 import errno
 import io
@@ -15,8 +15,8 @@ from wavmill.pipeline.errors import AGAIN, Changed, NotAllowed, NotThere, Stoppe
 from wavmill.pipeline.store.base import Entry, NoLinks, NotAFile, join, translate_os_errors
 from wavmill.pipeline.store.names import decode_name, encode_name
 
-TMP = b".tmp-"  # how the names of files begin that are being written
-# What link(2) says on exFAT, on some network file systems and below Android.
+TMP = b".tmp-"  # the beginning of temporary names
+# Errors of link(2) on exFAT, on some network file systems and on Android.
 WITHOUT_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -40,7 +40,7 @@ class Folder:
     def open_plainly(self, key: str, stamp: str = "") -> BinaryIO:
         """``open`` with the system's own errors (OSError), and NotAFile. The file's ``name`` is its path, as bytes."""
         path = self.path(key)
-        # O_NONBLOCK: opening a FIFO somebody put in the corpus must not wait for a writer
+        # O_NONBLOCK: opening a FIFO in the corpus must not wait for a writer
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         facts = os.fstat(handle)
         if stat.S_ISREG(facts.st_mode) and stamp in ("", str(facts.st_mtime_ns)):
@@ -62,12 +62,12 @@ class Folder:
             self._write(key, file, os.replace)
 
     def create_once(self, key: str, data: bytes) -> bytes:
-        """Create the object unless it exists; return what is there now: ours, or the winner's."""
+        """Create the object unless it exists; return its content: ours, or that of the first writer."""
         self._write(key, io.BytesIO(data), _link_first)
         return self.read(key)
 
     def copy(self, key: str, to: str) -> None:
-        """Make ``to`` the same object: a hard link, which costs nothing, or a copy where there are none."""
+        """Copy an object to ``to``: by a hard link, or by copying where there are none."""
         tmp = self._tmp(to)
         with translate_os_errors(self.url), _gone_at_the_end(tmp):
             try:
@@ -88,7 +88,7 @@ class Folder:
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Every regular file below the prefix (a folder), in no order; links to folders are not followed.
 
-        A link that leads nowhere is listed with a size of -1: somebody meant a file.
+        A dangling link is listed with a size of -1, so that it is reported as missing.
         """
         prefix = prefix.rstrip("/")
         stack: list[tuple[str, Any]] = [(f"{prefix}/" if prefix else "", None)]
@@ -104,10 +104,10 @@ class Folder:
                         facts = entry.stat()
                         yield Entry(key, facts.st_size, str(facts.st_mtime_ns))
                 except FileNotFoundError:
-                    continue  # gone between the listing and the look
+                    continue  # removed after it was listed
 
     def _inside(self, key: str, folder: bytes) -> Sequence[tuple[str, Any]]:
-        """What a folder holds, the last key first: a plan in the order of its listing needs no sorting."""
+        """The entries of a folder, the last key first, so that the listing is sorted."""
         with os.scandir(folder) as found:
             entries = [(f"{key}{decode_name(one.name)}{'/' * one.is_dir(follow_symlinks=False)}", one) for one in found]
         return sorted(entries, key=lambda pair: pair[0], reverse=True)
@@ -120,13 +120,13 @@ class Folder:
                 pass
 
     def unfinished(self) -> Iterator[Entry]:
-        """The temporary files of writers that are at work, or were killed: nothing tells which."""
+        """The temporary files of writers, running or killed; they cannot be told apart."""
         for folder, _, names in os.walk(self.path("")):
             for path in (os.path.join(folder, name) for name in names if name.startswith(TMP)):
                 try:
                     yield Entry(decode_name(os.path.relpath(path, self.path(""))), os.lstat(path).st_size, "")
                 except FileNotFoundError:
-                    continue  # its writer was at work, and is done
+                    continue  # its writer has finished
 
     def _tmp(self, key: str) -> bytes:
         folder = os.path.dirname(self.path(key))
@@ -140,7 +140,7 @@ class Folder:
         return os.path.join(folder, TMP + uuid.uuid4().hex.encode())
 
     def _write(self, key: str, data: BinaryIO, publish: Callable[[bytes, bytes], None]) -> None:
-        """Write beside the final name, make it durable, then ``publish``: os.replace or _link_first."""
+        """Write a temporary file, make it durable, then ``publish`` it: os.replace or _link_first."""
         final, tmp = self.path(key), self._tmp(key)
         try:
             with translate_os_errors(self.url), _gone_at_the_end(tmp):
@@ -163,7 +163,7 @@ class Folder:
 
 @contextmanager
 def _gone_at_the_end(tmp: bytes) -> Iterator[None]:
-    """Take a temporary name away, whatever happened: a rename onto another link of the same file leaves it."""
+    """Remove a temporary name in any case: a rename onto another link of the same file leaves it."""
     try:
         yield
     finally:
@@ -174,12 +174,12 @@ def _gone_at_the_end(tmp: bytes) -> Iterator[None]:
 
 
 def _link_first(tmp: bytes, final: bytes) -> None:
-    """Publish unless the name is taken: unlike a rename, a link never replaces anything."""
+    """Link to the final name unless it is taken; unlike a rename, a link never replaces a file."""
     try:
         os.link(tmp, final)
     except FileExistsError:
         pass
     except OSError as error:
-        if error.errno in WITHOUT_LINKS:  # the file was made in this folder just before, so it is not its permissions
+        if error.errno in WITHOUT_LINKS:  # a file was just created in this folder, so permissions are not the reason
             raise NoLinks(error.errno, error.strerror) from error
         raise

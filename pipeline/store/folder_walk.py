@@ -1,7 +1,6 @@
-"""Every object of a corpus, and why others are none: linked folders are followed once, what is left out is counted.
+"""List every object of a corpus. Linked folders are followed once; what is left out is counted by reason.
 
-Never an object of a corpus, whatever the source asks for: what is hidden, and what a wavmill store holds, which is
-_mill, the versions that it published, and codebooks.
+Hidden files, and what wavmill stores hold (_mill, published versions, codebooks), are never objects of a corpus.
 """
 
 import errno
@@ -23,16 +22,16 @@ from wavmill.pipeline.store.names import decode_name
 from wavmill.pipeline.store.objects import SOUNDS, is_hidden, suffix_of
 
 LOOPS_NAMED = 10
-FOLDERS_KNOWN = 4096  # whose choices are kept in memory
+FOLDERS_KNOWN = 4096  # stores in memory
 OF_A_STORE = "of a wavmill store"
 VERSIONED = re.compile(r"(?<![^/])v[1-9][0-9]*/")
 
 
 def walk(store: Store, left_out: LeftOut) -> Iterator[Entry]:
-    """The objects of a corpus, by path where the store has that order.
+    """The objects of a corpus; sorted by path if the store lists them so.
 
-    A file with a size of -1 is one that somebody meant: the stamp is "" where a link leads nowhere, else the name of
-    the error for which it cannot be looked at (EACCES). So it is with a folder; its key ends with '/'.
+    A size of -1 marks a file that cannot be read: the stamp is "" for a dangling link, else the name of the error
+    (EACCES). The same holds for a folder; its key ends with '/'.
     """
     outputs = Outputs(store.url)
     found = Tree(store, left_out).entries() if isinstance(store, Folder) else _objects(store, left_out)
@@ -55,7 +54,7 @@ def _objects(bucket: Any, left_out: LeftOut) -> Iterator[Entry]:
 
 class _Folder(NamedTuple):
     path: bytes
-    linked: bool  # it is, or lies below, one that a link led to
+    linked: bool  # it is a linked folder, or lies in one
 
 
 class Tree:
@@ -64,10 +63,10 @@ class Tree:
     def __init__(self, store: Folder, left_out: LeftOut) -> None:
         self.store, self.left_out = store, left_out
         self.root = os.path.realpath(store.path(""))
-        self.followed: set[tuple[int, int]] = set()  # device and inode of every folder that a link led to
+        self.followed: set[tuple[int, int]] = set()  # (device, inode) of every linked folder
 
     def entries(self) -> Iterator[Entry]:
-        """Every file, once; of a folder with several names the files under its own, else under the first link's."""
+        """Every file once; a folder with several names is listed under its own, else under the first link."""
         stack: list[tuple[str, Any]] = [("", _Folder(self.store.path(""), False))]
         while stack:
             key, thing = stack.pop()
@@ -104,10 +103,10 @@ class Tree:
                 return None
             return f"{key}/", _Folder(one.path, True)
         except OSError:
-            return key, one  # looking at it as a file says the same
+            return key, one  # opening it will give the same error
 
     def _taken(self, path: bytes) -> str:
-        """Why a folder that links led to gives nothing new; "" where it does, once."""
+        """Why a linked folder is left out; "" the first time that it is reached."""
         if self._in_corpus(os.path.realpath(path)):
             return "links to folders of the corpus"
         if (identity := _identity(path)) in self.followed:
@@ -116,13 +115,13 @@ class Tree:
         return ""
 
     def _in_corpus(self, real: bytes) -> bool:
-        """Whether a folder is walked under a name of its own."""
+        """Whether a folder is in the corpus without links."""
         return real == self.root or (
             _within(real, self.root) and not is_hidden(decode_name(os.path.relpath(real, self.root)))
         )
 
     def _not_followed(self, key: str, path: bytes) -> str:
-        """Why a link to a folder is not followed; "" where it is: _taken() decides then."""
+        """Why a link to a folder is not followed; "" when it may be (see _taken)."""
         if is_hidden(key):
             return "hidden"
         real, here = os.path.realpath(path), os.path.realpath(os.path.dirname(path))
@@ -136,7 +135,7 @@ class Tree:
         try:
             facts = one.stat()
         except (FileNotFoundError, NotADirectoryError):
-            return Entry(key, -1, "") if one.is_symlink() else None  # else it went between the listing and the look
+            return Entry(key, -1, "") if one.is_symlink() else None  # else it was removed after it was listed
         except OSError as error:
             return self._refused(key, error)
         if not stat.S_ISREG(facts.st_mode):
@@ -163,16 +162,16 @@ def _within(path: bytes, folder: bytes) -> bool:
 
 
 class Outputs:
-    """Which objects are outputs of wavmill stores, wherever in or around the corpus such a store begins."""
+    """Finds the outputs of wavmill stores, in or around the corpus."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.versions: dict[str, set[str]] = {}  # store -> name/vN of what it published
+        self.versions: dict[str, set[str]] = {}  # store -> name/vN of its published versions
         self.codebooks: dict[str, bool] = {}
         self.all = self._published(f"{url}/")  # the corpus is in a version
 
     def holds(self, key: str) -> bool:
-        """Whether an object is one. A sound never is: none of ours has the suffix of one."""
+        """Whether an object is an output of wavmill. Files with the suffix of a sound never are."""
         if "_mill/" in key and "/_mill/" in f"/{key}":
             return True
         if suffix_of(key) in SOUNDS:

@@ -1,7 +1,7 @@
-"""File names as text, reversibly: a name that is not UTF-8 still gives a string that every table can hold.
+"""File names as text, reversibly: a name that is not UTF-8 gives a valid string, too.
 
 A byte that is not part of valid UTF-8 becomes U+FFFD and its two hex digits, and so does U+FFFD itself,
-so no two names ever meet in one string.
+so different names give different strings.
 """
 
 import re
@@ -42,7 +42,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """As ``printable``, but for the line breaks of a text that the program itself put together."""
+    """As ``printable``, with line breaks kept, for texts that the program composed."""
     return "\n".join(map(printable, text.split("\n")))
 
 

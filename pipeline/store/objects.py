@@ -1,4 +1,4 @@
-"""What a plan is made of: objects (a file, a tar, a row group), and how sound is read out of them."""
+"""The objects of a plan (a file, a tar, a row group), and decoding the sounds in them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,14 +31,14 @@ SOUNDS = frozenset(
     " avi voc sph nist ogv ogx spx asf wmv mp2 mpa mpg mpeg vob m2ts mts adts loas eac3 ec3 dts thd flv f4v f4a 3g2"
     " qt m4p wv tta ape bwf 8svx iff svx avr mxf wtv rm ra rmvb sox awb mpc tak".split()
 )
-WINDOW_BYTES = 4 << 20  # more than that of an object is not fetched to read a header
-LONG_BYTES = 64 << 20  # above this the header is read when the job is planned
+WINDOW_BYTES = 4 << 20  # an object is read in windows of so many bytes to find its header
+LONG_BYTES = 64 << 20  # above this size the header is read when the job is planned
 RANGE_S = 3600  # a longer sound is given to several shards
 GUESS_BYTES_PER_S = 16_000  # where no header can be read: FLAC at 16 kHz
 SAMPLED = 8  # headers read for each kind of file, to estimate hours
-KINDS = 64  # the most frequent ones; what ends like nothing else is guessed
+KINDS = 64  # the most frequent ones; for rare ones the rate is guessed
 SUFFIX = r"(?s)^.*/[^.]*$|^[^/.]*$|^.*\."  # all of a path but its suffix
-OF_ALL = ("changed", "missing")  # rejects that leave nothing of what their object gave before
+OF_ALL = ("changed", "missing")  # rejects that replace everything that their object gave
 AHEAD = 16  # objects fetched at once from an object store
 
 SCHEMA = pa.schema([
@@ -76,7 +76,7 @@ class OpenedSound(NamedTuple):
     reject: Reject | None = None
     frames: int | None = None  # of video that is not in the file itself, and how many of them a second if it is known
     fps: str | None = None
-    final_check: FinalCheck | None = None  # asked when the last of it was read (corpus.py)
+    final_check: FinalCheck | None = None  # called when all of it was read (corpus.py)
 
     @property
     def stretch(self) -> Stretch:
@@ -89,24 +89,24 @@ def suffix_of(path: str) -> str:
 
 
 def is_hidden(path: str) -> bool:
-    """Dot files, what macOS puts beside files, and a store's own bookkeeping."""
+    """Whether a path is a dot file, a file that macOS adds, or of a store's own bookkeeping."""
     return path[0] == "." or "/." in path or "/_mill/" in f"/{path}"
 
 
 def parent_of(path: str) -> str | None:
-    """The folder a file lies in: the label of a corpus sorted into folders."""
+    """The name of the folder of a file: the label in a corpus sorted into folders."""
     return path.split("/")[-2] if "/" in path else None
 
 
 def table_of(
     entries: Iterable[tuple[Entry, int, int]], schema: pa.Schema = SCHEMA, many: int = 1 << 16
 ) -> Iterator[pa.Table]:
-    """Entries with their lo and hi -> tables of the plan, a bounded number of rows at a time."""
+    """Entries with lo and hi -> tables of the plan, with a bounded number of rows."""
     rest = iter(entries)
     while True:
         columns: tuple[list[Any], ...] = ([], [], [], [], [])
         key, size, stamp, low, high = (column.append for column in columns)
-        for entry, lo, hi in islice(rest, many):  # a tuple that was kept would wake the garbage collector
+        for entry, lo, hi in islice(rest, many):  # tuples kept in a list would trigger the garbage collector
             key(entry.key)
             size(entry.size)
             stamp(entry.stamp)
@@ -120,19 +120,19 @@ def table_of(
 def ranges_of(store: Store, entry: Entry, clip: Clip) -> list[tuple[int, int]]:
     """The stretches [lo, hi) s into which a sound is cut for several shards: one, unless it is very long.
 
-    Raises ObjectFault: without its length nothing can be planned of it.
+    Raises ObjectFault when its length cannot be read.
     """
     if entry.size <= LONG_BYTES:
         return [(0, -1)]
     if not (seconds := header_s(store, entry)):
-        return [(0, -1)]  # the worker will find the same, and say it
+        return [(0, -1)]  # the worker will find and report the same
     step = max(1, RANGE_S // clip.max_s) * clip.max_s
     starts = [lo for lo in range(0, max(1, int(seconds)), step) if lo == 0 or seconds - lo >= clip.max_s]
     return [(lo, hi) for lo, hi in zip(starts, [*starts[1:], -1], strict=True)]
 
 
 def header_s(store: Store, entry: Entry) -> float:
-    """The length of a sound by its header; 0 where it says none, or cannot be read. Raises ObjectFault."""
+    """The length of a sound by its header; 0 when there is none, or it cannot be read. Raises ObjectFault."""
     file, _, _ = open_object(store, entry.key, entry.size, entry.stamp, whole_bytes=WINDOW_BYTES)
     if file is None:
         return 0.0
@@ -163,14 +163,14 @@ def seconds_by_suffix(store: Store, objects: pa.Table) -> np.ndarray:
             per_s[kind] = measured[1] / measured[0]
     seconds = sizes / per_s[index]
     lo, hi = objects["lo"].to_numpy(), objects["hi"].to_numpy()
-    parts = np.flatnonzero((hi >= 0) | (lo > 0))  # few: of everything of this size there is one copy less
+    parts = np.flatnonzero((hi >= 0) | (lo > 0))  # few rows: one copy less of everything
     seconds[parts] = np.where(hi[parts] >= 0, hi[parts] - lo[parts], np.maximum(seconds[parts] - lo[parts], 0.0))
     result: np.ndarray = seconds
     return result
 
 
 def ahead(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """``map`` by threads, a bounded number of items ahead: the next objects arrive while this one is decoded."""
+    """``map`` with threads, a bounded number of items ahead: the next objects are fetched while one is decoded."""
     with ThreadPoolExecutor(AHEAD) as pool:
         rest = iter(items)
         waiting = [pool.submit(work, item) for item in islice(rest, AHEAD)]
@@ -186,14 +186,14 @@ def decode_objects(
 ) -> pa.Table:
     """Decode (object path, its sounds) pairs into the rows of a shard. Every sound gives at least one row.
 
-    What an object gave stands when its last byte was read and it was the same one all the time; one that changed or
-    went meanwhile gives a single reject. Raises ObjectFault.
+    The clips of an object are kept when it did not change while it was read; one that changed or was removed gives
+    a single reject. Raises ObjectFault.
     """
     rows: list[dict[str, Any]] = []
     waves: list[np.ndarray] = []
-    own_names: list[str] = []  # of the rows, before what makes them different
+    own_names: list[str] = []  # columns with equal values for a sound's rows
     seen: Counter[str] = Counter()
-    current, first = -1, 0  # the object that is at hand, and its first row
+    current, first = -1, 0  # the current object, and its first row
 
     def add(
         found: OpenedSound, path: str, name: str, wave: np.ndarray, facts: dict[str, Any], reject: Reject | None
@@ -246,7 +246,7 @@ def decode_objects(
 
 
 def _judged(found: OpenedSound, parts: Iterator[Part]) -> Iterator[Part]:
-    """The parts of a sound, and at its end the Reject of it or of its object. Raises ObjectFault."""
+    """Yield the parts of a sound, and at its end the Reject of it or of its object, if any. Raises ObjectFault."""
     wrong: Reject | FileNotFoundError | None = None
     try:
         if found.reject is not None:
@@ -278,7 +278,7 @@ def _facts(part: Any, rate_hz: int) -> dict[str, Any]:
 
 
 def _seen(found: OpenedSound, part: Part, clip: Clip, rate_hz: int) -> dict[str, Any]:
-    """The frames of a part's video and their rate: from the file, or from what was found beside it."""
+    """The frames of a part's video and their rate, of the file or of the pictures beside it."""
     fps = part.fps or found.fps or clip.fps
     if part.frames is not None or found.frames is None or fps is None:
         return {"frames": found.frames if part.frames is None else part.frames, "fps": fps}
@@ -288,7 +288,7 @@ def _seen(found: OpenedSound, part: Part, clip: Clip, rate_hz: int) -> dict[str,
 
 
 def nothing_found(where: str, kind: str, skipped: Counter[str]) -> JobError:
-    """The error of a corpus without anything to mill: what is there instead."""
+    """The error for a corpus without sounds, which names what is there instead."""
     if not skipped:
         return JobError(f"source.path: {where} is empty; {kind} are looked for at any depth below it")
     there = ", ".join(f"{count:,} {name}" for name, count in skipped.most_common(5))

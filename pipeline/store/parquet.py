@@ -1,4 +1,4 @@
-"""Parquet as we write and read it: with a checksum in every page, so that damage is found wherever a file is read."""
+"""Read and write Parquet, with a checksum in every page, so that damage is found."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ from wavmill.pipeline.store.base import Store
 
 
 class ParquetFile:
-    """A Parquet file that the calling thread alone reads.
+    """A Parquet file that is read by the calling thread only.
 
-    pyarrow's threads call back into Python for a file that is Python's and for bytes that Python holds. One that is
-    still at it when the interpreter ends aborts the process: "terminate called without an active exception", exit -6.
+    pyarrow's threads call back into Python for Python files and bytes. If one still runs when the interpreter ends, it
+    aborts the process: "terminate called without an active exception", exit -6.
     """
 
     def __init__(self, file: Any) -> None:
@@ -50,7 +50,7 @@ def table_of(data: bytes) -> pa.Table:
 
 @contextmanager
 def stop_on_damage(where: str) -> Iterator[None]:
-    """Turn what pyarrow says of bytes that are not what was written into the error people see."""
+    """Translate pyarrow's errors about damaged bytes into Stopped."""
     try:
         yield
     except FileNotFoundError:
@@ -60,7 +60,7 @@ def stop_on_damage(where: str) -> Iterator[None]:
 
 
 def parquet_writer(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
-    """zstd; floats by byte streams and without dictionaries, which makes features 8 % smaller."""
+    """A writer with zstd; floats as split byte streams without dictionaries, which makes features 8 % smaller."""
     split = [f"{field.name}.list.element" + ".list.element" * _nested(field) for field in schema if _floats(field)]
     words = [field.name for field in schema if pa.types.is_string(field.type)]
     return pq.ParquetWriter(

@@ -1,4 +1,4 @@
-"""The store on any S3-compatible server, through boto3 with the SDK's own chain of endpoint and credentials."""
+"""A store on any S3-compatible server, by boto3 with its own configuration of endpoint and credentials."""
 
 import io
 import os
@@ -15,9 +15,9 @@ from wavmill.pipeline.errors import AGAIN, Bug, Changed, JobError, NotThere, Obj
 from wavmill.pipeline.store.base import Entry
 from wavmill.pipeline.store.s3_answers import check_answer, check_redirect, code_of, translate_s3_errors
 
-MULTIPART_BYTES = 64 << 20  # one PUT below, parts of this size above
-WINDOW_BYTES = 4 << 20  # what one ranged GET fetches of an object that is read in pieces
-READ_TRIES = 4  # boto3 repeats requests but not bodies that end early
+MULTIPART_BYTES = 64 << 20  # up to it one PUT, above it parts of this size
+WINDOW_BYTES = 4 << 20  # bytes of a ranged GET of an object that is read in windows
+READ_TRIES = 4  # boto3 retries requests, but not bodies that end early
 IS_MD5 = re.compile(r"[0-9a-f]{32}")  # an etag with a dash is of several parts
 
 
@@ -32,7 +32,7 @@ def _client(environment: tuple[tuple[str, str], ...]) -> Any:
     from botocore.config import Config
     from botocore.session import get_session
 
-    core = get_session()  # dateutil, its own parser of times, takes two thirds of the time of a listing
+    core = get_session()  # its parser of times, dateutil, takes two thirds of the time of a listing
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
     made = boto3.Session(botocore_session=core).client(
         "s3",
@@ -46,7 +46,7 @@ def _client(environment: tuple[tuple[str, str], ...]) -> Any:
 
 
 def _moment(text: Any) -> datetime:
-    """A time as servers write it: in ISO 8601 within answers, in other ways in headers."""
+    """Parse a time: ISO 8601 in bodies, other formats in headers."""
     from botocore.utils import parse_timestamp
 
     try:
@@ -57,7 +57,7 @@ def _moment(text: Any) -> datetime:
 
 
 def _names_md5(answer: dict[str, Any]) -> bool:
-    """Whether the etag of an answer is the MD5 of the object: not of several parts, nor encrypted with a key."""
+    """Whether the etag of an answer is the object's MD5: no multipart upload, no encryption with a key."""
     encrypted = "kms" in answer.get("ServerSideEncryption", "") or answer.get("SSECustomerAlgorithm")
     return bool(IS_MD5.fullmatch(answer["ETag"].strip('"'))) and not encrypted
 
@@ -88,10 +88,10 @@ class Bucket:
         return self.fetch(key, stamp)[0]
 
     def fetch(self, key: str, stamp: str = "") -> tuple[bytes, bool]:
-        """The whole object, and False when its etag looks like an MD5 and is not that of the bytes, which came twice.
+        """The whole object, and False when its etag looks like an MD5 but is not that of the bytes.
 
-        With SSE-KMS or a customer's key an etag only looks like an MD5. Such a server says so in its answer; for
-        those that do not, what comes twice is the object, as far as can be known here.
+        With SSE-KMS or a customer's key an etag only looks like an MD5. Servers should say so in the answer; for those
+        that do not, bytes that are received twice are taken as the object.
         """
 
         other = ""  # the MD5 of a body that was not the etag's
@@ -113,13 +113,13 @@ class Bucket:
         data, answer = self._get(key, stamp, f"bytes={start}-{end - 1}")
         if answer.get("ContentRange") == f"bytes {start}-{end - 1}/{size}" and len(data) == end - start:
             return data, _names_md5(answer)
-        if "ContentRange" not in answer and len(data) == size:  # a server that knows no ranges sends the whole object
+        if "ContentRange" not in answer and len(data) == size:  # a server without ranges sends the whole object
             return data[start:end], _names_md5(answer)
         sent = answer.get("ContentRange", f"{len(data):,} bytes")
         raise ObjectFault(f"{self._where(key)}: asked for bytes {start}-{end - 1} of {size:,}, the store sends {sent}")
 
     def _get(self, key: str, stamp: str, bytes_range: str = "") -> tuple[bytes, dict[str, Any]]:
-        """A body as long as its own answer says, and the answer."""
+        """The body, as long as its header says, and the answer."""
         from botocore import exceptions as sdk
         from urllib3.exceptions import HTTPError
 
@@ -152,7 +152,7 @@ class Bucket:
         if stamp and entry.stamp != stamp:
             raise self._changed(key)
         if entry.size <= WINDOW_BYTES:
-            return io.BytesIO(self.fetch(key, entry.stamp)[0])  # what comes whole can be checked
+            return io.BytesIO(self.fetch(key, entry.stamp)[0])  # fetched as a whole, so that it can be checked
         return io.BufferedReader(Ranged(self, key, entry.stamp, entry.size), WINDOW_BYTES)
 
     def put(self, key: str, data: bytes) -> None:
@@ -175,7 +175,7 @@ class Bucket:
     def create_once(self, key: str, data: bytes) -> bytes:
         """Create the object unless it exists; return what is there now: ours, or the winner's.
 
-        A lost answer comes back as 412 on our own object, so what counts is what is read afterwards.
+        After a lost answer a retry gets 412 for our own object, so the object is read to decide.
         """
         from botocore.exceptions import ClientError
 
@@ -193,7 +193,7 @@ class Bucket:
 
     def copy(self, key: str, to: str) -> None:
         with translate_s3_errors(self._where(key)):
-            client().copy(self._at(key), **self._at(to))  # by the server, in parts where it is large
+            client().copy(self._at(key), **self._at(to))  # by the server, in parts when it is large
 
     def stat(self, key: str) -> Entry | None:
         try:
@@ -207,7 +207,7 @@ class Bucket:
         return (entry for entry in self.list_all(prefix) if entry.key and not entry.key.endswith("/"))
 
     def list_all(self, prefix: str = "") -> Iterator[Entry]:
-        """``list``, and the markers of folders: keys that end in '/', and "" for that of the prefix itself."""
+        """As ``list``, with folder markers: keys that end in '/', and "" for that of the prefix itself."""
         with translate_s3_errors(self._where(prefix)):
             pages = client().get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix):
@@ -220,7 +220,7 @@ class Bucket:
 
 
 class Ranged(Seekable):
-    """An object of a Bucket; every read is one ranged GET that names the etag. Raises Changed for another one."""
+    """An object of a Bucket as a file; every read is one ranged GET with If-Match. Raises Changed for another etag."""
 
     def __init__(self, bucket: Bucket, key: str, stamp: str, size: int) -> None:
         super().__init__(size)

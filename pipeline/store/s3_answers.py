@@ -1,7 +1,7 @@
-"""What S3 servers answer, and whoever answers in their place: retried, stopped, not allowed, a wrong job or missing.
+"""The meaning of S3 answers: retry, Stopped, NotAllowed, JobError or missing.
 
-boto3 retries what is worth it (5xx, throttling, connections that break). All other answers come to their end here. An
-answer that says 2xx and lacks what every S3 server sends is a proxy's, a captive portal's or another web server's.
+boto3 retries 5xx, throttling and broken connections. All other answers are handled here. An answer 2xx without the
+headers that every S3 server sends comes from a proxy, a captive portal or another web server.
 """
 
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from typing import Any
 from wavmill.pipeline.errors import AGAIN, Changed, JobError, NotAllowed, NotThere, ObjectFault, Stopped
 
 MISSING = {"NoSuchKey", "404", "NotFound"}
-OF_ONE_OBJECT = {"InvalidObjectState", "InvalidRange", "416"}  # it is archived, or not as long as it was listed
+OF_ONE_OBJECT = {"InvalidObjectState", "InvalidRange", "416"}  # it is archived, or shorter than listed
 REFUSED = {
     "AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken",
     "InvalidToken", "RequestTimeTooSkewed", "TokenRefreshRequired", "AllAccessDisabled", "401",
 }  # fmt: skip
-READS = {"GetObject", "HeadObject"}  # of which a missing key is an answer
-SENT = {  # what every S3 server sends with the operations that are used, by boto3's names
+READS = {"GetObject", "HeadObject"}  # operations for which a missing key is a normal answer
+SENT = {  # headers that every S3 server sends, by operation, with boto3's names
     "GetObject": {"ETag", "ContentLength"},
     "HeadObject": {"ETag", "ContentLength"},
     "PutObject": {"ETag"},
@@ -32,7 +32,7 @@ OF_AN_OBJECT = {"Key", "Size", "ETag"}  # of each one in a listing
 
 
 def check_answer(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
-    """boto3 calls this with every answer. Stopped for one that says 2xx and is none of an S3 server's."""
+    """A boto3 hook for every answer. Stopped for an answer 2xx that is not of an S3 server."""
     if http_response.status_code >= 300:
         return  # boto3 raises it, see translate_s3_errors
     headers = {name.lower(): value for name, value in http_response.headers.items()}
@@ -50,15 +50,15 @@ def check_answer(http_response: Any, parsed: dict[str, Any], model: Any, **_: An
 
 
 def code_of(error: Any) -> str:
-    """S3's name of an error, else the number of the answer: a proxy's page has no name."""
+    """S3's error code, else the HTTP status (a proxy's page has no code)."""
     named = error.response.get("Error", {}).get("Code", "")
     return str(named or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
 
 
 def check_redirect(response: Any, **_: Any) -> None:
-    """boto3 calls this with the answer to HeadBucket, which it asks after a redirect for where a bucket lies.
+    """A boto3 hook for HeadBucket, which boto3 sends after a redirect to find a bucket's region.
 
-    Stopped when that is a redirect without a region, too: boto3 would ask again, and again.
+    Stopped when that is a redirect without a region as well: boto3 would repeat it for ever.
     """
     if response is None:
         return
@@ -70,12 +70,12 @@ def check_redirect(response: Any, **_: Any) -> None:
 
 @contextmanager
 def translate_s3_errors(where: str, if_match: bool = False) -> Iterator[None]:
-    """Turn what S3 says into the errors people see; a key that is not there is NotThere, as it is in a folder.
+    """Translate S3's errors into WavmillErrors; a missing key is NotThere, as in a folder.
 
-    ``if_match``: an etag was sent along, so that 412 means another object (Changed). To other questions it is none.
+    ``if_match``: the request had an etag, so that 412 means another object (Changed).
     """
     from botocore import exceptions as sdk
-    from urllib3.exceptions import HTTPError  # the body of a refusal that breaks off reaches us as it is
+    from urllib3.exceptions import HTTPError  # the truncated body of an error is passed to us as it is
 
     try:
         yield

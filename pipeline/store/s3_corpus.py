@@ -1,14 +1,14 @@
-"""Objects of a corpus on S3: what only the store says against one is asked again before it counts.
+"""Objects of a corpus on S3: an answer that contradicts the listing is checked again before it counts.
 
-A listing said size and etag. A store that then says 404 or 412, sends a body of another length or one that is not its
-etag's may be behind (a cache, a replica), and a reject would be for ever. So after a pause a new listing of that key is
-asked: when it has another object or none, the object is ``changed`` or ``missing``; when it has the same, the body is
-fetched anew; when that contradicts the listing again, ObjectFault: the shard waits for the next run.
+A server that answers 404 or 412, or sends a body of another length or MD5 than the listing, may be stale (a cache, a
+replica), and a reject would be final. So after a pause the key is listed again: when there is another object or none,
+it is ``changed`` or ``missing``; when it is the same, the body is fetched again; when that contradicts the listing
+again, ObjectFault: the shard waits for the next run.
 
-An etag that looks like an MD5 is one, unless the server encrypts with a key of its own (SSE-KMS, SSE-C), which it says
-in its answer, or ought to. A body that twice has another MD5 is therefore decoded; but when it is rejected then, the
-reject does not stand: ObjectFault. Of a body in windows the MD5 is computed when it was rejected, by reading it once
-more. An etag of several parts says nothing about the bytes: there the length decides.
+An etag that looks like an MD5 is one, unless the server encrypts with a key (SSE-KMS, SSE-C), which it should say in
+its answer. A body that has another MD5 twice is therefore decoded; but if it is rejected then, that is an ObjectFault
+instead. For an object read in windows the MD5 is computed after a reject, by reading it once more. For a multipart etag
+only the length is checked.
 """
 
 import io
@@ -26,7 +26,7 @@ PAUSE_S = 3.0  # until a store is asked again
 
 
 def open_s3_object(bucket: Any, key: str, size: int, stamp: str, whole_bytes: int) -> Opened:
-    """The object of this size and etag, whole in memory or as a file of windows; or the Reject that stands."""
+    """Open the object of this size and etag, in memory or as a file of windows; or the final Reject."""
     if size > whole_bytes:
         final_check = _FinalCheck(bucket, key, size, stamp)
         return Opened(io.BufferedReader(_OfAClip(bucket, key, stamp, size), WINDOW_BYTES), None, final_check)
@@ -50,7 +50,7 @@ def pause() -> None:
 
 
 def unless_listed(bucket: Bucket, key: str, size: int, stamp: str) -> Reject | None:
-    """After a pause: None when a new listing has the same object still, else what became of it."""
+    """After a pause, list the key again: None when it is the same object, else the Reject."""
     pause()
     entry = next((entry for entry in bucket.list(key) if entry.key == key), None)
     if entry is None:
@@ -66,7 +66,7 @@ def contradiction(bucket: Bucket, key: str, size: int, told: str) -> ObjectFault
 
 @contextmanager
 def _fate() -> Iterator[None]:
-    """Of a clip: that its object was replaced is a Reject."""
+    """Turn Changed into a Reject: the object of a clip was replaced."""
     try:
         yield
     except Changed as error:
@@ -74,7 +74,7 @@ def _fate() -> Iterator[None]:
 
 
 class _OfAClip(Ranged):
-    """An object that is read window by window, as a clip's."""
+    """An object of a corpus that is read in windows."""
 
     def readinto(self, into: Any) -> int:
         with _fate():
@@ -82,7 +82,7 @@ class _OfAClip(Ranged):
 
 
 class _FinalCheck:
-    """What becomes of an object that was read, or went wrong while it was. ``data``: a body that came whole."""
+    """The final check of an object after reading or an error. ``data``: the body, if it was fetched as a whole."""
 
     def __init__(self, bucket: Bucket, key: str, size: int, stamp: str, data: bytes | None = None) -> None:
         self.bucket, self.key, self.size, self.stamp, self.data = bucket, key, size, stamp, data
@@ -101,7 +101,7 @@ class _FinalCheck:
         raise contradiction(self.bucket, self.key, self.size, f"sends others than its etag's, which gave: {error}")
 
     def _is_etags(self) -> bool:
-        """Whether the object, read once more in windows, has the MD5 that its etag names; True when it names none."""
+        """Read the object again: whether it has the MD5 of its etag; True when the etag is no MD5."""
         digest = md5(usedforsecurity=False)
         for at in range(0, self.size, WINDOW_BYTES):
             with _fate():

@@ -1,6 +1,6 @@
-"""As whom this process asks S3, for messages: where the SDK found credentials, and which key. No secret is told."""
+"""The S3 credentials in use, for messages: where they were found and the key's ID; no secrets."""
 
-SHOWN = 4  # characters of a key's id at either end
+SHOWN = 4  # characters shown at either end of a key's ID
 
 
 def access_key() -> str:

@@ -1,4 +1,4 @@
-"""Version numbers: whoever creates _mill/choice/<name>/vN.json first has number N of a name, for ever."""
+"""Version numbers: the first to create _mill/choice/<name>/vN.json owns number N of a name."""
 
 from collections.abc import Callable, Iterator
 from typing import ClassVar
@@ -11,7 +11,7 @@ from wavmill.pipeline.store.base import Store
 
 
 class Chosen(AtRest):
-    """What a version of a dataset is made of: of each shard one attempt, as (number of its plan, shard, attempt)."""
+    """The contents of a version of a dataset: one attempt per shard, as (number of its plan, shard, attempt)."""
 
     at: str  # UTC, ISO 8601
     digest: str  # of the shards' keys
@@ -19,14 +19,14 @@ class Chosen(AtRest):
 
 
 class Claim(AtRest):
-    """Who has a version's number. A model's has no more than the first four fields."""
+    """The owner of a version number. A model's has only the first four fields."""
 
     FORMAT: ClassVar[str] = "wavmill-choice-1"
     INDENT: ClassVar[int | None] = None
     name: str
     version: int
     fingerprint: str
-    plans: int  # of the dataset so far; 0: a model
+    plans: int  # plans of the dataset; 0: a model
     at: str = ""
     digest: str = ""
     shards: list[tuple[int, str, str]] = Field([])
@@ -38,10 +38,9 @@ class Claim(AtRest):
 def claim_version(
     store: Store, name: str, fingerprint: str, plans: int, choose: Callable[[], Chosen] | None = None
 ) -> Claim:
-    """The claim of what has this fingerprint and number of plans; created, with what ``choose`` gives, if there is
-    none.
+    """The claim for a fingerprint and number of plans; created with the result of ``choose`` if there is none.
 
-    Datasets and models of one name count along together.
+    Datasets and models of one name share their version numbers.
     """
     number = 0
     for known in _claims(store, name):
@@ -58,12 +57,12 @@ def claim_version(
 
 
 def find_claim(store: Store, name: str, fingerprint: str, plans: int) -> Claim | None:
-    """The claim, or None while there is none."""
+    """The claim, or None if there is none."""
     return next((known for known in _claims(store, name) if known.is_of(fingerprint, plans)), None)
 
 
 def read_claim(store: Store, key: str) -> Claim:
-    """FileNotFoundError when there is none, Stopped when it cannot be read: it might name anything."""
+    """Read a claim. FileNotFoundError when there is none, Stopped when it cannot be parsed."""
     try:
         return Claim.read(store.read(key))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: data under an attempt's name, then a record; what has no record does not exist.
+"""Checkpoints of a training: data under an attempt's name, then a record, without which they do not count.
 
 _mill/train/<T>/out/<step>.<A>.safetensors      weights and Adam's moments
 _mill/train/<T>/out/<step>.<A>.metrics.jsonl    every line of metrics so far
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FileName = Literal["safetensors", "metrics.jsonl"]
-KEPT = 2  # of the last ones: should the newest be damaged, there is the one before
+KEPT = 2  # the last ones: the one before the newest in case it is damaged
 
 
 class StoredFile(AtRest):
@@ -29,7 +29,7 @@ class StoredFile(AtRest):
 
 
 class TrainingState(AtRest):
-    """All of a training that is neither in tensors nor in lines of metrics."""
+    """The state of a training that is neither in tensors nor in lines of metrics."""
 
     best: BestValidation | None  # the one with the lowest loss
     worse: int  # validations since
@@ -41,7 +41,7 @@ class TrainingState(AtRest):
 
 
 class Checkpoint(Sealed, TrainingState):
-    """The record of a checkpoint: which training's, after how many steps, and its files."""
+    """The record of a checkpoint: its training, its step, and its files."""
 
     run: str
     step: int
@@ -51,7 +51,7 @@ class Checkpoint(Sealed, TrainingState):
 
 
 class ReadCheckpoint(NamedTuple):
-    """A record, and the bytes of its files, which have the hashes that it names."""
+    """A record and the verified bytes of its files."""
 
     record: Checkpoint
     files: dict[FileName, bytes]
@@ -68,7 +68,7 @@ class ReadCheckpoint(NamedTuple):
 def save(
     store: Store, run: str, step: int, tensors: dict[str, "Tensor"], state: TrainingState, lines: list[MetricsLine]
 ) -> None:
-    """Put a checkpoint, and only then take away those that nobody needs: all but the last two and the best."""
+    """Save a checkpoint, then remove all but the last two and the best."""
     from safetensors.torch import save as pack
 
     at = f"{step:09d}.{secrets.token_hex(8)}"
@@ -104,9 +104,9 @@ def latest(store: Store, run: str, step: int | None = None) -> Checkpoint | None
 
 
 def read_latest(store: Store, run: str, step: int | None = None) -> ReadCheckpoint | None:
-    """The latest checkpoint that is whole, or the one of a step; None when there is none.
+    """The latest intact checkpoint, or that of a step; None when there is none.
 
-    One that is not what its record says is passed over: the one before it gives the same weights in the end.
+    A damaged one is skipped: the one before it leads to the same weights.
     """
     for key in recorded(store, run):
         if step is None or step_of(key) == step:
@@ -134,7 +134,7 @@ def lines_in(metrics: bytes) -> list[MetricsLine]:
 
 
 def _remove(store: Store, key: str) -> None:
-    """The record first: what has none is not looked for."""
+    """Remove a checkpoint, its record first."""
     store.remove(key)
     for what in ("safetensors", "metrics.jsonl"):
         store.remove(key.replace("/done/", "/out/").removesuffix("json") + what)

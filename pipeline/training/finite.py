@@ -1,4 +1,4 @@
-"""What a training does about numbers that are not finite: it stops, names the step, and saves none of them."""
+"""Numbers that are not finite: a training stops, names the step, and saves none of them."""
 
 import math
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from wavmill.pipeline.model_json import BestValidation
 if TYPE_CHECKING:
     import torch
 
-NEVER = 1 << 62  # in place of a step: none so far
+NEVER = 1 << 62  # instead of a step: none so far
 
 
 class Diverged(JobError):
-    """A training met a number that is not finite. The same command would meet it again, so it is not resumable."""
+    """A number in a training is not finite. It would be again, so the training cannot be resumed."""
 
 
 def diverged(where: str, what: str, good_step: int, lr: float, clip_norm: float) -> Diverged:
@@ -27,9 +27,9 @@ def diverged(where: str, what: str, good_step: int, lr: float, clip_norm: float)
 
 
 class Watch:
-    """The first step with a loss or a gradient that is not finite, kept on the device.
+    """Finds the first step with a loss or a gradient that is not finite.
 
-    ``see`` is called at every step and waits for nothing; ``first`` reads the step from the device.
+    ``see`` is called at every step and does not wait for the device; ``first`` does.
     """
 
     def __init__(self, device: "torch.device") -> None:
@@ -71,7 +71,7 @@ def not_finite_field(line: Mapping[str, object]) -> str:
 
 
 def check_best(where: str, best: BestValidation | None) -> None:
-    """Refuse a checkpoint's record whose best validation is not finite, as wavmill wrote them before it looked."""
+    """Raise for a record whose best validation is not finite, as earlier versions wrote them."""
     if best is not None and not_finite_field(best.as_json()):
         raise Diverged(
             f"{where}: the best validation of this training, of step {best.step:,}, is not a finite number; it was "
@@ -81,7 +81,7 @@ def check_best(where: str, best: BestValidation | None) -> None:
 
 
 def check_weights(where: str, step: int, tensors: "Mapping[str, torch.Tensor]") -> None:
-    """Refuse a checkpoint's weights that are not finite, as wavmill saved them before it looked."""
+    """Raise for weights that are not finite, as earlier versions saved them."""
     if name := not_finite_in(tensors):
         raise Diverged(
             f"{where}: the checkpoint of step {step:,} holds numbers that are not finite ({name}); it was saved before "

@@ -1,4 +1,4 @@
-"""Rows of a dataset -> the flat arrays of a pack: codes end to end, where each clip begins, its label, its split."""
+"""Rows of a dataset -> the flat arrays of a pack: concatenated codes, offsets, labels, hashes for the split."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -68,7 +68,7 @@ def _codes(column: pa.Array, codebooks: int) -> np.ndarray:
 
 
 def without_runs(values: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Runs of equal frames made one, within each row.  values (N,) or (N, Q), lengths (rows,) -> the same two."""
+    """Collapse runs of equal frames within each row.  values (N,) or (N, Q), lengths (rows,) -> the same two."""
     ends = np.cumsum(lengths, dtype=np.int64)
     starts = ends - lengths
     keep = np.ones(len(values), bool)
@@ -81,13 +81,13 @@ def without_runs(values: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, n
 
 
 def hashes_of(values: list[str]) -> np.ndarray:
-    """The first 8 bytes of each text's sha256, uint64: where a value stands in every split there will ever be."""
+    """The first 8 bytes of each text's sha256, uint64: they decide the side of a value in every split."""
     digests = b"".join(hashlib.sha256(value.encode()).digest()[:8] for value in values)
     return np.frombuffer(digests, ">u8").astype(np.uint64)
 
 
 def _each(texts: list[pa.Array], numbers_of: Callable[[list[str]], np.ndarray]) -> np.ndarray:
-    """A number for each text, worked out once for each different text."""
+    """Apply a function to each text, once per different text."""
     coded = pa.concat_arrays(texts).dictionary_encode()
     result: np.ndarray = numbers_of(coded.dictionary.to_pylist())[coded.indices.to_numpy()]
     return result

@@ -1,4 +1,4 @@
-"""Training on from the weights of a published model: whether it fits the job, and its weights."""
+"""Start a training from the weights of a published model, if it fits the job."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def check_start(job: TrainJob, codes: int, codebook: str, labels: tuple[str, ...] | None = None) -> None:
     """JobError, with all that differs, unless the model that ``train.from`` names fits the job and its tokens.
 
-    ``labels`` are those of the data, None while they are not known: they are, once it was packed.
+    ``labels``: those of the data; None before it is packed.
     """
     if (origin := job.train.starts_from) is None:
         return

@@ -1,4 +1,4 @@
-"""The training loop of one worker: optimiser, learning rate, checkpoints, early stopping. It knows no Ray."""
+"""The training loop of one worker: optimiser, learning rate, checkpoints, early stopping. Independent of Ray."""
 
 import math
 import time
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AUTO_VALIDATE_STEPS = 500
-WARM_UP = 0.05  # of all steps, unless the job says
-LR_FLOOR = 0.1  # of the highest rate, where the cosine ends
+WARM_UP = 0.05  # warm-up: the default share of all steps
+LR_FLOOR = 0.1  # the end of the cosine, as a share of the highest rate
 Tell = Callable[[MetricsLine], None]
 
 
@@ -42,7 +42,7 @@ def length_of(plan: Train, steps_per_epoch: int) -> int:
 
 @dataclass
 class Progress:
-    """All of a training that is not in tensors. Saved with every checkpoint."""
+    """The state of a training that is not in tensors; saved with every checkpoint."""
 
     step: int = 0
     best: BestValidation | None = None  # the validation line with the lowest loss
@@ -53,7 +53,7 @@ class Progress:
 
 
 class Learner:
-    """Rank ``rank`` of ``world`` workers. All ranks take the same decisions, from sums over all of them."""
+    """Rank ``rank`` of ``world`` workers. All ranks decide the same, from sums over all ranks."""
 
     def __init__(self, job: TrainJob, pack: str, run: str, rank: int = 0, world: int = 1, tell: Tell = lambda _: None):
         import torch
@@ -84,10 +84,10 @@ class Learner:
         self.progress = Progress()
 
     def learn(self) -> None:
-        """Train from the last checkpoint to the end; rank 0 saves and tells. Returns when a final one is saved.
+        """Train from the last checkpoint until the final one is saved; rank 0 saves and reports.
 
-        Diverged, on all ranks at the same step, when a loss, a gradient or a weight is not finite: nothing of it is
-        saved. It is looked for where a line of metrics is due, so no step waits for the device because of it.
+        Diverged, on all ranks at the same step, when a loss, a gradient or a weight is not finite; nothing of it is
+        saved. It is checked when a line of metrics is due, so that no step waits for the device.
         """
         self._resume()
         if self.rank == 0:
@@ -134,7 +134,7 @@ class Learner:
         window.add(norm, self.task.sums(batch, loss.detach(), outputs))
 
     def _rate(self, step: int) -> float:
-        """The share of the highest learning rate at a step: up in a line, down in half a cosine."""
+        """The learning rate at a step as a share of the highest: linear warm-up, then half a cosine."""
         if step < self.warm_up:
             return (step + 1) / self.warm_up
         done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
@@ -158,12 +158,12 @@ class Learner:
             "lr": self.job.train.lr * self._rate(step - 1),
             "seconds": self.progress.seconds,
         }
-        if name := not_finite_field(line):  # each step was finite, and yet their sum may not be
+        if name := not_finite_field(line):  # the sum of finite steps may not be finite
             raise self._diverged(f"the {name} up to step {step:,}")
         self._tell(line)
 
     def _validate(self) -> None:
-        """A better loss on the validation rows than all before is the best."""
+        """Validate; keep the result if its loss is the best so far."""
         with self._precision():
             sums = self.task.validation_sums(self.net)
         line: MetricsLine = {
@@ -238,9 +238,9 @@ class Learner:
         save(self.store, self.run, self.progress.step, tensors, state, self.progress.lines)
 
     def _resume(self) -> None:
-        """Go on from the latest whole checkpoint. Rank 0 chooses it, so that all have the same.
+        """Load the latest intact checkpoint; rank 0 chooses it for all.
 
-        Diverged when what it holds is not finite.
+        Diverged when it has numbers that are not finite.
         """
         import torch
 
@@ -264,7 +264,7 @@ class Learner:
 
 
 class _Window:
-    """Sums between two lines of metrics, kept on the device: nothing waits for them before."""
+    """Sums between two lines of metrics, kept on the device until then."""
 
     def __init__(self) -> None:
         self.norm: Tensor | float = 0.0

@@ -4,8 +4,8 @@ _mill/pack/<P>/NN-PPPPP.safetensors   dataset NN's part PPPPP: tokens, offsets, 
 _mill/pack/<P>/NN-PPPPP.json          its counts, label names and sha256: the record, written after the piece
 _mill/pack/<P>/pack.json              written last
 
-P says what decides these bytes. Weights, layout, valid and hold do not: they apply when a pack is read, so that
-changing them packs nothing again.
+P is the hash of everything that affects these bytes. Weights, layout, valid and hold apply when a pack is read, so that
+changing them does not need another pack.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from wavmill.pipeline.training.flat_tokens import UNPACKED, flat
 
 PACK = "pack.json"
 BATCH_ROWS = 1 << 14  # decoded at once
-PARTS_AT_ONCE = 2  # one is fetched while another is packed; each holds the tokens of a part in memory
+PARTS_AT_ONCE = 2  # one part is fetched while another is packed; each is in memory
 
 
 class Data(Choice):
@@ -49,11 +49,11 @@ class Data(Choice):
 
 
 class Split(Choice):
-    """Which clips only validate: a share of the values of the column ``by``, or the values that ``hold`` names.
+    """Which clips validate: a share of the values of the column ``by``, or the values in ``hold``.
 
-    The hash of a value decides, never the order: all clips of a value are on one side, and stay there for ever. The
-    default is the object that a clip was cut from: by ``clip``, parts of one recording are on both sides, and the
-    validation is better than the model.
+    The hash of a value decides: all clips of a value are on the same side, in every training. The default column is the
+    object that a clip was cut from; by ``clip``, parts of one recording would be on both sides, and the validation too
+    good.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -63,7 +63,7 @@ class Split(Choice):
 
 
 class Packing(Choice):
-    """How clips become rows. ``dedup`` collapses runs of a code; what is longer than ``max_tokens`` is left out."""
+    """How clips become rows. ``dedup`` collapses runs of a code; clips above ``max_tokens`` are left out."""
 
     layout: Literal["prompt", "suffix"] = "prompt"
     dedup: bool = False
@@ -118,7 +118,7 @@ class PackDescription(AtRest):
 
 
 def make_pack(store: Store, data: list[Data], packing: Packing) -> PackDescription:
-    """Build the pack that a training job reads, or what is missing of it; return pack.json."""
+    """Build the pack of a training job, or the missing pieces of it; return pack.json."""
     datasets = checked_data(data, packing)
     token = datasets[0].columns["token"]
     made_of = {
@@ -180,7 +180,7 @@ def folder_of(fingerprint: str) -> str:
 
 
 def checked_data(data: list[Data], packing: Packing) -> list[PublishedDataset]:
-    """The datasets, once nothing is wrong with them, each alone or together."""
+    """Check the datasets, alone and together, and return them. JobError with all problems."""
     problems, datasets = [], []
     for number, one in enumerate(data):
         try:

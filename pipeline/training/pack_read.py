@@ -51,9 +51,9 @@ class Piece(NamedTuple):
 
 
 class Pack:
-    """Rows of codes from several datasets. A row is a view of a mapped file: nothing is read before it is looked at.
+    """Rows of codes from several datasets. A row is a view of a memory-mapped file.
 
-    Pickled, a pack is its folder, and is mapped again where it arrives.
+    A pickled pack is only its folder, which is mapped again when it is unpickled.
     """
 
     def __init__(self, folder: Path, described: PackDescription) -> None:

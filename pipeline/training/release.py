@@ -1,4 +1,4 @@
-"""A finished training -> the version that people load: weights, TorchScript, codebook, report; model.json last."""
+"""Publish a finished training: weights, TorchScript, codebook, report, and model.json last."""
 
 from typing import cast
 
@@ -19,7 +19,7 @@ from wavmill.pipeline.training.finite import check_best, check_weights
 from wavmill.pipeline.training.pack_build import PackDescription
 from wavmill.pipeline.workspace import TrainWorkspace
 
-EXAMPLE_LABELS, EXAMPLE_S = 12, 6.0  # in the report: of how many labels at most, and how long
+EXAMPLE_LABELS, EXAMPLE_S = 12, 6.0  # examples in the report: the most labels, and their length
 
 
 def release(work: TrainWorkspace, pack: PackDescription, last: ReadCheckpoint) -> PublishedModel:
@@ -86,7 +86,7 @@ def release(work: TrainWorkspace, pack: PackDescription, last: ReadCheckpoint) -
 
 
 def example_sounds(model: Trained) -> tuple[list[Sound], str]:
-    """One generated clip for each of a few labels, as sound; or none, and why."""
+    """Generate a clip as sound for each of a few labels; or none, and the reason."""
     try:
         speak = voice_of(model)
     except NoVoice as error:

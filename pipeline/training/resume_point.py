@@ -1,4 +1,4 @@
-"""Where a training begins: anew, at the last checkpoint of a shorter one of the same job, or with trained weights.
+"""Where a training starts: from random or given weights, or from a shorter training of the same job.
 
 _mill/train/<T>/does.json      what decides the weights of run T
 _mill/train/<T>/goes_on.json   that the job with fingerprint T goes on from another run, and from which step: created
@@ -35,9 +35,9 @@ class Training(AtRest):
 
 
 def begin(job: TrainJob, write: bool = False) -> TrainWorkspace:
-    """The job about to run, split as the training that it goes on with, and what it goes on from in the store.
+    """Find where a job starts: returns the job, with the split of the training that it continues, and its store.
 
-    ``write``: keep to what was found, whatever comes later.
+    ``write``: store the choice, so that it stays the same.
     """
     plain = _settled(TrainWorkspace.of(job))
     work, previous = plain, _previous(plain, write)
@@ -51,9 +51,9 @@ def begin(job: TrainJob, write: bool = False) -> TrainWorkspace:
 
 
 def carry_over(work: TrainWorkspace) -> None:
-    """Let a run that goes on from another begin with its checkpoint: that of its best validation, too. Idempotent.
+    """Copy the checkpoints (last and best) of the run that this one continues. Idempotent.
 
-    Validations that were no better are counted anew. JobError when the checkpoint is gone.
+    The patience starts again. JobError when the checkpoint is gone.
     """
     job, store, run, previous = work.job, work.store, work.run, work.previous
     if previous is None:

@@ -1,4 +1,4 @@
-"""How many clips of a training job train, and how many validate, found in its datasets without packing them."""
+"""Count the training and validation clips of a job without packing its datasets."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.parquet import open_parquet
 from wavmill.pipeline.training.flat_tokens import hashes_of
 
-MOST_ROWS = 1_000_000  # of data with more, the sides are worked out from the share alone
+MOST_ROWS = 1_000_000  # above it the counts are estimated from the share
 
 
 class SplitCounts(NamedTuple):
@@ -26,7 +26,7 @@ class SplitCounts(NamedTuple):
 
 
 def count_split(job: TrainJob, datasets: list[PublishedDataset]) -> SplitCounts:
-    """Both sides of a job's split, by reading one column. JobError when one side is empty, and should not be."""
+    """Count both sides of a job's split by reading one column. JobError when a side is empty that should not be."""
     split = job.pack.split
     rows = sum(part.rows for dataset in datasets for part in dataset.parts)
     if rows > MOST_ROWS and not split.hold:

@@ -1,4 +1,4 @@
-"""The contract of what can be trained. The loop (loop.py) has the optimiser, the workers and the checkpoints."""
+"""The contract of a training task. The loop (loop.py) has the optimiser, the workers and the checkpoints."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ class Worker(NamedTuple):
 
 
 class Task(Part):
-    """What fits as ``model:`` of a training job: a net, what it sees at each step, its loss and its validation."""
+    """A ``model:`` of a training job: a net, its batches, its loss and its validation."""
 
     @abstractmethod
     def prepare(self, store: Store, data: Sequence[Data], packing: Packing) -> PackDescription:
-        """Make in the store what the workers read, or what is missing of it. JobError when the data does not fit."""
+        """Prepare the data that the workers read, or what is missing of it. JobError when the data does not fit."""
 
     @abstractmethod
     def net(self, datasets: Sequence[PublishedDataset], pack: PackDescription | None = None) -> "nn.Module":
@@ -47,10 +47,10 @@ class Task(Part):
 
 
 class TaskOnWorker(ABC):
-    """What the loop calls, in each worker.
+    """The task in a worker, called by the loop.
 
-    Losses and sums are of this worker's examples alone, and not divided: the loop adds those of all workers. So the
-    mean does not depend on how many workers there are.
+    Losses and sums are over this worker's examples, not divided: the loop adds those of all workers, so that means do
+    not depend on the number of workers.
     """
 
     split: SplitFacts  # how many clips train and how many validate
@@ -71,7 +71,7 @@ class TaskOnWorker(ABC):
 
     @abstractmethod
     def sums(self, batch: object, loss: "Tensor", outputs: "Tensor") -> list["Tensor | float"]:
-        """What is added up from line to line of the metrics; tensors stay on the device."""
+        """Sums over the outputs for the next line of metrics; tensors stay on the device."""
 
     @abstractmethod
     def metrics(self, sums: list[float], seconds: float) -> MetricsLine:

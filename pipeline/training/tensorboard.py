@@ -34,7 +34,7 @@ class TensorBoard:
 
         if line["kind"] not in ("train", "valid"):  # no measurement
             return
-        if self.writer is None:  # steps after this one are in a killed run's events, too
+        if self.writer is None:  # later steps in the events of a killed run are ignored
             self.writer = SummaryWriter(str(self.folder), purge_step=line["step"], flush_secs=10)
         for name in CURVES:
             if line.get(name) is not None:

@@ -200,7 +200,7 @@ class Validation:
 
     @cached_property
     def scored(self) -> np.ndarray:
-        """A random sample of the rows with a label, no more than are worth the time."""
+        """A random sample of bounded size of the rows with a label."""
         rows = self.rows[self.pack.label_of[self.rows] >= 0]
         labels = len(self.vocabulary.labels)
         if not 2 <= labels <= MOST_LABELS:

@@ -33,9 +33,9 @@ from wavmill.pipeline.workspace import TrainWorkspace
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
-RETRIES = 3  # a worker that died is started again with all others, from the last checkpoint
-POLL_S = 0.5  # how often the workers' lines are fetched
-CHECK_NODES_S = 5.0  # without a line, until the driver checks whether all nodes are alive, and again
+RETRIES = 3  # restarts of all workers after one died, from the last checkpoint
+POLL_S = 0.5  # the interval of fetching the workers' lines
+CHECK_NODES_S = 5.0  # without a line, until the driver checks all nodes, and again
 REPEAT_S = 300.0  # until the same warning is shown again
 
 
@@ -45,7 +45,9 @@ def train(work: TrainWorkspace, connect: Callable[[], object], watch: Tell = lam
     ``connect`` is called when Ray is needed, ``watch`` with each line of metrics.
     """
     job, store, run = work.job, work.store, work.run
-    if (model := published_by(store, job.name, run)) is not None:  # another driver may have published it meanwhile
+    if (
+        model := published_by(store, job.name, run)
+    ) is not None:  # another driver may have published it in the meantime
         return model
     pack = job.model.prepare(store, job.data, job.pack)
     check_start(job, pack.codes, pack.codebook, tuple(pack.labels))
@@ -59,7 +61,7 @@ def train(work: TrainWorkspace, connect: Callable[[], object], watch: Tell = lam
             starts = [partial(find_model, origin)] if (origin := job.train.starts_from) else []
             check_nodes(Needs(job.store, looks=starts))
             together(job, pack.fingerprint, run, watch)
-        last = _ended(work)  # what the workers have saved meanwhile
+        last = _ended(work)  # the workers' last checkpoint
     if last is None:
         raise Stopped(f"{job.address}: the training ended without its last checkpoint; run the same command again")
     return release(work, pack, last)
@@ -72,7 +74,7 @@ def _ended(work: TrainWorkspace) -> ReadCheckpoint | None:
 
 
 def alone(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
-    """In this process, on one thread, as a worker of its own would."""
+    """Train in this process, on one thread, as a worker does."""
     from wavmill.model.net import one_thread
 
     with one_thread():
@@ -80,7 +82,7 @@ def alone(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
 
 
 def together(job: TrainJob, pack: str, run: str, watch: Tell) -> None:
-    """On the workers of Ray Train. Their lines come through an actor; resuming needs nothing that Ray keeps."""
+    """Train on workers of Ray Train. Their lines come through an actor; resuming needs nothing of Ray."""
     workers, cpus, gpu = shares(job, nodes_of(ray))
     ship_outside_classes([job.model])
     lines = actor_beside_driver(Lines)
@@ -123,7 +125,7 @@ class WorkerOptions(TypedDict):
 
 
 def train_on_worker(options: WorkerOptions) -> str:
-    """What each worker runs. Returns why the training diverged, "" when it did not.
+    """The function of each worker. Returns why the training diverged, else "".
 
     Returned, not raised: Ray Train would start the workers again, and they would diverge again.
     """
@@ -156,9 +158,9 @@ class Lines:
 
 @contextlib.contextmanager
 def forwarding(lines: "ActorHandle", watch: Tell, waits: Callable[[], str]) -> Iterator[None]:
-    """Meanwhile a thread calls ``watch`` with the workers' lines; trainer.fit() needs the main thread.
+    """Call ``watch`` with the workers' lines in a thread, as trainer.fit() needs the main thread.
 
-    While there are none, ``waits`` tells what the training waits for, and ``watch`` gets that as a line, too.
+    When there are none, a line says what the training waits for (``waits``).
     """
     over = threading.Event()
 
@@ -191,7 +193,7 @@ def forwarding(lines: "ActorHandle", watch: Tell, waits: Callable[[], str]) -> I
 def shares(job: TrainJob, nodes: Sequence[Node]) -> tuple[int, int, bool]:
     """How many workers, how many CPUs each, and whether each has a GPU, on a cluster of these nodes.
 
-    Stopped when they would wait for ever: a worker runs on one node, so what counts is what each node has.
+    Stopped when they would wait for ever; a worker needs its CPUs and GPU on one node.
     """
     gpus = sum(int(node.gpus) for node in nodes)
     workers = max(1, gpus) if job.scale.workers == "auto" else job.scale.workers

@@ -1,7 +1,9 @@
 """The units of what a job publishes, and the version under which ``plan`` foresees it."""
 
+import json
 from typing import Any, ClassVar
 
+import documents
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,6 +11,8 @@ from inline import run_inline, words
 
 from wavmill.pipeline.contracts import Quantizer
 from wavmill.pipeline.job.columns import columns_of
+from wavmill.pipeline.job.dataset_job import resolve
+from wavmill.pipeline.job.load import parse_job
 from wavmill.pipeline.job.preview import preview
 
 
@@ -45,3 +49,20 @@ def test_the_version_that_is_foreseen_is_the_one_that_is_published(few, tmp_path
     (few / "another.wav").write_bytes((few / "0.wav").read_bytes())
     assert preview(job).version == 2
     assert run_inline(job).version == preview(job).version == 2
+
+
+@pytest.mark.parametrize("video", [False, True])
+def test_what_is_known_of_a_dataset_s_video_stays_with_its_clips(tmp_path, video):
+    columns = {"feature": {"type": "list<element: float>", "rate_hz": "80", "layers": "1"}}
+    columns |= {"fps": {"type": "string"}, "frames": {"type": "int64"}} if video else {}
+    (tmp_path / "mels" / "v1").mkdir(parents=True)
+    (tmp_path / "mels" / "v1" / "dataset.json").write_text(json.dumps(documents.dataset(name="mels", columns=columns)))
+    job = resolve(parse_job(f"""
+name: windows
+source: {{kind: dataset, from: {tmp_path}/mels, column: feature}}
+window: {{kind: fixed, length_frames: 4, stride_frames: 2}}
+store: {tmp_path}/store
+"""))  # fmt: skip
+    found = columns_of(job)
+    assert ({"fps", "frames"} & {*found.names} == {"fps", "frames"}) == video
+    assert found.field("window").metadata == {b"over": b"feature", b"rate_hz": b"80", b"kind": b"fixed"}

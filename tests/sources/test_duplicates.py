@@ -85,30 +85,55 @@ def tar_of(*members):
     return sink.getvalue()
 
 
-def test_a_member_that_stands_twice_in_a_large_tar_is_done_once_and_rejected_once(tmp_path, monkeypatch, tone, wav):
-    """Two shards read it, and neither can know of the other."""
-    sounds = [wav(tone(seconds)) for seconds in (0.3, 0.5, 0.4, 0.6)]
-    names = ["a.wav", "b.wav", "a.wav", "c.wav"]
+def large_tar(tmp_path, monkeypatch, tone, wav, *names):
+    """A job over a tar of sounds with these names, each in a shard of its own; and its plans."""
+    sounds = [wav(tone(0.3 + 0.1 * number)) for number in range(len(names))]
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "large.tar").write_bytes(tar_of(*zip(names, sounds, strict=True)))
     monkeypatch.setattr(objects, "parts_of_each", without_fence)
     monkeypatch.setattr(webdataset, "LONG_BYTES", 1000)
-    monkeypatch.setattr(webdataset, "RANGE_S", 0.6)
+    monkeypatch.setattr(webdataset, "RANGE_S", 0.3)
     job = resolve(parse_job(JOB.format(path=tmp_path / "in", store=tmp_path / "store"), "tars.yaml"))
     plans = make_plans(Workspace(job))
     assert plans[0].shards.num_rows > 1
+    return job, plans
+
+
+def published(job, plans):
+    """The seconds of each clip, the reason of each reject, and dataset.json."""
     mill(job, plans)
     dataset = publish.publish(Workspace(job), plans)
     rows = rows_of(job, dataset)
-    assert dict(zip(rows["clip"].to_pylist(), rows["seconds"].to_pylist(), strict=True)) == {
-        "large.tar#a.wav": 0.3,
-        "large.tar#b.wav": 0.5,
-        "large.tar#c.wav": 0.6,
-    }
     rejects = read_parquet(open_store(job.store).read("tars/v1/rejects.parquet")).to_pylist()
-    assert [(row["clip"], row["reason"]) for row in rejects] == [("large.tar#a.wav#~2", "duplicate")]
+    seconds = dict(zip(rows["clip"].to_pylist(), rows["seconds"].to_pylist(), strict=True))
+    return seconds, [(row["clip"], row["reason"]) for row in rejects], dataset
+
+
+def test_a_member_that_stands_twice_in_a_large_tar_is_done_once_and_rejected_once(tmp_path, monkeypatch, tone, wav):
+    """The second one is in another stretch, whose reader knows what stands before it."""
+    seconds, rejects, dataset = published(*large_tar(tmp_path, monkeypatch, tone, wav, "a.wav", "b.wav", "a.wav"))
+    assert seconds == {"large.tar#a.wav": 0.3, "large.tar#b.wav": 0.4}
+    assert rejects == [("large.tar#a.wav#~2", "duplicate")]
     counts = dataset.counts
-    assert (counts.clips, counts.done, counts.rejected, counts.reasons) == (4, 3, 1, {"duplicate": 1})
+    assert (counts.clips, counts.done, counts.rejected, counts.reasons) == (3, 2, 1, {"duplicate": 1})
+
+
+def test_clips_of_one_object_that_two_shards_give_one_id_are_told_apart_when_it_is_published(
+    tmp_path, monkeypatch, tone, wav
+):
+    """As of a damage that is met from two stretches: neither shard can know of the other."""
+    honest = webdataset.decode_objects
+
+    def alike(*args):
+        made = honest(*args)
+        clips = [clip.replace("c.wav", "a.wav") for clip in made["clip"].to_pylist()]
+        return replace(made, "clip", pa.array(clips, pa.string()))
+
+    monkeypatch.setattr(webdataset, "decode_objects", alike)
+    seconds, rejects, dataset = published(*large_tar(tmp_path, monkeypatch, tone, wav, "a.wav", "b.wav", "c.wav"))
+    assert seconds == {"large.tar#a.wav": 0.3, "large.tar#b.wav": 0.4}
+    assert rejects == [("large.tar#a.wav#~2", "duplicate")]
+    assert (dataset.counts.clips, dataset.counts.rejected, dataset.rejects.rows) == (3, 1, 1)
 
 
 def test_a_reject_that_another_stretch_of_its_object_gives_too_gets_a_name_of_its_own():

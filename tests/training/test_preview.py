@@ -33,6 +33,15 @@ def test_the_steps_of_an_epoch_are_foreseen(data, tmp_path, batch, steps):
     assert (found.steps_per_epoch, found.steps) == (steps, 3 * steps)
 
 
+def test_the_version_that_is_foreseen_follows_those_of_datasets_and_models_of_the_name(data, tmp_path):
+    job = training(data, tmp_path / "store")
+    assert preview_training(job).version == 1
+    path = tmp_path / "store" / job.name / "v2" / "dataset.json"  # a dataset of the same name
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    assert preview_training(job).version == 3
+
+
 def test_the_foreseen_steps_are_those_that_are_taken(data, tmp_path):
     job = training(data, tmp_path, "train.batch=30", "train.epochs=2")
     found, taken = preview_training(job), learner(job)
