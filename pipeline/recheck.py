@@ -23,7 +23,7 @@ from wavmill.pipeline.execution.read import read_clips
 from wavmill.pipeline.job.dataset_job import Job, decisive
 from wavmill.pipeline.protocol.plan import Plan, list_objects, objects_between, plans_of, read_objects
 from wavmill.pipeline.rows import VIDEO
-from wavmill.pipeline.sources.manifest import Manifest
+from wavmill.pipeline.sources.row_source import RowSource
 from wavmill.pipeline.store import open_store
 from wavmill.pipeline.store.base import translate_os_errors
 from wavmill.pipeline.store.parquet import open_parquet
@@ -140,7 +140,7 @@ def _now(job: Job, plans: list[Plan], schema: pa.Schema, watch: Callable[[int, i
 
     A manifest is read again too, as the plans hold its rows as they were read then.
     """
-    if isinstance(job.source, Manifest):
+    if isinstance(job.source, RowSource):
         yield from _of_manifest(job, schema, watch)
         return
     store, shards, done = open_store(job.store), sum(plan.shards.num_rows for plan in plans), 0

@@ -8,6 +8,7 @@ from wavmill.pipeline.decoding.decode import Clip
 from wavmill.pipeline.formats.clip_ids import part_of
 from wavmill.pipeline.formats.manifest_meaning import Rows
 
+SHOWN = 10  # duplicates that a message lists
 MOST_NAMES = 10_000  # duplicates that are compared exactly
 BELOW_MS = 1  # the start of a part in an id is rounded to whole ms
 
@@ -46,8 +47,9 @@ class Ids:
                 if (part := part_of(clip)) and hash(part[0]) in cut:
                     parts.append((clip, *part))
         if named := [clip for clip, found in numbers.items() if len(found) > 1]:
-            rows_text = " and ".join(map(str, numbers[named[0]][:2]))
-            return f"{len(named):,} clips of {where} are named twice, the first is {named[0]!r} (rows {rows_text})"
+            rows_of = [f"{clip!r} (rows {' and '.join(map(str, numbers[clip][:2]))})" for clip in named[:SHOWN]]
+            more = f", and {len(named) - SHOWN:,} more" if len(named) > SHOWN else ""
+            return f"{len(named):,} clips of {where} are named twice: {', '.join(rows_of)}{more}"
         for clip, parent, ms in parts:
             if parent in uncut and self._is_part(ms, *uncut[parent]):
                 return f"a clip of {where} is named {clip!r}, as a part of the clip {parent!r} is when that is cut"

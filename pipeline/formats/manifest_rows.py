@@ -24,6 +24,8 @@ BATCH_ROWS = 1 << 16
 MOST_NAMES = 10_000  # columns that are not read
 BATCH_CHARS = 1 << 22  # of the text of a batch: parsed JSON takes ten times as much
 KINDS = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": "", ".json": "", ".parquet": ""}
+LIST_FIELDS = ("wav", "speaker", "language", "text")  # of a line of GPT-SoVITS
+LANGUAGES = ("zh", "jp", "ja", "en", "ko", "yue")
 NO_NUMBER = {"", "NA", "N/A", "n/a", "nan", "NaN", "null", "NULL", "None"}  # texts for a missing number in CSV
 
 
@@ -106,6 +108,34 @@ def _delimited(
                 values = [None if value is None or value.strip() in NO_NUMBER else value for value in values]
             arrays[name] = values
         yield _packed(first, faults, arrays, names, settled=True)
+
+
+def gpt_sovits_list(file: BinaryIO, where: str) -> Iterator[bytes]:
+    """As ``table``, of a list of GPT-SoVITS: lines wav|speaker|language|text in UTF-8, without a header.
+
+    A line with another number of fields, or another language, is a fault: upstream leaves it out
+    (prepare_datasets/1-get-text.py).
+    """
+    number = [0]
+
+    def fields() -> Iterator[tuple[Any, int]]:
+        for row, chars in plain_records(lines_of(texts_of(file, "utf-8", False), returns=True), "|"):
+            if isinstance(row, str):
+                yield row, chars
+            elif len(row) != len(LIST_FIELDS):
+                yield f"has {len(row)} fields and not {'|'.join(LIST_FIELDS)}", chars
+            elif row[2].lower() not in LANGUAGES:
+                yield f"has the language {row[2]!r}; GPT-SoVITS reads {', '.join(LANGUAGES)}", chars
+            else:
+                yield row, chars
+
+    try:
+        for rows, faults, first in _batches(fields(), number):
+            good = [[None] * len(LIST_FIELDS) if fault else row for row, fault in zip(rows, faults, strict=True)]
+            arrays = {name: [row[at] for row in good] for at, name in enumerate(LIST_FIELDS)}
+            yield _packed(first, faults, arrays, list(LIST_FIELDS), settled=True)
+    except NotDecodable as error:
+        raise JobError(f"source.path: {where}: row {number[0] + 1} is not UTF-8; save it as UTF-8") from error
 
 
 def _json(texts: Iterator[str], where: str, label: str, carry: Sequence[str], number: list[int]) -> Iterator[bytes]:

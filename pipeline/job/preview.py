@@ -15,7 +15,7 @@ from wavmill.pipeline.protocol.plan import cut, plans_of, todo_of
 from wavmill.pipeline.protocol.published import numbers
 from wavmill.pipeline.protocol.records import attempts_done
 from wavmill.pipeline.rows import frame_bytes
-from wavmill.pipeline.sources.manifest import BAD_ROW
+from wavmill.pipeline.sources.row_source import BAD_ROW
 from wavmill.pipeline.store.objects import LONG_BYTES
 from wavmill.pipeline.store.s3 import IS_MD5
 from wavmill.pipeline.workspace import Workspace

@@ -514,7 +514,7 @@ def test_clips_may_have_names_of_their_own(manifest):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"path": "a.wav"}, {"path": "a.wav"}], "1 clips of .* are named twice, the first is 'a.wav'"),
+        ([{"path": "a.wav"}, {"path": "a.wav"}], "1 clips of .* are named twice: 'a.wav'"),
         ([{"path": "a.wav", "clip": "x"}, {"path": "sub/b.wav", "clip": "x"}], "the first is 'x'"),
         ([{"path": "a.wav", "start_s": 0.5, "end_s": 0.5}], r"row 1 of .* runs from 0\.5 to 0\.5 s"),
         ([{"path": "a.wav", "start_s": -1.0}], "row 1 of .* runs from -1"),
