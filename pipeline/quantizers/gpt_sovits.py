@@ -20,7 +20,7 @@ LAST_LAYER = {768: 12}  # by width: upstream takes the last output of HuBERT Bas
 TENSORS, DESCRIBED = "quantizer/gpt_sovits.safetensors", "quantizer/gpt_sovits.json"
 
 
-class GptSovits(Quantizer):
+class GptSovitsTokens(Quantizer):
     """Semantic tokens of GPT-SoVITS, by the projection and the codebook of an s2G checkpoint, in float32.
 
     feature (T, 1, 768)  ->  token (T // stride,) uint16, 25 Hz with stride 2, 50 Hz with stride 1

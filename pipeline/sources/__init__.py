@@ -4,7 +4,7 @@ from wavmill.pipeline.contracts import Source
 from wavmill.pipeline.sources.dataset import Dataset
 from wavmill.pipeline.sources.faces import Faces
 from wavmill.pipeline.sources.files import Files
-from wavmill.pipeline.sources.gpt_sovits import GptSovits
+from wavmill.pipeline.sources.gpt_sovits import GptSovitsList
 from wavmill.pipeline.sources.manifest import Manifest
 from wavmill.pipeline.sources.webdataset import WebDataset
 
@@ -14,5 +14,5 @@ SOURCES: dict[str, type[Source]] = {
     "webdataset": WebDataset,
     "dataset": Dataset,
     "faces": Faces,
-    "gpt_sovits": GptSovits,
+    "gpt_sovits": GptSovitsList,
 }

@@ -19,7 +19,7 @@ COLUMNS = Columns("wav", None, None, None, None, None, "speaker", {name: name fo
 AROUND = " '\"\n\u202a"  # characters that upstream strips from paths (tools/my_utils.py: clean_path)
 
 
-class GptSovits(RowSource):
+class GptSovitsList(RowSource):
     """The sounds of a list file of GPT-SoVITS, wav|speaker|language|text; ``speaker`` is the label.
 
     With ``root`` the sound is the file of that name in this folder, as with upstream's inp_wav_dir; else it is at its

@@ -10,6 +10,7 @@ import pytest
 import ray
 from checkpoints import tiny_hubert
 from inline import WORDS, digest, rows_of, run_inline, words
+from training import put_dataset, training
 
 from wavmill.cluster.listening import listening_below
 from wavmill.model.quantization.codebook import Codebook
@@ -24,6 +25,8 @@ from wavmill.pipeline.quantizers.codebooks import save_codebook
 from wavmill.pipeline.run import run
 from wavmill.pipeline.sources.files import Files
 from wavmill.pipeline.store import open_store
+from wavmill.pipeline.training.resume_point import begin
+from wavmill.pipeline.training.train import train
 from wavmill.pipeline.workspace import Workspace
 
 
@@ -208,6 +211,15 @@ def test_more_codes_than_frames_is_an_error_that_says_so(corpus, tmp_path):
     job = job.model_copy(update={"fit": job.fit.model_copy(update={"codes": 100_000})})
     with pytest.raises(JobError, match="frames cannot make 100000 codes"):
         fit(job, here)
+
+
+def test_a_worker_of_ray_learns_the_weights_that_this_process_does(tmp_path, ray_local):
+    data, files = put_dataset(tmp_path / "data" / "tokens", 30), []
+    for workers in (0, 1):
+        asked = training(data, tmp_path / str(workers), "train.epochs=1", f"scale.workers={workers}", "scale.cpus=1")
+        train(begin(asked, write=True), ray_local)
+        files.append((Path(asked.address) / "v1" / "model.safetensors").read_bytes())
+    assert files[0] == files[1]
 
 
 def test_a_pool_of_extractors_on_the_cpu_gives_the_same_rows_as_tasks(corpus, tmp_path, on_ray):

@@ -1,15 +1,16 @@
 """Every family once through a private Ray with a logical GPU: to the byte what the local executor publishes.
 
 Pretrained extractors are actors on the GPU there. Other tests have the rest go through a private Ray: a fault of an
-object, user code that fails, a pool without GPUs, fit, a run that goes on (test_run.py); workers that are killed, that
-hang or run out of memory (test_kill.py, test_watchdog.py, test_ends.py); a lost head, lost nodes (test_head.py,
-test_two_nodes.py); verbs as processes (test_ends.py, tests/training/test_train.py, tests/product/test_outside.py).
+object, user code that fails, a pool without GPUs, fit, train, a run that goes on (test_run.py); workers that are
+killed, that hang or run out of memory (test_kill.py, test_watchdog.py, test_ends.py); a lost head, lost nodes
+(tests/ray_cluster); verbs as processes (test_ends.py, tests/training/test_train.py, tests/product/test_outside.py).
 """
 
 import io
 import json
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from checkpoints import tiny_hubert, tiny_s2g, tiny_whisper
 from inline import rows_of, run_inline
+from s3_server import bucket_on
 
 from wavmill.pipeline.features import EXTRACTORS
 from wavmill.pipeline.fit import fit
@@ -26,6 +28,7 @@ from wavmill.pipeline.protocol.plan import make_plans
 from wavmill.pipeline.quantizers import QUANTIZERS
 from wavmill.pipeline.run import run
 from wavmill.pipeline.sources import SOURCES
+from wavmill.pipeline.store import open_store
 from wavmill.pipeline.windows import WINDOWS
 from wavmill.pipeline.workspace import Workspace
 
@@ -57,6 +60,16 @@ feature: {kind: whisper, model: "WHISPER", states: musetalk-v1.5}
 window: {kind: musetalk, fps: from_video, edge: zero}
 check: {fps: 25, max_step_gap: 10}
 keep: [feature, window]
+""",
+    "list": """
+source: {kind: gpt_sovits, path: "CORPUS/slicer.list", root: "CORPUS/clips"}
+feature: {kind: mel}
+keep: [feature]
+""",
+    "s3": """
+source: {kind: files, path: "BUCKET/clips"}
+feature: {kind: mel}
+keep: [feature]
 """,
     "dataset": """
 source: {kind: dataset, from: "STORE/first", column: feature}
@@ -103,11 +116,22 @@ def corpus(tmp_path_factory, tone, wav) -> Path:
             }  # fmt: skip
             (root / "meta" / f"{number}.json").write_text(json.dumps(face))
     (root / "list.csv").write_text("\n".join(rows))
+    (root / "slicer.list").write_text("".join(f"{number}.wav|anna|EN|Hello\n" for number in range(4)))
     return root
 
 
 @pytest.fixture(scope="module")
-def on_gpu_ray():
+def bucket(corpus, swift) -> Iterator[str]:
+    """The address of a bucket with the sounds. The variables stay set for workers of Ray that start later."""
+    with pytest.MonkeyPatch.context() as patch:
+        address = bucket_on(swift, patch)
+        for path in (corpus / "clips").iterdir():
+            open_store(address).put(f"clips/{path.name}", path.read_bytes())
+        yield address
+
+
+@pytest.fixture(scope="module")
+def on_gpu_ray(bucket):
     """An engine on a private Ray of two CPUs and one GPU, which is only a number to Ray."""
     import ray
 
@@ -118,26 +142,32 @@ def on_gpu_ray():
     ray.shutdown()
 
 
-def job_of(text: str, corpus: Path, store: Path, **learnt: Any) -> Job:
-    paths = {"CORPUS": corpus, "STORE": store, "HUBERT": tiny_hubert(), "WHISPER": tiny_whisper(1), "S2G": tiny_s2g()}
+def job_of(text: str, corpus: Path, store: str, **learnt: Any) -> Job:
+    paths = {"CORPUS": corpus, "STORE": store, "BUCKET": store, "HUBERT": tiny_hubert(), "WHISPER": tiny_whisper(1)}
+    paths["S2G"] = tiny_s2g()
     for name, path in paths.items():
         text = text.replace(name, str(path))
     return resolve(parse_job(text), **learnt)
 
 
+def published(job: Job) -> dict[str, bytes]:
+    """The files that readers read, by name."""
+    store = open_store(job.address)
+    return {entry.key: store.read(entry.key) for entry in store.list("v1/") if entry.key.endswith(".parquet")}
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_ray_publishes_what_the_local_executor_does(case, corpus, tmp_path, on_gpu_ray):
-    run_inline(job_of(FIRST, corpus, tmp_path))
-    text, published = CASES[case] + 'store: "STORE"\n', []
+def test_ray_publishes_what_the_local_executor_does(case, corpus, bucket, tmp_path, on_gpu_ray):
+    text, store = CASES[case] + 'store: "STORE"\n', bucket if case == "s3" else str(tmp_path)
+    if case == "dataset":
+        run_inline(job_of(FIRST, corpus, store))
     if "fit:" in text:
-        fit(job_of(f"name: fitted\n{text}", corpus, tmp_path, how_to_fit=None, any_codebook=True), on_gpu_ray)
-    for name, make in (("on_ray", None), ("bare", run_inline)):
-        job = job_of(f"name: {name}\n{text}", corpus, tmp_path)
-        work = Workspace(job)
-        dataset = make(job) if make else run(work, make_plans(work), on_gpu_ray)
-        published.append({path.name: path.read_bytes() for path in Path(job.address, "v1").rglob("*.parquet")})
-    assert published[0] == published[1] and rows_of(job, dataset).num_rows
-    assert dataset.counts.rejected == (0 if case == "dataset" else 1)  # the broken sound
+        fit(job_of(f"name: fitted\n{text}", corpus, store, how_to_fit=None, any_codebook=True), on_gpu_ray)
+    on_ray, bare = (job_of(f"name: {name}\n{text}", corpus, store) for name in ("on-ray", "bare"))
+    dataset = run(Workspace(on_ray), make_plans(Workspace(on_ray)), on_gpu_ray)
+    run_inline(bare)
+    assert published(on_ray) == published(bare) and rows_of(on_ray, dataset).num_rows
+    assert dataset.counts.reasons == ({} if case == "dataset" else {"not_audio": 1})
 
 
 ON_GPU = """
@@ -158,7 +188,7 @@ def test_an_extractor_that_wants_a_gpu_is_an_actor_with_one(corpus, tmp_path, mo
 
     (tmp_path / "on_gpu.py").write_text(ON_GPU)
     monkeypatch.syspath_prepend(tmp_path)
-    job = job_of(FIRST.replace("kind: mel", "kind: on_gpu:OnGpu"), corpus, tmp_path / "store")
+    job = job_of(FIRST.replace("kind: mel", "kind: on_gpu:OnGpu"), corpus, str(tmp_path / "store"))
     shares = cluster_shares(job, 10.0)
     assert (shares.pool_workers, shares.feature_gpus) == (1, 1.0)
     assert "CUDA_VISIBLE_DEVICES" not in os.environ

@@ -19,7 +19,7 @@ from wavmill.model.quantization.projected_codebook import ProjectedCodebook
 from wavmill.pipeline.errors import JobError, Reject
 from wavmill.pipeline.job.dataset_job import resolve
 from wavmill.pipeline.job.load import parse_job
-from wavmill.pipeline.quantizers.gpt_sovits import GptSovits
+from wavmill.pipeline.quantizers.gpt_sovits import GptSovitsTokens
 from wavmill.pipeline.quantizers.gpt_sovits_checkpoint import CODEBOOK, INITED, NAMES, read_checkpoint
 
 DIM, CODES = 48, 64
@@ -152,27 +152,27 @@ def test_any_other_file_is_said_to_be_none(tmp_path, data):
 
 
 def test_features_of_another_kind_are_refused_with_all_that_is_wrong(tmp_path):
-    step = GptSovits(model=save(tmp_path / "s2G.pth", tensors()))
+    step = GptSovitsTokens(model=save(tmp_path / "s2G.pth", tensors()))
     assert step.fitted(lambda: {"feature": FEATURE}).stride == 2
     with pytest.raises(JobError, match=r"feature\.input is plain, and it should be gpt_sovits; feature\.dim is 768"):
         step.fitted(lambda: {"feature": {**FEATURE, "input": "plain", "dim": 768}})
     with pytest.raises(JobError, match=r"feature\.kind is None"):
         step.fitted(lambda: {"feature": None})
-    base = GptSovits(model=save(tmp_path / "base.pth", tensors(dim=768)))
+    base = GptSovitsTokens(model=save(tmp_path / "base.pth", tensors(dim=768)))
     with pytest.raises(JobError, match=r"feature\.layer is 9, and it should be 12"):
         base.fitted(lambda: {"feature": {**FEATURE, "dim": 768, "layer": 9}})
     with pytest.raises(JobError, match=r"token\.stride is 1; that of .* is 2"):
-        GptSovits(model=step.model, stride=1).fitted(lambda: {"feature": FEATURE})
+        GptSovitsTokens(model=step.model, stride=1).fitted(lambda: {"feature": FEATURE})
 
 
 def test_a_clip_too_short_for_a_token_is_a_reject(tmp_path):
-    step = GptSovits(model=save(tmp_path / "s2G.pth", tensors())).fitted(lambda: {"feature": FEATURE})
+    step = GptSovitsTokens(model=save(tmp_path / "s2G.pth", tensors())).fitted(lambda: {"feature": FEATURE})
     short, enough = step.open()([np.zeros((1, 1, DIM), np.float32), np.zeros((2, 1, DIM), np.float32)])
     assert isinstance(short, Reject) and short.reason == "too_short" and len(enough) == 1
 
 
 def test_a_checkpoint_that_changed_since_the_plan_is_refused(tmp_path):
-    step = GptSovits(model=save(tmp_path / "s2G.pth", tensors())).fitted(lambda: {"feature": FEATURE})
+    step = GptSovitsTokens(model=save(tmp_path / "s2G.pth", tensors())).fitted(lambda: {"feature": FEATURE})
     read_checkpoint.cache_clear()
     save(tmp_path / "s2G.pth", tensors(seed=1))
     with pytest.raises(JobError, match="the job was planned with"):
@@ -180,12 +180,12 @@ def test_a_checkpoint_that_changed_since_the_plan_is_refused(tmp_path):
 
 
 def test_what_a_dataset_carries_is_enough_to_make_its_tokens_again(tmp_path):
-    step = GptSovits(model=save(tmp_path / "s2G.pth", tensors())).fitted(lambda: {"feature": FEATURE})
+    step = GptSovitsTokens(model=save(tmp_path / "s2G.pth", tensors())).fitted(lambda: {"feature": FEATURE})
     for name, data in step.files().items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
     described = json.loads((tmp_path / "quantizer/gpt_sovits.json").read_text())
-    again = GptSovits(model=str(tmp_path / "quantizer/gpt_sovits.safetensors")).fitted(lambda: {"feature": FEATURE})
+    again = GptSovitsTokens(model=str(tmp_path / "quantizer/gpt_sovits.safetensors")).fitted(lambda: {"feature": FEATURE})
     assert again.identity() == step.identity() == described["sha256"]
     frames = np.random.default_rng(2).standard_normal((99, 1, DIM), np.float32)
     assert (again.open()([frames])[0] == step.open()([frames])[0]).all()

@@ -11,7 +11,7 @@ from wavmill.pipeline.errors import JobError
 from wavmill.pipeline.job.dataset_job import resolve
 from wavmill.pipeline.job.load import parse_job
 from wavmill.pipeline.protocol.plan import make_plans
-from wavmill.pipeline.sources.gpt_sovits import AROUND, GptSovits
+from wavmill.pipeline.sources.gpt_sovits import AROUND, GptSovitsList
 from wavmill.pipeline.workspace import Workspace
 
 LANGUAGES = ["ZH", "zh", "JP", "JA", "EN", "en", "KO", "YUE"]
@@ -99,6 +99,6 @@ def test_a_clip_is_named_as_upstream_names_it(path, around):
 
     written = around + path + around
     row = Rows([1], [written], [written], False, [None], [None], [None], {}, [None])
-    found = GptSovits(path="x.list")._named(row).clips[0]
+    found = GptSovitsList(path="x.list")._named(row).clips[0]
     if found and found == found.strip(AROUND):
         assert found == upstreams(written)

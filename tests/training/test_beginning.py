@@ -18,7 +18,7 @@ from wavmill.pipeline.training.loop import Learner
 from wavmill.pipeline.training.pack_build import make_pack
 from wavmill.pipeline.training.pack_read import open_pack
 from wavmill.pipeline.training.resume_point import begin
-from wavmill.pipeline.training.split_sizes import sides
+from wavmill.pipeline.training.split_sizes import count_split
 from wavmill.pipeline.training.train import train
 
 
@@ -343,16 +343,16 @@ def test_both_sides_are_known_before_anything_is_packed(data, tmp_path, by, vali
         right = tuple(map(len, pack.split(job.pack.split)))
     except JobError:
         with pytest.raises(JobError, match=f"values of {by} falls in .*pack.split.by"):
-            sides(job, parents_of(job))
+            count_split(job, parents_of(job))
     else:
-        assert sides(job, parents_of(job)) == (by, *right, True)
+        assert count_split(job, parents_of(job)) == (by, *right, True)
 
 
 def test_named_values_are_held_out(data, tmp_path):
     job = training(data, tmp_path, f"pack.split={{by: label, hold: [{LABELS[0]}]}}")
-    assert sides(job, parents_of(job)) == ("label", 60, 30, True)
+    assert count_split(job, parents_of(job)) == ("label", 60, 30, True)
 
 
 def test_of_much_data_both_sides_are_about_the_share(data, tmp_path, monkeypatch):
     monkeypatch.setattr("wavmill.pipeline.training.split_sizes.MOST_ROWS", 10)
-    assert sides(training(data, tmp_path), parents_of(training(data, tmp_path))) == ("clip", 72, 18, False)
+    assert count_split(training(data, tmp_path), parents_of(training(data, tmp_path))) == ("clip", 72, 18, False)
