@@ -1,9 +1,8 @@
 """The contracts of a job's parts: one abstract class for each family, with every attribute that wavmill asks for.
 
-That of a training, ``Task``, is in training/task.py.
-A class for a section of a job file derives from its family's class and overrides what differs. It may have more
-attributes: options (pydantic fields) and helpers. A public one whose name is almost that of a declared attribute is
-refused when a job file names the class, since it would be ignored.
+A class for a section of a job file derives from its family's class (a training's from ``Task``, training/task.py) and
+overrides what differs. It may have more attributes: options (pydantic fields) and helpers. A public one whose name is
+almost that of a declared attribute is refused when a job file names the class, since it would be ignored.
 """
 
 from abc import ABC, abstractmethod
@@ -180,8 +179,7 @@ class Quantizer(Step):
 
     @abstractmethod
     def identity(self) -> str:
-        """A hex sha256 of what decides the codes: tokens with the same one can be trained on together. ``auto`` before
-        the codebook is fitted."""
+        """A hex sha256 of what decides the codes: equal ones can be mixed. ``auto`` before a codebook is fitted."""
 
     def centroids(self) -> np.ndarray | None:
         """(K, D) float32 when a code means the nearest of K vectors; else None."""

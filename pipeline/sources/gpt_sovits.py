@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from wavmill.pipeline.decoding.sandbox_client import read_behind
 from wavmill.pipeline.errors import JobError, Reject
+from wavmill.pipeline.formats.clip_ids import place_id
 from wavmill.pipeline.formats.manifest_columns import Columns
 from wavmill.pipeline.formats.manifest_meaning import Rows, with_ids
 from wavmill.pipeline.protocol.left_out import LeftOut
@@ -39,18 +40,21 @@ class GptSovitsList(RowSource):
         try:
             with open_store(folder).open(name) as file:
                 for piece in read_behind(file, "gpt_sovits_list", {"where": self.path}):
-                    yield self._named(with_ids(pa.ipc.open_stream(piece).read_all(), COLUMNS, name))
+                    yield self._named(with_ids(pa.ipc.open_stream(piece).read_all(), COLUMNS, name), name)
         except FileNotFoundError as error:
             raise JobError(f"source.path: {self.path} does not exist") from error
         except Reject as reject:  # of the list itself
             raise JobError(f"source.path: {self.path}: {reject.message}") from reject
 
-    def _named(self, rows: Rows) -> Rows:
+    def _named(self, rows: Rows, name: str) -> Rows:
         """The rows with paths as upstream cleans them, and the names of the files as ids."""
-        paths, clips = list(rows.paths), list(rows.clips)
-        for at, fault in enumerate(rows.faults):
-            if fault is None:
-                path = paths[at].strip(AROUND).rstrip("/\\").replace("\\", "/")
+        paths, clips, faults = list(rows.paths), list(rows.clips), list(rows.faults)
+        for at, number in enumerate(rows.numbers):
+            if faults[at] is None:
+                path = paths[at].rstrip("/\\").replace("\\", "/").strip(AROUND)
                 clips[at] = path.rpartition("/")[2]
                 paths[at] = path if self.root == "auto" else clips[at]
-        return rows._replace(paths=paths, clips=clips, own_ids=True)
+                if not clips[at]:
+                    faults[at] = f"row {number} of {name} names no file: {rows.paths[at][:40]!r}"
+                    paths[at], clips[at] = name, place_id(name, "row", number)
+        return rows._replace(paths=paths, clips=clips, faults=faults, own_ids=True)

@@ -185,7 +185,9 @@ def test_what_a_dataset_carries_is_enough_to_make_its_tokens_again(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
     described = json.loads((tmp_path / "quantizer/gpt_sovits.json").read_text())
-    again = GptSovitsTokens(model=str(tmp_path / "quantizer/gpt_sovits.safetensors")).fitted(lambda: {"feature": FEATURE})
+    again = GptSovitsTokens(model=str(tmp_path / "quantizer/gpt_sovits.safetensors")).fitted(
+        lambda: {"feature": FEATURE}
+    )
     assert again.identity() == step.identity() == described["sha256"]
     frames = np.random.default_rng(2).standard_normal((99, 1, DIM), np.float32)
     assert (again.open()([frames])[0] == step.open()([frames])[0]).all()

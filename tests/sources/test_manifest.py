@@ -418,5 +418,5 @@ def test_an_id_that_a_part_of_another_clip_would_have_is_refused(tmp_path, monke
 def test_rows_that_are_the_same_clip_are_refused_wherever_they_stand(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest_rows, "BATCH_ROWS", 2)
     rows = [f"{number}.wav,,{number + 1}" for number in range(9)]
-    with pytest.raises(JobError, match=r"1 clips of .* the first is '1\.wav#0-2000' \(rows 2 and 10\)"):
+    with pytest.raises(JobError, match=r"1 clips of .* named twice: '1\.wav#0-2000' \(rows 2 and 10\)"):
         listed(tmp_path, "\n".join(["path,start_s,end_s", *rows, "1.wav,0.0,2e0"]))

@@ -30,8 +30,8 @@ from wavmill.pipeline.protocol import publish as publish_module
 from wavmill.pipeline.protocol.listing import Listing
 from wavmill.pipeline.rows import decoded
 from wavmill.pipeline.sources import files as files_module
-from wavmill.pipeline.sources import manifest as manifest_module
 from wavmill.pipeline.sources import places
+from wavmill.pipeline.sources import row_source as row_module
 from wavmill.pipeline.sources import webdataset as webdataset_module
 from wavmill.pipeline.sources.dataset import Dataset
 from wavmill.pipeline.sources.files import Files
@@ -320,7 +320,7 @@ def test_an_object_that_was_replaced_is_rejected_as_changed(moto, monkeypatch, s
 @pytest.fixture
 def long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is long, and how long a range is, a thousandth of what it is elsewhere."""
-    for module in (objects_module, files_module, manifest_module, webdataset_module):
+    for module in (objects_module, files_module, row_module, webdataset_module):
         monkeypatch.setattr(module, "LONG_BYTES", 64 << 10)
     for module in (objects_module, webdataset_module):
         monkeypatch.setattr(module, "RANGE_S", 4)
@@ -515,7 +515,7 @@ def test_clips_may_have_names_of_their_own(manifest):
     ("rows", "said"),
     [
         ([{"path": "a.wav"}, {"path": "a.wav"}], "1 clips of .* are named twice: 'a.wav'"),
-        ([{"path": "a.wav", "clip": "x"}, {"path": "sub/b.wav", "clip": "x"}], "the first is 'x'"),
+        ([{"path": "a.wav", "clip": "x"}, {"path": "sub/b.wav", "clip": "x"}], "named twice: 'x'"),
         ([{"path": "a.wav", "start_s": 0.5, "end_s": 0.5}], r"row 1 of .* runs from 0\.5 to 0\.5 s"),
         ([{"path": "a.wav", "start_s": -1.0}], "row 1 of .* runs from -1"),
         ([{"path": "a.wav", "end_s": 0.0}], "row 1 of .* to 0 s"),
